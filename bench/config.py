@@ -1,0 +1,205 @@
+"""The schema of a run: dataclasses here, values in conf/, overrides on the command line (Hydra's grammar).
+
+    spec = compose(["prior=absorbing", "sampler.steps=16"])
+
+Nothing in this module imports torch: a wrong option is an error within a second or two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DatasetConfig:
+    """Images and their split.
+
+    name: registry name (cifar10, digits, folder, ffhq, churches, bedroom, emoji, fashion_mnist) or package.module:Name.
+    path: where the files are; None means the cache, or a download where there is a pinned source.
+    resolution: height and width after Resize + CenterCrop, in pixels.
+    resize: "antialias" or "plain" bilinear; part of the protocol.
+    max_train, max_validation: keep only the first so many of each split (None: all).
+    validation_fraction: for folders without a split of their own.
+    on_corrupt: "error" or "skip" (skipped files are recorded).
+    flip: random horizontal flips while training the tokenizer.
+    """
+
+    name: str = "cifar10"
+    target: str | None = None
+    path: str | None = None
+    resolution: int = 32
+    resize: str = "antialias"
+    max_train: int | None = None
+    max_validation: int | None = None
+    validation_fraction: float = 0.05
+    on_corrupt: str = "error"
+    flip: bool = False
+
+
+@dataclass
+class TrainingConfig:
+    """One training budget, in steps.
+
+    schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (decays to zero at `steps`).
+    ema_decay, ema_every: weights are averaged every so many steps (paper: .995, 10).
+    validate_every: steps between validations; checkpoint_every: between resumable checkpoints.
+    precision: "float32", "bf16" or "fp16" autocast.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    ema_decay: float = 0.995
+    ema_every: int = 10
+    validate_every: int = 500
+    validation_batches: int = 8
+    checkpoint_every: int = 500
+    log_every: int = 20
+    precision: str = "float32"
+
+
+@dataclass
+class StageConfig:
+    """A tokenizer (`vq`) or a `prior`.
+
+    name: registry name, or "plugin" with target=package.module:Name.
+    path: an imported checkpoint to use instead of training one.
+    options: the fields of the class's own Options dataclass; on the command line they are `vq.<field>` and
+        `prior.<field>`, without `options`.
+    """
+
+    name: str = ""
+    target: str | None = None
+    path: str | None = None
+    layout: str = "native"
+    options: dict[str, Any] = field(default_factory=dict)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass
+class SamplingConfig:
+    """How many images are drawn, and in what chunks. A chunk is the unit of seed and of the forward batch."""
+
+    chunk: int = 100
+    shards: int = 1
+
+
+@dataclass
+class ProtocolConfig:
+    """What is compared with what (docs: protocols). Equal protocol ids, and only those, may be compared.
+
+    num_fake, num_real: how many images; num_real None means the whole `real_split`.
+    real_split: "train" (the paper) or "validation".
+    prdc_num, prdc_k: images of each side and neighbours for precision, recall, density, coverage.
+    neighbours_queries, neighbours_candidates, neighbours_top_k, neighbours_net: the LPIPS search.
+    """
+
+    name: str = "demo"
+    extractor: str = "inception-v3-compat"
+    num_fake: int = 500
+    num_real: int | None = 1000
+    real_split: str = "train"
+    prdc_num: int = 500
+    prdc_k: int = 5
+    neighbours_queries: int = 32
+    neighbours_candidates: int | None = 10000
+    neighbours_top_k: int = 10
+    neighbours_net: str = "alex"
+    neighbours_resolution: int = 64
+    nll_images: int | None = 1000
+
+
+@dataclass
+class NllConfig:
+    """budget: network evaluations an image for a bound (None: the prior's own exact sum)."""
+
+    budget: int | None = 64
+    batch_size: int = 100
+
+
+@dataclass
+class PrdcConfig:
+    """backend: "blocked" (memory-bounded, same output) or "reference" (the prdc package)."""
+
+    backend: str = "blocked"
+
+
+@dataclass
+class MetricsConfig:
+    """names: which metrics run; memory_gb: what PRDC and the neighbour search may use beyond their input."""
+
+    names: list[str] = field(default_factory=lambda: ["fid", "kid", "prdc", "nll", "speed", "neighbours"])
+    memory_gb: float = 2.0
+    feature_batch_size: int = 50
+    nll: NllConfig = field(default_factory=NllConfig)
+    prdc: PrdcConfig = field(default_factory=PrdcConfig)
+
+
+@dataclass
+class SpeedConfig:
+    """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling."""
+
+    latency_batch: int = 1
+    throughput_batch: int = 32
+    rounds: int = 3
+    warmup: int = 1
+    threads: int | None = None
+
+
+@dataclass
+class ResourcesConfig:
+    """What a stage asks of SLURM; minutes is its time limit."""
+
+    gpus: int = 0
+    cpus: int = 2
+    memory_gb: int = 8
+    minutes: int = 60
+    nodes: int = 1
+    tasks: int = 1
+
+
+@dataclass
+class LauncherConfig:
+    """name: local, slurm or debug (in this process)."""
+
+    name: str = "debug"
+    partition: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    qos: str | None = None
+    setup: list[str] = field(default_factory=list)
+    additional: dict[str, Any] = field(default_factory=dict)
+    wait: bool = True
+    retries: int = 3
+    max_parallel: int = 2
+    signal_delay_s: int = 90
+    folder: str | None = None
+    training: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(minutes=720))
+    sampling: ResourcesConfig = field(default_factory=ResourcesConfig)
+    features: ResourcesConfig = field(default_factory=ResourcesConfig)
+    metrics: ResourcesConfig = field(default_factory=ResourcesConfig)
+
+
+@dataclass
+class RunSpec:
+    """Everything one run depends on. `seed` seeds training; `sampler["seed"]` seeds sampling."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    vq: StageConfig = field(default_factory=StageConfig)
+    prior: StageConfig = field(default_factory=StageConfig)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    seed: int = 0
+    device: str = "auto"
+    results_dir: str = "results/runs"
+    plan: bool = False
+    status: bool = False

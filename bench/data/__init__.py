@@ -1,0 +1,1 @@
+"""Data sets, splits and transforms, torch-free; and the token cache."""

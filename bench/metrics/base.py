@@ -1,0 +1,77 @@
+"""What a metric is: a name, its columns, and a function from evidence to measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.records import Measurement, Sheet
+
+Side = Literal["fake", "real", "train", "validation"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """unit, which way is better, and the version of the code that computes it (raised when its output changes)."""
+
+    unit: str
+    better: Literal["lower", "higher", "none"]
+    version: int = 1
+
+
+@dataclass
+class Evidence:
+    """All a metric may look at, computed when asked for and cached by content.
+
+    protocol_id: stands in every measurement.
+    images(side, n): (n, 3, H, W) uint8, the first n of the samples ("fake"), of the protocol's real images ("real"), or
+        of a split ("train", "validation"); n None means all.
+    features(side, n): (n, D) float32 of the protocol's extractor, possibly a memory map.
+    validation_tokens: () -> (M, N) int64.
+    prior, tokenizer, sampler: None where the row has none (real images have no prior).
+    workspace: a folder of this measurement's own, kept until it is done: for resuming.
+    caches: a folder shared by all runs, for content-keyed caches such as LPIPS embeddings of the training set.
+    sheets: pictures a metric leaves for the record, by name; `picture(name, tiles, rows, columns, labels)` adds one.
+    """
+
+    protocol: ProtocolConfig
+    protocol_id: str
+    settings: MetricsConfig
+    speed: SpeedConfig
+    images: Callable[[Side, int | None], Tensor]
+    features: Callable[[Side, int | None], np.ndarray]
+    validation_tokens: Callable[[], Tensor]
+    workspace: Path
+    caches: Path
+    prior: Any = None
+    tokenizer: Any = None
+    sampler: Any = None
+    device: str = "cpu"
+    seed: int = 0
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    picture: Callable[..., None] = lambda *args, **kwargs: None
+    progress: Callable[[str], None] = lambda text: None
+
+    @cached_property
+    def sheets(self) -> dict[str, Sheet]:
+        return {}
+
+
+class Metric(Protocol):
+    """What the registry names; constructed without arguments."""
+
+    name: str
+    columns: dict[str, Column]
+
+    def applies(self, evidence: Evidence) -> bool:
+        """False where the row cannot have this metric (a likelihood of real images without a prior)."""
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        """Measure. What cannot be had is a Measurement of value None whose note says why."""

@@ -1,0 +1,1 @@
+"""Records to tables, figures, verdicts and a page."""
