@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
-from bench.records import Measurement, Sheet
+from bench.records import Measurement
 
 Side = Literal["fake", "real", "train", "validation"]
 
@@ -38,7 +37,7 @@ class Evidence:
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
     caches: a folder shared by all runs, for content-keyed caches such as LPIPS embeddings of the training set.
-    sheets: pictures a metric leaves for the record, by name; `picture(name, tiles, rows, columns, labels)` adds one.
+    picture(name, tiles, rows, columns, labels): leaves a contact sheet of (rows*columns, 3, H, W) uint8 for the record.
     """
 
     protocol: ProtocolConfig
@@ -60,8 +59,6 @@ class Evidence:
     progress: Callable[[str], None] = lambda text: None
 
     @cached_property
-    def sheets(self) -> dict[str, Sheet]:
-        return {}
 
 
 class Metric(Protocol):
