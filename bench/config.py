@@ -41,7 +41,7 @@ class DatasetConfig:
 class TrainingConfig:
     """One training budget, in steps.
 
-    schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (decays to zero at `steps`).
+    schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (to zero at `steps`).
     ema_decay, ema_every: weights are averaged every so many steps (paper: .995, 10).
     validate_every: steps between validations; checkpoint_every: between resumable checkpoints.
     precision: "float32", "bf16" or "fp16" autocast.

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.data.base import ImageData
 from bench.records import Measurement
 
 Side = Literal["fake", "real", "train", "validation"]
@@ -30,9 +31,9 @@ class Evidence:
     """All a metric may look at, computed when asked for and cached by content.
 
     protocol_id: stands in every measurement.
-    images(side, n): (n, 3, H, W) uint8, the first n of the samples ("fake"), of the protocol's real images ("real"), or
-        of a split ("train", "validation"); n None means all.
-    features(side, n): (n, D) float32 of the protocol's extractor, possibly a memory map.
+    images(side): the samples ("fake"), the protocol's real images ("real") or a split ("train", "validation"), read in
+        pieces: `images("train").images(range(100))` is (100, 3, H, W) uint8, so no split need fit in memory.
+    features(side): (n, D) float32 of the protocol's extractor for every image of that side, possibly a memory map.
     validation_tokens: () -> (M, N) int64.
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
@@ -44,8 +45,8 @@ class Evidence:
     protocol_id: str
     settings: MetricsConfig
     speed: SpeedConfig
-    images: Callable[[Side, int | None], Tensor]
-    features: Callable[[Side, int | None], np.ndarray]
+    images: Callable[[Side], ImageData]
+    features: Callable[[Side], np.ndarray]
     validation_tokens: Callable[[], Tensor]
     workspace: Path
     caches: Path
@@ -57,8 +58,6 @@ class Evidence:
     fingerprints: dict[str, str] = field(default_factory=dict)
     picture: Callable[..., None] = lambda *args, **kwargs: None
     progress: Callable[[str], None] = lambda text: None
-
-    @cached_property
 
 
 class Metric(Protocol):
