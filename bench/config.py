@@ -1,6 +1,4 @@
-"""The schema of a run: dataclasses here, values in conf/, overrides on the command line (Hydra's grammar).
-
-    spec = compose(["prior=absorbing", "sampler.steps=16"])
+"""The schema of a run, as dataclasses. The values stand in conf/; bench.compose puts both together.
 
 Nothing in this module imports torch: a wrong option is an error within a second or two.
 """
@@ -9,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from bench.errors import InputError, did_you_mean
 
 
 @dataclass
@@ -23,6 +23,7 @@ class DatasetConfig:
     validation_fraction: for folders without a split of their own.
     on_corrupt: "error" or "skip" (skipped files are recorded).
     flip: random horizontal flips while training the tokenizer.
+    default_preset: the preset a run of this data set takes when the command names none.
     """
 
     name: str = "cifar10"
@@ -35,6 +36,17 @@ class DatasetConfig:
     validation_fraction: float = 0.05
     on_corrupt: str = "error"
     flip: bool = False
+    default_preset: str = "small"
+
+    def __post_init__(self) -> None:
+        _require(self.resolution >= 1, "dataset.resolution", self.resolution, "a positive number of pixels")
+        _one_of("dataset.resize", self.resize, ("antialias", "plain"))
+        _one_of("dataset.on_corrupt", self.on_corrupt, ("error", "skip"))
+        _require(0 < self.validation_fraction < 1, "dataset.validation_fraction", self.validation_fraction,
+                 "a share between 0 and 1")
+        for name in ("max_train", "max_validation"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"dataset.{name}", value, "a positive number, or null for all")
 
 
 @dataclass
@@ -44,6 +56,7 @@ class TrainingConfig:
     schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (to zero at `steps`).
     ema_decay, ema_every: weights are averaged every so many steps (paper: .995, 10).
     validate_every: steps between validations; checkpoint_every: between resumable checkpoints.
+    select: which averaged weights the stage publishes, "best" by validation loss or "latest".
     precision: "float32", "bf16" or "fp16" autocast.
     """
 
@@ -60,7 +73,17 @@ class TrainingConfig:
     validation_batches: int = 8
     checkpoint_every: int = 500
     log_every: int = 20
+    select: str = "latest"
     precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validate_every", "checkpoint_every", "log_every", "ema_every"):
+            _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "a whole number of at least 1")
+        _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "a positive number")
+        _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "a number in [0, 1)")
+        _one_of("training.schedule", self.schedule, ("constant", "cosine"))
+        _one_of("training.select", self.select, ("best", "latest"))
+        _one_of("training.precision", self.precision, ("float32", "bf16", "fp16"))
 
 
 @dataclass
@@ -68,13 +91,17 @@ class StageConfig:
     """A tokenizer (`vq`) or a `prior`.
 
     name: registry name, or "plugin" with target=package.module:Name.
-    path: an imported checkpoint to use instead of training one.
+    schema: where Options and Sampler can be had without importing torch, as package.module:Prefix for the classes
+        PrefixOptions and PrefixSampler; None asks the class itself.
+    path: an imported checkpoint to use instead of training one; layout: "native" (a model.safetensors of ours) or a
+        layout that the class's `load_official` knows.
     options: the fields of the class's own Options dataclass; on the command line they are `vq.<field>` and
         `prior.<field>`, without `options`.
     """
 
     name: str = ""
     target: str | None = None
+    schema: str | None = None
     path: str | None = None
     layout: str = "native"
     options: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +114,10 @@ class SamplingConfig:
 
     chunk: int = 100
     shards: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.chunk >= 1, "sampling.chunk", self.chunk, "at least 1 image")
+        _require(self.shards >= 1, "sampling.shards", self.shards, "at least 1")
 
 
 @dataclass
@@ -112,6 +143,13 @@ class ProtocolConfig:
     neighbours_net: str = "alex"
     neighbours_resolution: int = 64
     nll_images: int | None = 1000
+
+    def __post_init__(self) -> None:
+        _one_of("protocol.real_split", self.real_split, ("train", "validation"))
+        _require(self.num_fake >= 2, "protocol.num_fake", self.num_fake, "at least 2 images (a covariance needs two)")
+        _require(self.num_real is None or self.num_real >= 2, "protocol.num_real", self.num_real, "at least 2, or null")
+        _require(self.prdc_k >= 1, "protocol.prdc_k", self.prdc_k, "at least 1 neighbour")
+        _require(self.prdc_num > self.prdc_k, "protocol.prdc_num", self.prdc_num, f"more than prdc_k={self.prdc_k}")
 
 
 @dataclass
@@ -150,6 +188,10 @@ class SpeedConfig:
     warmup: int = 1
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("latency_batch", "throughput_batch", "rounds"):
+            _require(getattr(self, name) >= 1, f"speed.{name}", getattr(self, name), "at least 1")
+
 
 @dataclass
 class ResourcesConfig:
@@ -186,9 +228,30 @@ class LauncherConfig:
 
 
 @dataclass
-class RunSpec:
-    """Everything one run depends on. `seed` seeds training; `sampler["seed"]` seeds sampling."""
+class BackboneConfig:
+    """The transformer every prior shares, so that priors differ in what they model and not in what they model with."""
 
+    width: int = 512
+    num_layers: int = 24
+    num_heads: int = 8
+
+
+@dataclass
+class RunSpec:
+    """Everything one run depends on.
+
+    source: what is judged: "prior" (samples of the prior), "reconstruction" (validation images through the tokenizer),
+        "real" (validation images themselves), or the path of a folder, zip or .npz of images from elsewhere.
+    baselines: also measure the reconstruction and real rows of the same data set, tokenizer and protocol.
+    backbone, autoencoder: sizes that the prior and vq options refer to.
+    seed: of training; sampler["seed"]: of sampling.
+    threads: CPU threads of torch (None: torch's own choice).
+    """
+
+    source: str = "prior"
+    baselines: bool = True
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    autoencoder: dict[str, Any] = field(default_factory=dict)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     vq: StageConfig = field(default_factory=StageConfig)
     prior: StageConfig = field(default_factory=StageConfig)
@@ -200,6 +263,17 @@ class RunSpec:
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     seed: int = 0
     device: str = "auto"
+    threads: int | None = None
     results_dir: str = "results/runs"
     plan: bool = False
     status: bool = False
+
+
+def _require(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise InputError(f"{key}={value}: expected {expected}.")
+
+
+def _one_of(key: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise InputError(f"{key}={value}: {did_you_mean(value, valid)}")

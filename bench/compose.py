@@ -1,0 +1,292 @@
+"""From a command line to the runs it asks for: Hydra composes conf/, comma lists multiply out, the schema checks.
+
+    runs = expand(["prior=absorbing,autoregressive", "sampler.steps=8,16"])     # three Run objects: see `Run`
+
+Every check here happens before torch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import itertools
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench import registry
+from bench.config import RunSpec, StageConfig
+from bench.errors import InputError, did_you_mean
+
+CONF = Path(__file__).parent / "conf"
+GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
+PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
+STAGE_FIELDS = {f.name for f in dataclasses.fields(StageConfig)} - {"options"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a sweep. unsupported: why it cannot be run, or empty; the report prints that reason as a hole."""
+
+    spec: RunSpec
+    overrides: tuple[str, ...]
+    unsupported: str = ""
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """One `key=value` of the command line: `texts` are its swept values as they were written."""
+
+    key: str
+    texts: tuple[str, ...]
+
+    @property
+    def swept(self) -> bool:
+        return len(self.texts) > 1
+
+
+def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
+    """All runs a command line asks for, in the order of its lists; InputError if anything in it is wrong."""
+    assignments = [_parse(argument) for argument in arguments]
+    for assignment in assignments:
+        _check_key(assignment.key)
+    runs: dict[tuple[str, ...], Run] = {}
+    collapsed: set[tuple[str, str]] = set()
+    for texts in itertools.product(*(assignment.texts for assignment in assignments)):
+        chosen = [(a.key, text, a.swept) for a, text in zip(assignments, texts, strict=True)]
+        kept, dropped, unsupported = _fit_to_prior(chosen, assignments)
+        overrides = tuple(f"{key}={text}" for key, text, _ in kept)
+        collapsed |= {(name, key) for name, key in dropped}
+        if overrides not in runs:
+            runs[overrides] = Run(_compose(overrides), overrides, unsupported)
+    for prior, key in sorted(collapsed):
+        announce(f"{prior} has no {key}: its runs over that list collapse to one.")
+    return list(runs.values())
+
+
+def compose(arguments: Sequence[str]) -> RunSpec:
+    """The one run of a command line without lists. Raises InputError if it asks for several or for an unsupported one."""
+    runs = expand(arguments)
+    if len(runs) != 1:
+        raise InputError(f"expected one run, not the {len(runs)} that {' '.join(arguments)} multiplies out to.")
+    if runs[0].unsupported:
+        raise InputError(runs[0].unsupported)
+    return runs[0].spec
+
+
+def schema_of(stage: StageConfig, kind: str) -> tuple[type, type | None]:
+    """The Options and Sampler dataclasses of a tokenizer (kind "tokenizers", no Sampler) or a prior ("priors")."""
+    if stage.schema:
+        module_name, _, prefix = stage.schema.partition(":")
+        module = importlib.import_module(module_name)
+        return getattr(module, f"{prefix}Options"), getattr(module, f"{prefix}Sampler", None)
+    cls = registry.resolve(kind, stage.target or stage.name)
+    return cls.Options, getattr(cls, "Sampler", None)
+
+
+def _parse(argument: str) -> _Assignment:
+    try:
+        override: Override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        key, separator, value = argument.partition("=")
+        if not separator:
+            raise InputError(f"'{argument}' is not of the form key=value, such as prior=absorbing.") from None
+        raise InputError(f"cannot read '{argument}' ({str(error).splitlines()[0]}). A list needs brackets, {key}=[a,b]; "
+                         f"a value with a comma, '=' or '(' needs quotes: \"{key}='{value}'\".") from None
+    key = override.key_or_group
+    if override.is_delete() or override.is_add():
+        raise InputError(f"'{argument}': write {key}=value, without '+' or '~'.")
+    if override.is_sweep_override():
+        return _Assignment(key, tuple(override.sweep_string_iterator()))
+    return _Assignment(key, (override.get_value_element_as_str(),))
+
+
+def _check_key(key: str) -> None:
+    """Raise InputError, naming the nearest valid key, unless the key exists or may be an option of a plug-in."""
+    parts = key.split(".")
+    if parts[0] in ("vq", "prior", "sampler") and len(parts) == 2:
+        return   # checked against the chosen class's own dataclass
+    if parts[0] in ("autoencoder",) or key.startswith("launcher.additional."):
+        return
+    valid = list(_schema_keys(RunSpec)) + list(GROUPS)
+    if key not in valid:
+        near = difflib.get_close_matches(key, valid, n=1) or difflib.get_close_matches(parts[-1], valid, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        top = sorted({name.split(".")[0] for name in valid})
+        siblings = [name for name in valid if name.startswith(parts[0] + ".")] or top
+        raise InputError(f"unknown key '{key}'. {hint}Valid: {', '.join(siblings)}.")
+
+
+def _schema_keys(cls: type, prefix: str = "") -> Iterable[str]:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _schema_keys(kind, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def _fit_to_prior(chosen: list[tuple[str, str, bool]], assignments: list[_Assignment],
+                  ) -> tuple[list[tuple[str, str, bool]], list[tuple[str, str]], str]:
+    """Drop swept keys the chosen prior lacks but another prior of the sweep has; tell why a lone one is unsupported."""
+    priors = next((a.texts for a in assignments if a.key == "prior"), (_default_prior(),))
+    prior = next((text for key, text, _ in chosen if key == "prior"), priors[0])
+    kept, dropped, unsupported = [], [], ""
+    for key, text, swept in chosen:
+        section, _, name = key.partition(".")
+        own = section in ("sampler", "prior") and name and "." not in name and name not in ({"seed"} | STAGE_FIELDS)
+        if not own or name in _option_names(prior, section):
+            kept.append((key, text, swept))
+            continue
+        owners = [p for p in registry.names("priors") if _is_built_in(p) and name in _option_names(p, section)]
+        others = [p for p in priors if p != prior and name in _option_names(p, section)]
+        if not owners and not others:
+            raise InputError(f"unknown key '{key}'. {did_you_mean(name, _option_names(prior, section))}")
+        if others:
+            dropped.append((prior, key))
+        else:
+            unsupported = f"{prior} has no {key} (of {', '.join(owners)} alone)"
+    return kept, dropped, unsupported
+
+
+def _option_names(prior: str, section: str) -> set[str]:
+    options, sampler = schema_of(_stage_choice("prior", prior), "priors")
+    cls = sampler if section == "sampler" else options
+    return {field.name for field in dataclasses.fields(cls)} if cls else set()
+
+
+def _is_built_in(prior: str) -> bool:
+    return (CONF / "prior" / f"{prior}.yaml").is_file()
+
+
+def _default_prior() -> str:
+    return next(entry["prior"] for entry in OmegaConf.load(CONF / "config.yaml").defaults if "prior" in entry)
+
+
+def _stage_choice(group: str, name: str) -> StageConfig:
+    """Name, target and schema of a prior or tokenizer, without composing the rest."""
+    path = CONF / group / f"{name}.yaml"
+    if path.is_file():
+        raw = OmegaConf.load(path)
+        return StageConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
+    return StageConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
+
+
+def _compose(overrides: tuple[str, ...]) -> RunSpec:
+    """Compose conf/ with single-valued overrides and turn the result into a checked RunSpec."""
+    hydra_overrides = _with_preset([_to_hydra(*override.split("=", 1)) for override in overrides])
+    flat = [text for texts in hydra_overrides for text in texts]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra_compose("config", flat)
+        return _to_spec(composed)
+    except InputError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
+
+
+def _to_hydra(key: str, value: str) -> list[str]:
+    """One override of ours as Hydra's: plug-ins by dotted path, options of classes under `.options`."""
+    plain = value.strip("'\"")
+    if key in GROUPS:
+        known = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+        if plain in known:
+            return [f"{key}={plain}"]
+        if key in PLUGGABLE and (":" in plain or registry.is_registered(PLUGGABLE[key], plain)):
+            target = [f"{key}.target='{plain}'"] if ":" in plain else []
+            return [f"{key}=plugin", f"{key}.name={'plugin' if ':' in plain else plain}", *target]
+        also = registry.names(PLUGGABLE[key]) if key in PLUGGABLE else []
+        dotted = " Your own class works by its dotted path, as package.module:Name." if key in PLUGGABLE else ""
+        raise InputError(f"unknown {key} '{plain}'. {did_you_mean(plain, set(known) - {'plugin'} | set(also))}{dotted}")
+    section, _, name = key.partition(".")
+    if section in ("vq", "prior") and "." not in name and name not in STAGE_FIELDS:
+        return [f"++{section}.options.{name}={value}"]
+    if section in ("sampler", "autoencoder") or key.startswith("launcher.additional."):
+        return [f"++{key}={value}"]
+    return [f"++{key}={value}"]
+
+
+def _with_preset(overrides: list[list[str]]) -> list[list[str]]:
+    """Add the data set's own preset where the command names none: big data sets want the paper's settings."""
+    choices = dict(text.split("=", 1) for texts in overrides for text in texts if text.split("=", 1)[0] in GROUPS)
+    if "preset" in choices:
+        return overrides
+    dataset = choices.get("dataset", "cifar10")
+    preset = OmegaConf.load(CONF / "dataset" / f"{dataset}.yaml").get("default_preset", "small")
+    return [*overrides, [f"preset={preset}"]]
+
+
+def _to_spec(composed: DictConfig) -> RunSpec:
+    raw = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(raw, dict)
+    sampler = raw.pop("sampler")
+    spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSpec), raw))
+    assert isinstance(spec, RunSpec)
+    options, sampler_class = schema_of(spec.prior, "priors")
+    spec.prior.options = _checked(options, spec.prior.options, "prior")
+    spec.vq.options = _checked(schema_of(spec.vq, "tokenizers")[0], spec.vq.options, "vq")
+    seed = sampler.pop("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InputError(f"sampler.seed={seed}: expected a whole number.")
+    usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
+    spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
+    return spec
+
+
+def _field_names(cls: type | None) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)} if cls else set()
+
+
+def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
+    """All fields of a dataclass, after its own checks, as plain values. Raises InputError on names, types and values."""
+    if cls is None:
+        return {}
+    for name in values:
+        if name not in _field_names(cls):
+            raise InputError(f"unknown key '{section}.{name}'. {did_you_mean(name, _field_names(cls))}")
+    hints = typing.get_type_hints(cls)
+    converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
+    try:
+        return dataclasses.asdict(cls(**converted))
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{section}: {error}") from None
+
+
+def _converted(value: Any, hint: Any, key: str) -> Any:
+    """The value as its annotated type, without guessing: whole floats become ints, ints floats, lists tuples."""
+    accepted = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, list, typing.Literal, dict) else ()
+    options = accepted or (hint,)
+    for option in options:
+        origin = typing.get_origin(option) or option
+        if option is Any or option is type(None) and value is None:
+            return value
+        if origin is typing.Literal and value in typing.get_args(option):
+            return value
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(value)
+        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if origin is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(origin, type) and origin not in (int, float, tuple) and isinstance(value, origin):
+            return value
+    for option in options:
+        if typing.get_origin(option) is typing.Literal:
+            raise InputError(f"{key}={value}: {did_you_mean(str(value), map(str, typing.get_args(option)))}")
+    expected = " or ".join(getattr(option, "__name__", str(option)).replace("NoneType", "null") for option in options)
+    raise InputError(f"{key}={value}: expected {expected}, not {type(value).__name__}.")
