@@ -1,0 +1,226 @@
+"""Every knob of the built-in priors, as frozen dataclasses; nothing here imports torch, so errors come early.
+
+    AbsorbingSampler(steps=0)   # ValueError: steps=0: expected an integer of at least 1 ...
+
+`*Options` are the valid `prior.*` keys (what is trained), `*Sampler` the valid `sampler.*` keys (how it is sampled).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
+
+    dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
+    """
+
+    width: int = 512
+    num_layers: int = 24
+    num_heads: int = 8
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        check_integer("width", self.width, "use a multiple of num_heads, such as 512")
+        check_integer("num_layers", self.num_layers, "use a positive number of blocks, such as 24")
+        check_integer("num_heads", self.num_heads, "use a divisor of width, such as 8")
+        if self.width % self.num_heads:
+            raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}; change one")
+        check_number("dropout", self.dropout, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
+
+
+@dataclass(frozen=True)
+class AbsorbingOptions(BackboneOptions):
+    """Absorbing diffusion (Bond-Taylor et al. 2022, Section 3.2).
+
+    timesteps: T; None means one step a token, T = N (the paper's 256).
+    objective: "reweighted_elbo" (Eq. 7, what the paper trains), "elbo" (Eq. 6) or "mlm" (mean over masked tokens).
+    weighting: of reweighted_elbo. "official": 1 - t/T, as the published models were trained; "eq7": (T - t + 1)/T.
+    mask_schedule: "random" masks each token with probability t/T; "fixed" masks exactly max(1, round(tN/T)) tokens.
+    """
+
+    timesteps: int | None = None
+    objective: str = "reweighted_elbo"
+    weighting: str = "official"
+    mask_schedule: str = "random"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.timesteps is not None:
+            check_integer("timesteps", self.timesteps, "leave it out for one step a token")
+        check_choice("objective", self.objective, ("reweighted_elbo", "elbo", "mlm"))
+        check_choice("weighting", self.weighting, ("official", "eq7"))
+        check_choice("mask_schedule", self.mask_schedule, ("random", "fixed"))
+        if self.weighting != "official" and self.objective != "reweighted_elbo":
+            raise ValueError(
+                f"weighting={self.weighting!r}: a weighting of objective='reweighted_elbo', "
+                f"but objective={self.objective!r}; leave weighting out or train the reweighted objective"
+            )
+
+
+@dataclass(frozen=True)
+class AbsorbingSampler:
+    """How tokens are unmasked.
+
+    steps: diffusion steps asked for; None means T, the number it was trained with. Fewer is step skipping. An image
+        with known tokens enters the same loop where it would have that many unknown ones left: with u of N unknown it
+        takes round(steps * u / N) steps (the paper's inpainting, which starts at t = u when T = N).
+    temperature: logits are divided by it.
+    top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
+    schedule: what share stays masked after each step. "even" (the paper), "cosine" (Chang et al. 2022) or "optimal"
+        (the dynamic programme over nats measured by `calibrate`; Watson et al. 2021).
+    counts: "random" reveals each token independently at a step drawn from the schedule (the paper's loop); "exact"
+        reveals exactly the schedule's number of tokens at every step. None: "random" where the order and the schedule
+        allow it, otherwise "exact".
+    order: "random"; "confidence" (the most confident first: MaskGIT, Chang et al. 2022); "halton" (one low-discrepancy
+        order for all images: Besnier et al. 2025).
+    confidence_noise: Gumbel noise added to confidences, annealed to zero (MaskGIT's choice temperature); None: 4.5.
+    method: "event" calls the network only when a token is revealed; "loop" is the paper's loop as printed, the same
+        distribution at more cost; "remask" masks the current image anew with probability t/T at each step and refills
+        it (the official `sample_mlm`).
+    """
+
+    steps: int | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    schedule: str = "even"
+    counts: str | None = None
+    order: str = "random"
+    confidence_noise: float | None = None
+    method: str = "event"
+
+    def __post_init__(self):
+        if self.steps is not None:
+            check_integer("steps", self.steps, "leave it out for the number of steps of training")
+        check_sampling(self.temperature, self.top_k, self.top_p)
+        check_choice("schedule", self.schedule, ("even", "cosine", "optimal"))
+        check_choice("counts", self.counts, (None, "random", "exact"))
+        check_choice("order", self.order, ("random", "confidence", "halton"))
+        check_choice("method", self.method, ("event", "loop", "remask"))
+        self._check_combination()
+
+    def _check_combination(self):
+        if self.confidence_noise is not None:
+            check_number("confidence_noise", self.confidence_noise, 0.0, math.inf, "use 0 for none, or MaskGIT's 4.5")
+            if self.order != "confidence":
+                raise ValueError(
+                    f"confidence_noise={self.confidence_noise!r}: used by order='confidence' alone, "
+                    f"but order={self.order!r}; leave it out"
+                )
+        if self.method != "event":
+            for name, default in (("schedule", "even"), ("order", "random"), ("counts", "random")):
+                value = getattr(self, name) or default
+                if value != default:
+                    raise ValueError(
+                        f"{name}={value!r}: method={self.method!r} has only {name}={default!r}; "
+                        f"leave {name} out or use method='event'"
+                    )
+        if self.counts == "random" and (self.order != "random" or self.schedule == "optimal"):
+            raise ValueError(
+                f"counts='random': order={self.order!r} with schedule={self.schedule!r} reveals exact counts; "
+                "leave counts out"
+            )
+
+    @property
+    def has_exact_counts(self) -> bool:
+        return self.counts == "exact" or self.order != "random" or self.schedule == "optimal"
+
+
+@dataclass(frozen=True)
+class AutoregressiveOptions(BackboneOptions):
+    """The paper's autoregressive baseline: the same backbone with a causal mask.
+
+    order: how the grid is walked: "raster" (row by row, the paper), "column", "spiral" (outside in) or "halton".
+    """
+
+    order: str = "raster"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("raster", "column", "spiral", "halton"))
+
+
+@dataclass(frozen=True)
+class AutoregressiveSampler:
+    """One token at a time.
+
+    temperature, top_k, top_p: as for the absorbing sampler.
+    cache: keep keys and values of earlier tokens; the same tokens for less work.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    cache: bool = True
+
+    def __post_init__(self):
+        check_sampling(self.temperature, self.top_k, self.top_p)
+        if not isinstance(self.cache, bool):
+            raise ValueError(f"cache={self.cache!r}: expected true or false; leave it out for true")
+
+
+@dataclass(frozen=True)
+class UnigramOptions:
+    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one)."""
+
+    smoothing: float = 1.0
+
+    def __post_init__(self):
+        check_number("smoothing", self.smoothing, 0.0, math.inf, "use 1 for add-one smoothing", low_open=True)
+
+
+@dataclass(frozen=True)
+class UnigramSampler:
+    """temperature: the logarithms of the frequencies are divided by it."""
+
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        check_sampling(self.temperature, None, None)
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Raise ValueError unless these describe a distribution to sample from."""
+    check_number("temperature", temperature, 0.0, math.inf, "use 1 for the model's own distribution", low_open=True)
+    if top_k is not None:
+        check_integer("top_k", top_k, "leave it out to keep every token")
+    if top_p is not None:
+        check_number("top_p", top_p, 0.0, 1.0, "leave it out to keep every token", low_open=True)
+
+
+def check_integer(name: str, value: object, way_out: str, *, minimum: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name}={value!r}: expected an integer of at least {minimum}; {way_out}")
+
+
+def check_number(
+    name: str, value: object, low: float, high: float, way_out: str, *, low_open: bool = False, high_open: bool = False
+) -> None:
+    """Raise ValueError unless value is a finite number in [low, high], an open end excluded."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        if low < value < high or (value == low and not low_open) or (value == high and not high_open):
+            return
+    above = f"{'above' if low_open else 'of at least'} {low:g}"
+    below = "" if high == math.inf else f" and {'below' if high_open else 'at most'} {high:g}"
+    raise ValueError(f"{name}={value!r}: expected a number {above}{below}; {way_out}")
+
+
+def check_choice(name: str, value: object, choices: tuple) -> None:
+    """Raise ValueError that lists the choices and the nearest of them."""
+    if value in choices:
+        return
+    near = get_close_matches(str(value), [choice for choice in choices if choice is not None], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}{hint}")
+
+
+def check_sampler(sampler: object, expected: type) -> None:
+    """Raise TypeError when a prior is given the sampler of another one."""
+    if not isinstance(sampler, expected):
+        names = ", ".join(field.name for field in fields(expected))
+        raise TypeError(f"sampler={sampler!r}: expected a {expected.__name__}; its fields are {names}")
