@@ -184,6 +184,114 @@ class UnigramSampler:
         check_sampling(self.temperature, None, None)
 
 
+@dataclass(frozen=True)
+class VQDiffusionOptions(BackboneOptions):
+    """Mask-and-replace diffusion (Gu et al. 2022), unconditional.
+
+    timesteps: T.
+    final_mask: probability that a token is masked at time T; what is neither masked nor kept is replaced by a uniform
+        token. 0.99999 as in the published code (one token in a million is replaced), 0.9 as in the paper's text.
+    auxiliary_weight: of the cross-entropy of x_0 beside the bound; 0 for none.
+    adaptive_auxiliary: weight it twice as much at t = 1 as at t = T (the published code).
+    importance_sampling: draw t where the bound's terms are large.
+    """
+
+    timesteps: int = 100
+    final_mask: float = 0.99999
+    auxiliary_weight: float = 5e-4
+    adaptive_auxiliary: bool = True
+    importance_sampling: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_integer("timesteps", self.timesteps, "use the paper's 100", minimum=2)
+        check_number("final_mask", self.final_mask, 0.0, 0.99999, "use 0.99999 or the paper's 0.9", low_open=True)
+        check_number("auxiliary_weight", self.auxiliary_weight, 0.0, math.inf, "use 0 for none, or the paper's 5e-4")
+        check_flag("adaptive_auxiliary", self.adaptive_auxiliary)
+        check_flag("importance_sampling", self.importance_sampling)
+
+
+@dataclass(frozen=True)
+class VQDiffusionSampler:
+    """How the diffusion is reversed.
+
+    steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
+    temperature: logits are divided by it.
+    top_p: truncation sampling: x_0 is drawn among the likeliest tokens that hold probability p (the paper's r = 0.86).
+    method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule says at
+        every step, those of surer prediction more likely first, and never changes them (Tang et al. 2022, section 3.2).
+    purity_weight: of method="purity": how much surer predictions are sharpened besides; None: 0.
+    """
+
+    steps: int | None = None
+    temperature: float = 1.0
+    top_p: float | None = None
+    method: str = "posterior"
+    purity_weight: float | None = None
+
+    def __post_init__(self):
+        if self.steps is not None:
+            check_integer("steps", self.steps, "leave it out for the number of steps of training")
+        check_sampling(self.temperature, None, self.top_p)
+        check_choice("method", self.method, ("posterior", "purity"))
+        if self.purity_weight is not None:
+            check_number("purity_weight", self.purity_weight, 0.0, math.inf, "use 0 for none")
+            if self.method != "purity":
+                raise ValueError(
+                    f"purity_weight is used by method='purity' alone, but method={self.method!r}; leave it out"
+                )
+
+
+@dataclass(frozen=True)
+class UniformOptions(BackboneOptions):
+    """Diffusion towards uniform tokens.
+
+    form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021), or "perturbation":
+        a random share of tokens resampled gives x_a, a further share gives x_b, the network predicts x_a from x_b.
+    timesteps (None: 100), auxiliary_weight (None: 0.001), importance_sampling (None: true): of d3pm, as for vq_diffusion.
+    perturbed_share (None: 0.1): of perturbation, the probability that a token of x_a is resampled in x_b.
+    """
+
+    form: str = "d3pm"
+    timesteps: int | None = None
+    auxiliary_weight: float | None = None
+    importance_sampling: bool | None = None
+    perturbed_share: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("form", self.form, ("d3pm", "perturbation"))
+        owners = {"timesteps": "d3pm", "auxiliary_weight": "d3pm", "importance_sampling": "d3pm",
+                  "perturbed_share": "perturbation"}
+        for name, owner in owners.items():
+            if getattr(self, name) is not None and owner != self.form:
+                raise ValueError(f"{name} is used by form={owner!r} alone, but form={self.form!r}; leave it out")
+        if self.timesteps is not None:
+            check_integer("timesteps", self.timesteps, "leave it out for 100", minimum=2)
+        if self.auxiliary_weight is not None:
+            check_number("auxiliary_weight", self.auxiliary_weight, 0.0, math.inf, "use 0 for none")
+        if self.importance_sampling is not None:
+            check_flag("importance_sampling", self.importance_sampling)
+        if self.perturbed_share is not None:
+            check_number("perturbed_share", self.perturbed_share, 0.0, 1.0, "leave it out for 0.1", low_open=True)
+
+
+@dataclass(frozen=True)
+class UniformSampler:
+    """steps: of d3pm, network evaluations spread evenly over the T timesteps (None: all); of perturbation, how often all
+    tokens are drawn anew from the network's prediction (None: 50). temperature, top_p: as for vq_diffusion; in the
+    perturbation form a low temperature changes only tokens the network is sure about."""
+
+    steps: int | None = None
+    temperature: float = 1.0
+    top_p: float | None = None
+
+    def __post_init__(self):
+        if self.steps is not None:
+            check_integer("steps", self.steps, "leave it out for the default of the prior's form")
+        check_sampling(self.temperature, None, self.top_p)
+
+
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise ValueError unless these describe a distribution to sample from."""
     check_number("temperature", temperature, 0.0, math.inf, "use 1 for the model's own distribution", low_open=True)
@@ -208,6 +316,11 @@ def check_number(
     above = f"{'above' if low_open else 'of at least'} {low:g}"
     below = "" if high == math.inf else f" and {'below' if high_open else 'at most'} {high:g}"
     raise ValueError(f"{name}={value!r}: expected a number {above}{below}; {way_out}")
+
+
+def check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: expected true or false")
 
 
 def check_choice(name: str, value: object, choices: tuple) -> None:
