@@ -1,0 +1,174 @@
+"""Every knob of the VQGAN, with the published setting as default; needs no torch, so a wrong value fails at once.
+
+Bond-Taylor et al. 2022, "Unleashing Transformers", section 3.1 and appendix; where the official code differs from the
+paper, the default is what the official code does, because the published numbers came from it.
+
+    VQGANOptions(channels=32, channel_multipliers=(1, 2, 2), attention_resolutions=(8,), codebook_size=256)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+_CHOICES = {
+    "quantizer": ("nearest", "gumbel"),
+    "lookup": ("euclidean", "cosine"),
+    "beta_on": ("codebook", "commitment"),
+    "codebook_init": ("uniform", "data"),
+    "quant_convs": ("none", "separate", "folded"),
+    "input_range": ("unit", "signed"),
+    "perceptual_net": ("alex", "vgg"),
+    "perceptual_input": ("unit", "signed"),
+}
+_POSITIVE_INTEGERS = ("channels", "num_res_blocks", "norm_groups", "embedding_dim", "codebook_size", "disc_channels",
+                      "disc_layers", "gumbel_anneal_steps")
+_NOT_NEGATIVE = ("beta", "codebook_weight", "gumbel_kl_weight", "lambda_max", "perceptual_weight",
+                 "restart_dead_codes_every")
+
+
+@dataclass(frozen=True)
+class VQGANOptions:
+    """Architecture, quantiser and losses.
+
+    Architecture
+    channels: width of the first level (nf); channel_multipliers: width of each level, which halves the resolution of
+        the one before; num_res_blocks: residual blocks a level; decoder_res_blocks: the same for the decoder
+        (None: num_res_blocks; taming-transformers has one more).
+    attention_resolutions: heights at which every residual block is followed by attention.
+    norm_groups: groups of every GroupNorm; must divide every level's width.
+    final_activation: SiLU between the last GroupNorm and the last convolution (taming: yes; official: no).
+    quant_convs: 1x1 convolutions around the quantiser: "none", "separate" (taming), or "folded" into the encoder's
+        last convolution and a second codebook that only decoding reads (an imported model; it cannot be trained).
+    input_range: pixel values inside the networks, "unit" [0, 1] or "signed" [-1, 1] (taming).
+    likelihood_head: the decoder also has the log-sigma head of the pixel likelihood.
+
+    Quantiser
+    quantizer: "nearest" code or "gumbel" softmax; codebook_size (K) codes of embedding_dim numbers.
+    lookup: "euclidean" distance, or "cosine": vectors and codes on the unit sphere (Yu et al. 2022, ViT-VQGAN).
+    beta: weight of one term of the quantiser's loss, beta_on: which. Eq. 5 of the paper puts it on the "commitment"
+        of the encoder; the official code puts it on the "codebook" term. codebook_weight: weight of the whole loss.
+    codebook_init: "uniform" in +-1/K, or "data": vectors of the first training batch.
+    restart_dead_codes_every: every so many steps, codes unused since the last time move to vectors of the batch
+        (0: never, as in the paper).
+    gumbel_kl_weight, gumbel_anneal_steps, gumbel_temperature_floor: the relaxation's prior term, and its temperature
+        max(floor, 1 - step / anneal_steps); gumbel_straight_through: one-hot samples in training too.
+
+    Losses
+    perceptual_weight, perceptual_net: LPIPS. perceptual_input: the range LPIPS is fed, "unit" as the official code
+        does, or "signed" as the lpips package expects. perceptual_resolution: images smaller than this are enlarged
+        to it before LPIPS (None: never).
+    disc_start_step: first step with the adversarial loss (None: never). disc_channels, disc_layers: the PatchGAN.
+    disc_learning_rate_factor: its learning rate as a multiple of the autoencoder's.
+    lambda_max: ceiling of the adaptive weight (Eq. 9c); taming's default is 1e4, in effect none.
+    diffaug: augment what the discriminator sees (Zhao et al. 2020).
+    """
+
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    decoder_res_blocks: int | None = None
+    attention_resolutions: tuple[int, ...] = (16,)
+    norm_groups: int = 32
+    final_activation: bool = False
+    quant_convs: str = "none"
+    input_range: str = "unit"
+    likelihood_head: bool = True
+
+    quantizer: str = "nearest"
+    codebook_size: int = 1024
+    embedding_dim: int = 256
+    lookup: str = "euclidean"
+    beta: float = 0.25
+    beta_on: str = "codebook"
+    codebook_weight: float = 1.0
+    codebook_init: str = "uniform"
+    restart_dead_codes_every: int = 0
+    gumbel_kl_weight: float = 1e-8
+    gumbel_anneal_steps: int = 160_000
+    gumbel_temperature_floor: float = 1 / 16
+    gumbel_straight_through: bool = False
+
+    perceptual_weight: float = 1.0
+    perceptual_net: str = "vgg"
+    perceptual_input: str = "unit"
+    perceptual_resolution: int | None = None
+    disc_start_step: int | None = 30_001
+    disc_channels: int = 64
+    disc_layers: int = 3
+    disc_learning_rate_factor: float = 1.0
+    lambda_max: float = 1.0
+    diffaug: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channel_multipliers", tuple(self.channel_multipliers))
+        object.__setattr__(self, "attention_resolutions", tuple(self.attention_resolutions))
+        for name, valid in _CHOICES.items():
+            _check(getattr(self, name) in valid, name, getattr(self, name), f"one of {', '.join(valid)}")
+        for name in _POSITIVE_INTEGERS:
+            _check(_is_integer(getattr(self, name), 1), name, getattr(self, name), "a positive integer")
+        for name in _NOT_NEGATIVE:
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
+        self._check_sizes()
+        self._check_combinations()
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels along one side of what a token stands for (f)."""
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def blocks_in_decoder(self) -> int:
+        """Residual blocks a level of the decoder."""
+        return self.num_res_blocks if self.decoder_res_blocks is None else self.decoder_res_blocks
+
+    def grid(self, resolution: int) -> tuple[int, int]:
+        """Height and width of the token grid of images of this resolution, in tokens; ValueError if it does not fit."""
+        if not _is_integer(resolution, 1) or resolution % self.downsampling:
+            raise ValueError(
+                f"resolution={resolution!r}: expected a multiple of {self.downsampling}, which "
+                f"{len(self.channel_multipliers)} channel_multipliers imply; change the resolution or their number")
+        heights = [resolution // 2**level for level in range(len(self.channel_multipliers))]
+        unused = set(self.attention_resolutions) - set(heights)
+        if unused:
+            raise ValueError(f"attention_resolutions={list(self.attention_resolutions)}: no level has height "
+                             f"{sorted(unused)}; at resolution {resolution} the levels have {heights}")
+        return heights[-1], heights[-1]
+
+    def _check_sizes(self) -> None:
+        multipliers = self.channel_multipliers
+        _check(len(multipliers) > 0 and all(_is_integer(m, 1) for m in multipliers), "channel_multipliers",
+               list(multipliers), "positive integers, one for each level, such as [1, 2, 2]")
+        widths = [self.channels * m for m in multipliers]
+        _check(all(width % self.norm_groups == 0 for width in widths), "norm_groups", self.norm_groups,
+               f"a divisor of every level's width {widths}; lower it or change channels")
+        for name in ("decoder_res_blocks", "perceptual_resolution"):
+            value = getattr(self, name)
+            _check(value is None or _is_integer(value, 1), name, value, "a positive integer, or null")
+        start = self.disc_start_step
+        _check(start is None or _is_integer(start, 0), "disc_start_step", start,
+               "a step number, or null for no discriminator")
+        _check(self.codebook_size <= 65_536, "codebook_size", self.codebook_size,
+               "at most 65536, since tokens are stored as uint16")
+        _check(0 < self.gumbel_temperature_floor <= 1, "gumbel_temperature_floor", self.gumbel_temperature_floor,
+               "a temperature in (0, 1]")
+        _check(self.disc_learning_rate_factor > 0, "disc_learning_rate_factor", self.disc_learning_rate_factor,
+               "a positive factor; for no discriminator set disc_start_step=null")
+
+    def _check_combinations(self) -> None:
+        if self.quantizer == "gumbel":
+            for name, default in (("lookup", "euclidean"), ("codebook_init", "uniform"),
+                                  ("restart_dead_codes_every", 0), ("quant_convs", "none")):
+                _check(getattr(self, name) == default, name, getattr(self, name),
+                       f"{default!r} with quantizer=gumbel, which has no nearest-code lookup; use quantizer=nearest")
+        _check(not (self.quant_convs == "folded" and self.lookup == "cosine"), "lookup", self.lookup,
+               "'euclidean' with quant_convs=folded")
+
+
+def _is_integer(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check(is_right: bool, name: str, value: object, expectation: str | Collection[str]) -> None:
+    if not is_right:
+        raise ValueError(f"{name}={value!r}: expected {expectation}")

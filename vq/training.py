@@ -1,0 +1,196 @@
+"""How a VQGAN is trained: one step of the autoencoder, one of the discriminator (Bond-Taylor et al. 2022, Eq. 9).
+
+    trainable = VQGANTraining(model, perceptual=lpips_network, learning_rate=1e-3)
+    trainable.update(batch, step, draws, optimize)   # the training loop calls this
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from vq.base import UniformDraws
+from vq.diffaug import diffaug
+from vq.health import perplexity
+from vq.losses import (
+    Perceptual,
+    adaptive_weight,
+    discriminator_loss,
+    gaussian_log_density,
+    generator_loss,
+    l1,
+    perceptual_distance,
+)
+from vq.vqgan import VQGAN
+
+Optimize = Callable[[Tensor, Optimizer], None]
+"""Zero the gradients, go backward from the loss, average over processes, step."""
+
+
+class VQGANTraining(nn.Module):
+    """What the one training loop trains in the tokenizer stage.
+
+    perceptual: LPIPS, frozen and on the model's device already; it is no part of the state.
+    Everything else that a step depends on is in `state_dict()`, the optimizers, the step number and the draws.
+    Raises ValueError if the model's quant convs are folded: such a model can only be used.
+    """
+
+    def __init__(self, model: VQGAN, *, perceptual: Perceptual, learning_rate: float,
+                 betas: tuple[float, float] = (0.9, 0.999)):
+        super().__init__()
+        if model.options.quant_convs == "folded":
+            raise ValueError("quant_convs='folded': this imported model cannot be trained further; import it with "
+                             "fold=False, which keeps the quant convs separate")
+        self.model = model
+        self.options = model.options
+        self._frozen = (perceptual,)   # in a tuple, so that it is not registered as part of the state
+        self._autoencoder = Adam(_autoencoder_parameters(model), lr=learning_rate, betas=tuple(betas))
+        self._discriminator = Adam(model.discriminator.parameters(), betas=tuple(betas),
+                                   lr=learning_rate * model.options.disc_learning_rate_factor)
+
+    def optimizers(self) -> list[Optimizer]:
+        """The autoencoder's, and the discriminator's where there will be an adversarial loss."""
+        return [self._autoencoder] if self.options.disc_start_step is None else [self._autoencoder, self._discriminator]
+
+    def update(self, batch: Tensor, step: int, draws: UniformDraws, optimize: Optimize) -> dict[str, Tensor]:
+        """One step on (B, 3, H, W) uint8; returns what to log, detached."""
+        images = self.model.to_float(batch)
+        h = self.model.encoder(images)
+        log = self._keep_codebook_alive(h, step, draws)
+        latents, indices, codebook_loss = self.model.quantizer(h, step=step, draws=draws)
+        reconstruction = self.model.decoder(latents).float()
+        if self._is_adversarial(step):
+            log |= self._adversarial_step(images, reconstruction, codebook_loss, draws, optimize)
+        else:
+            terms = self._reconstruction_terms(images, reconstruction)
+            optimize(terms["loss"] + self.options.codebook_weight * codebook_loss, self._autoencoder)
+            log |= terms
+        self._count_uses(indices)
+        log |= {"codebook_loss": codebook_loss, "perplexity": perplexity(indices, self.options.codebook_size)}
+        return {name: value.detach() for name, value in log.items()}
+
+    @torch.no_grad()
+    def validate(self, model: VQGAN, batch: Tensor, draws: UniformDraws) -> dict[str, Tensor]:
+        """Means over one batch with `model`; "loss" is L1 + LPIPS, what the reconstruction itself costs."""
+        images = model.to_float(batch)
+        latents, indices, codebook_loss = model.quantizer(model.encoder(images))
+        terms = self._reconstruction_terms(images, model.decoder(latents).float())
+        return terms | {"codebook_loss": codebook_loss, "perplexity": perplexity(indices, self.options.codebook_size)}
+
+    def _reconstruction_terms(self, images: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+        options = self.options
+        pixels = l1(images, reconstruction)
+        if not options.perceptual_weight:
+            return {"loss": pixels, "l1": pixels}
+        distance = perceptual_distance(
+            images, reconstruction, perceptual=self._frozen[0], values=options.input_range,
+            fed=options.perceptual_input, resolution=options.perceptual_resolution)
+        return {"loss": pixels + options.perceptual_weight * distance, "l1": pixels, "lpips": distance}
+
+    def _adversarial_step(self, images: Tensor, reconstruction: Tensor, codebook_loss: Tensor, draws: UniformDraws,
+                          optimize: Optimize) -> dict[str, Tensor]:
+        """Both updates of Eq. 9.
+
+        Gradients stop at the reconstruction first: lambda needs them there, and going on from their weighted sum spares
+        a second pass through LPIPS and discriminator. They are taken of `scale` times the losses, a power of two, so
+        that half precision does not flush them to zero; in float32 that changes no bit.
+        """
+        output = reconstruction.detach().requires_grad_()
+        scale = 2.0 ** (output.numel().bit_length() - 1)
+        terms = self._reconstruction_terms(images, output)
+        (towards_images,) = torch.autograd.grad(terms["loss"] * scale, output)
+        fakes = self._augment(output, draws)
+        adversarial = generator_loss(self.model.discriminator(fakes))
+        (towards_photographs,) = torch.autograd.grad(adversarial * scale, output)
+
+        weight = adaptive_weight(*(self._at_last_weight(reconstruction, gradient) / scale
+                                   for gradient in (towards_images, towards_photographs)),
+                                 lambda_max=self.options.lambda_max)
+        gradient = (towards_images + weight * towards_photographs) / scale
+        optimize((reconstruction * gradient).sum() + self.options.codebook_weight * codebook_loss, self._autoencoder)
+
+        scores_of_reals = self.model.discriminator(self._augment(images, draws))
+        scores_of_fakes = self.model.discriminator(fakes.detach())
+        hinge = discriminator_loss(scores_of_reals, scores_of_fakes)
+        optimize(hinge, self._discriminator)
+        return terms | {"lambda": weight, "generator_loss": adversarial, "discriminator_loss": hinge,
+                        "scores_of_reals": scores_of_reals.mean(), "scores_of_fakes": scores_of_fakes.mean()}
+
+    def _at_last_weight(self, reconstruction: Tensor, gradient: Tensor) -> Tensor:
+        weight = self.model.decoder.last_weight
+        return torch.autograd.grad(reconstruction, weight, grad_outputs=gradient, retain_graph=True)[0]
+
+    def _is_adversarial(self, step: int) -> bool:
+        return self.options.disc_start_step is not None and step >= self.options.disc_start_step
+
+    def _augment(self, images: Tensor, draws: UniformDraws) -> Tensor:
+        return diffaug(images, draws) if self.options.diffaug else images
+
+    def _keep_codebook_alive(self, h: Tensor, step: int, draws: UniformDraws) -> dict[str, Tensor]:
+        quantizer, every = self.model.quantizer, self.options.restart_dead_codes_every
+        if self.options.codebook_init == "data" and not quantizer.started:
+            quantizer.start_from(h, draws)
+            _copy_from_first_process(quantizer.embedding.weight)
+        elif every and step and step % every == 0:
+            restarted = quantizer.restart_dead_codes(h, draws)
+            _copy_from_first_process(quantizer.embedding.weight)
+            return {"restarted_codes": restarted}
+        return {}
+
+    def _count_uses(self, indices: Tensor) -> None:
+        if self.options.restart_dead_codes_every:
+            uses = torch.bincount(indices.flatten(), minlength=self.options.codebook_size)
+            if torch.distributed.is_initialized():
+                torch.distributed.all_reduce(uses)
+            self.model.quantizer.uses += uses
+
+
+class LikelihoodTraining(nn.Module):
+    """Fine-tunes the log-sigma head alone, so that the decoder gives a density over pixels (paper, section 4.2).
+
+    The tokens and the mean stay as they are: whatever was measured with this tokenizer remains true.
+    """
+
+    def __init__(self, model: VQGAN, *, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999)):
+        super().__init__()
+        if model.decoder.logsigma is None:
+            raise ValueError("likelihood_head=False: there is no log-sigma head to train; build the model with "
+                             "likelihood_head=True")
+        self.model = model
+        self._optimizer = Adam(model.decoder.logsigma.parameters(), lr=learning_rate, betas=tuple(betas))
+
+    def optimizers(self) -> list[Optimizer]:
+        return [self._optimizer]
+
+    def update(self, batch: Tensor, step: int, draws: UniformDraws, optimize: Optimize) -> dict[str, Tensor]:
+        """One step on (B, 3, H, W) uint8; "loss" is nats a channel value, for values in the networks' range."""
+        with torch.no_grad():
+            images = self.model.to_float(batch)
+            features = self.model.decoder.features(self.model.quantizer(self.model.encoder(images))[0])
+            mean = self.model.decoder.blocks[-1](features)
+        loss = -gaussian_log_density(images, mean, self.model.decoder.logsigma(features)).mean()
+        optimize(loss, self._optimizer)
+        return {"loss": loss.detach()}
+
+    @torch.no_grad()
+    def validate(self, model: VQGAN, batch: Tensor, draws: UniformDraws) -> dict[str, Tensor]:
+        """Mean over one batch of the negative log-density of a channel value, in nats."""
+        images = model.to_float(batch)
+        mean, logsigma = model.decoder.gaussian(model.quantizer(model.encoder(images))[0])
+        return {"loss": -gaussian_log_density(images, mean, logsigma).mean()}
+
+
+def _autoencoder_parameters(model: VQGAN) -> list[nn.Parameter]:
+    """All but the discriminator's and the log-sigma head's, which has no part in this loss."""
+    parts = (model.encoder, model.quantizer, model.decoder.blocks, model.decoder.post_quant_conv)
+    return [parameter for part in parts for parameter in part.parameters()]
+
+
+def _copy_from_first_process(tensor: Tensor) -> None:
+    """Processes draw different codes from their own batches; all take those of process 0."""
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast(tensor.data, src=0)

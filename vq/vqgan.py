@@ -1,0 +1,124 @@
+"""The VQGAN: an autoencoder whose latents are tokens, trained against a discriminator.
+
+Esser et al. 2021, as used by Bond-Taylor et al. 2022 ("Unleashing Transformers", section 3.1).
+
+    tokenizer = VQGAN(options=VQGANOptions(), resolution=256)
+    tokenizer.decode(tokenizer.encode(images))   # (B, 3, 256, 256) uint8, there and back
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vq.autoencoder import Decoder, Encoder
+from vq.discriminator import Discriminator
+from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
+from vq.options import VQGANOptions
+from vq.quantize import GumbelQuantizer, NearestQuantizer
+
+QUANTIZERS = {"nearest": NearestQuantizer, "gumbel": GumbelQuantizer}
+
+
+class VQGAN(nn.Module):
+    """Networks on float tensors (`encoder`, `quantizer`, `decoder`, `discriminator`) and a Tokenizer on uint8 images.
+
+    Weights are kept in channels_last, which is faster for these shapes on CPU and GPU.
+    Raises ValueError if the resolution does not suit the options.
+    """
+
+    Options = VQGANOptions
+
+    def __init__(self, *, options: VQGANOptions, resolution: int):
+        super().__init__()
+        self.grid = options.grid(resolution)
+        self.options = options
+        self.resolution = resolution
+        self.codebook_size = options.codebook_size
+        self.encoder = Encoder(options, resolution=resolution)
+        self.quantizer = QUANTIZERS[options.quantizer](options)
+        self.decoder = Decoder(options, resolution=resolution)
+        self.discriminator = Discriminator(channels=options.disc_channels, layers=options.disc_layers)
+        self.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, N) int64 in [0, K), row by row."""
+        return self.quantizer.indices(self.encoder(self.to_float(images)))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, N) int64 -> (B, 3, H, W) uint8; a (B, h, w) canvas of another size decodes to its own size.
+
+        Raises ValueError if a token is outside the codebook, or N is not the grid's.
+        """
+        return self.to_uint8(self.decoder(self.quantizer.lookup(self._canvas(tokens))))
+
+    @torch.no_grad()
+    def log_likelihood(self, images: Tensor, *, bits: int = 8, kind: str = "density") -> Tensor:
+        """log p(image | its tokens) in nats, summed over channels and pixels: (B, 3, H, W) uint8 -> (B,) float64.
+
+        The image is first reduced to `bits` a channel (`reduce_bits`); the tokens are those of the reduced image.
+        kind: "density", the Gaussian's density at the value times the bin's width, which is what the paper's
+            2.72 bits per dimension rests on; "mass", its integral over the bin, a true probability.
+        Bits per dimension of an image are (-log_likelihood - log p(tokens)) / (3 H W ln 2).
+        """
+        reduced = reduce_bits(images, bits)
+        latents = self.quantizer.lookup(self._canvas(self.encode(reduced)))
+        mean, logsigma = (t.double() for t in self.gaussian(latents))
+        width = 2.0**-bits
+        values = ((reduced >> (8 - bits)).to(mean) + 0.5) * width   # bin centres in (0, 1)
+        if kind == "mass":
+            pixels = discretised_gaussian_log_mass(values, mean, logsigma, width=width)
+        elif kind == "density":
+            pixels = gaussian_log_density(values, mean, logsigma) + math.log(width)
+        else:
+            raise ValueError(f"kind={kind!r}: expected 'density' or 'mass'")
+        return pixels.flatten(1).sum(1)
+
+    def gaussian(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of every pixel, for values in [0, 1]: (B, D, h, w) -> two (B, 3, H, W)."""
+        mean, logsigma = self.decoder.gaussian(latents)
+        if self.options.input_range == "signed":
+            return (mean + 1) / 2, logsigma - math.log(2)
+        return mean, logsigma
+
+    def to_float(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> float in the networks' range, channels_last. Raises ValueError on other input."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images of shape {tuple(images.shape)} and type {images.dtype}: expected (B, 3, H, W) "
+                             "uint8")
+        weight = self.decoder.last_weight
+        x = images.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        return x.div_(127.5).sub_(1) if self.options.input_range == "signed" else x.div_(255)
+
+    def to_uint8(self, values: Tensor) -> Tensor:
+        """Float in the networks' range -> uint8, clamped and rounded to the nearest."""
+        if self.options.input_range == "signed":
+            values = (values + 1) / 2
+        return values.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.contiguous_format)
+
+    def _canvas(self, tokens: Tensor) -> Tensor:
+        """(B, N) or (B, h, w) -> (B, h, w) on this device."""
+        if tokens.ndim == 2:
+            if tokens.shape[1] != math.prod(self.grid):
+                raise ValueError(f"{tokens.shape[1]} tokens an image: expected {math.prod(self.grid)} for grid "
+                                 f"{self.grid}; pass a (B, h, w) canvas for another size")
+            tokens = tokens.view(-1, *self.grid)
+        if tokens.ndim != 3 or tokens.dtype != torch.int64:
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)} and type {tokens.dtype}: expected (B, N) or "
+                             "(B, h, w) int64")
+        if tokens.numel() and (tokens.min() < 0 or tokens.max() >= self.codebook_size):
+            raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())}: expected 0 to "
+                             f"{self.codebook_size - 1}, the codebook's ids")
+        return tokens.to(self.decoder.last_weight.device)
+
+
+def reduce_bits(images: Tensor, bits: int) -> Tensor:
+    """Keep the `bits` highest bits of every value and put it in the middle of its bin: uint8 -> uint8."""
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits={bits}: expected 1 to 8 bits a channel")
+    dropped = 8 - bits
+    return ((images >> dropped) << dropped) + ((1 << dropped) >> 1)
