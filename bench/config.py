@@ -169,10 +169,16 @@ class PrdcConfig:
 
 @dataclass
 class MetricsConfig:
-    """names: which metrics run; memory_gb: what PRDC and the neighbour search may use beyond their input."""
+    """names: which metrics run.
 
-    names: list[str] = field(default_factory=lambda: ["fid", "kid", "prdc", "nll", "speed", "neighbours"])
+    memory_gb: what PRDC and the neighbour search may use beyond their input.
+    cache_gb: embeddings of a candidate set are kept on disk if they take no more than this, else computed anew.
+    """
+
+    names: list[str] = field(default_factory=lambda: ["fid", "kid", "prdc", "memorisation", "nll", "speed",
+                                                      "neighbours"])
     memory_gb: float = 2.0
+    cache_gb: float = 4.0
     feature_batch_size: int = 50
     nll: NllConfig = field(default_factory=NllConfig)
     prdc: PrdcConfig = field(default_factory=PrdcConfig)
