@@ -76,7 +76,7 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
 
 
 def compose(arguments: Sequence[str]) -> RunSpec:
-    """The one run of a command line without lists. Raises InputError if it asks for several or for an unsupported one."""
+    """The run of a command line without lists. Raises InputError if it asks for several or an unsupported one."""
     runs = expand(arguments)
     if len(runs) != 1:
         raise InputError(f"expected one run, not the {len(runs)} that {' '.join(arguments)} multiplies out to.")
@@ -102,8 +102,9 @@ def _parse(argument: str) -> _Assignment:
         key, separator, value = argument.partition("=")
         if not separator:
             raise InputError(f"'{argument}' is not of the form key=value, such as prior=absorbing.") from None
-        raise InputError(f"cannot read '{argument}' ({str(error).splitlines()[0]}). A list needs brackets, {key}=[a,b]; "
-                         f"a value with a comma, '=' or '(' needs quotes: \"{key}='{value}'\".") from None
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot read '{argument}' ({reason}). A list needs brackets, {key}=[a,b]; a value "
+                         f" with a comma, '=' or '(' needs quotes: \"{key}='{value}'\".") from None
     key = override.key_or_group
     if override.is_delete() or override.is_add():
         raise InputError(f"'{argument}': write {key}=value, without '+' or '~'.")
@@ -251,7 +252,7 @@ def _field_names(cls: type | None) -> set[str]:
 
 
 def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
-    """All fields of a dataclass, after its own checks, as plain values. Raises InputError on names, types and values."""
+    """All fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
     if cls is None:
         return {}
     for name in values:

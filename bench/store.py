@@ -1,0 +1,385 @@
+"""Content-addressed artefacts on disk: built once, whoever asks, whatever is killed.
+
+    store = Store()
+    artefact = store.obtain(Recipe("tokens", config={...}, inputs=(tokenizer.key,)), build)
+    artefact.path / "train"
+
+    python -m bench.store ls | du | gc
+
+An artefact is a folder `<stage>/<key>/` with a manifest of its files; key is a hash of the recipe. Building happens in
+a temporary folder that is fsynced and renamed, so an artefact is whole or absent. Beside it lie `<key>.work/`, where a
+long build keeps what it needs to resume, `<key>.lease`, held by the process that builds, and `<key>.status.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import BenchError, InputError, did_you_mean
+from bench.provenance import provenance, sha256_of, utc_now
+from bench.records import content_id
+
+State = Literal["cached", "running", "queued", "failed", "missing"]
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 30.0
+"""A lease whose heartbeat is older belongs to the dead; on the holder's own host a dead pid says so at once."""
+
+
+class Interrupted(BenchError):
+    """Asked to stop; what is needed to resume is on disk."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines an artefact's content. version is raised whenever the stage's code changes what comes out."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: tuple[str, ...] = ()
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        return content_id([self.stage, self.version, self.config, list(self.inputs)])
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        return self.manifest["key"]
+
+
+class Store:
+    """Artefacts under one root, shared by any number of processes."""
+
+    def __init__(self, root: str | Path | None = None):
+        from bench.assets import cache_root
+        self.root = Path(root) if root else cache_root() / "artefacts"
+
+    def find(self, recipe: Recipe) -> Artefact | None:
+        """The artefact if it is there and undamaged. A damaged one is set aside, said so, and counts as missing."""
+        return self._open(recipe.stage, recipe.key)
+
+    def obtain(self, recipe: Recipe, build: Callable[[Path, Path], None], *,
+               announce: Callable[[str], None] = lambda text: None) -> Artefact:
+        """The artefact, built here unless it is there or another process builds it now.
+
+        build(out, work): fills the empty folder `out`; `work` persists from one attempt to the next.
+        Raises whatever `build` raises, after writing it to the status file.
+        """
+        while True:
+            if artefact := self.find(recipe):
+                return artefact
+            with self._lease(recipe) as mine:
+                if not mine:
+                    announce(f"{recipe.stage} {recipe.key}: another process is building it, waiting")
+                    self._wait(recipe)
+                elif artefact := self.find(recipe):
+                    return artefact
+                else:
+                    return self._build(recipe, build)
+
+    def work_folder(self, recipe: Recipe) -> Path:
+        """Where the recipe keeps what it needs to resume."""
+        folder = self._base(recipe).with_name(f"{recipe.key}.work")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def state(self, recipe: Recipe) -> State:
+        """From the files alone, so that it is true whoever asks."""
+        base = self._base(recipe)
+        if (base / "manifest.json").is_file():
+            return "cached"
+        if _is_alive(base.with_name(f"{recipe.key}.lease")):
+            return "running"
+        status = self.status(recipe).get("state")
+        return status if status in ("failed", "queued") else "missing"
+
+    def status(self, recipe: Recipe) -> dict[str, Any]:
+        """The last status written: {"state", "when", "host", "message", "attempts"}; {} if none."""
+        try:
+            return json.loads(self._base(recipe).with_name(f"{recipe.key}.status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def set_status(self, recipe: Recipe, state: State, message: str = "") -> None:
+        previous = self.status(recipe).get("attempts", 0)
+        attempts = previous + (state == "running")
+        write_json(self._base(recipe).with_name(f"{recipe.key}.status.json"),
+                   {"state": state, "when": utc_now(), "host": socket.gethostname(), "pid": os.getpid(),
+                    "message": message, "attempts": attempts})
+
+    def artefacts(self) -> Iterator[Artefact]:
+        """Everything finished, in no particular order."""
+        for path in sorted(self.root.glob("*/*/manifest.json")):
+            try:
+                yield Artefact(path.parent, json.loads(path.read_text()))
+            except ValueError:
+                continue
+
+    def _base(self, recipe: Recipe) -> Path:
+        return self.root / recipe.stage / recipe.key
+
+    def _open(self, stage: str, key: str) -> Artefact | None:
+        path = self.root / stage / key
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+            damage = _damage(path, manifest)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            damage = f"unreadable manifest ({error})"
+        if not damage:
+            return Artefact(path, manifest)
+        aside = path.with_name(f"{key}.damaged.{uuid.uuid4().hex[:8]}")
+        print(f"{stage} {key} is damaged ({damage}); it is set aside as {aside.name} and rebuilt.", file=sys.stderr)
+        try:
+            path.rename(aside)
+        except OSError:
+            pass   # another process was quicker
+        return None
+
+    def _build(self, recipe: Recipe, build: Callable[[Path, Path], None]) -> Artefact:
+        base = self._base(recipe)
+        out = base.with_name(f"{recipe.key}.tmp.{socket.gethostname()}.{os.getpid()}")
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        self.set_status(recipe, "running")
+        began = time.perf_counter()
+        try:
+            build(out, self.work_folder(recipe))
+            manifest = {"stage": recipe.stage, "key": recipe.key, "version": recipe.version, "config": recipe.config,
+                        "inputs": list(recipe.inputs), "wall_seconds": time.perf_counter() - began,
+                        "built_at": utc_now(), "provenance": provenance(), "files": _listing(out)}
+            write_json(out / "manifest.json", manifest)
+            self._publish(out, base)
+        except Interrupted:
+            self.set_status(recipe, "queued", "interrupted; resumes where it was")
+            raise
+        except BaseException:
+            self.set_status(recipe, "failed", traceback.format_exc())
+            raise
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)
+        base.with_name(f"{recipe.key}.status.json").unlink(missing_ok=True)
+        artefact = self._open(recipe.stage, recipe.key)
+        if artefact is None:
+            raise BenchError(f"{recipe.stage} {recipe.key} vanished right after it was published in {base}.")
+        return artefact
+
+    def _publish(self, out: Path, base: Path) -> None:
+        for path in [*out.rglob("*"), out]:
+            _fsync(path)
+        try:
+            out.rename(base)
+        except OSError:
+            if not (base / "manifest.json").is_file():
+                raise
+        _fsync(base.parent)
+
+    def _wait(self, recipe: Recipe) -> None:
+        lease = self._base(recipe).with_name(f"{recipe.key}.lease")
+        pause = 0.05
+        while _is_alive(lease) and not (self._base(recipe) / "manifest.json").is_file():
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+
+    @contextmanager
+    def _lease(self, recipe: Recipe) -> Iterator[bool]:
+        """Hold the recipe's lease, with a heartbeat, if nobody alive does; yields whether it is ours."""
+        path = self._base(recipe).with_name(f"{recipe.key}.lease")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        token = uuid.uuid4().hex
+        if not _take(path, token):
+            yield False
+            return
+        stop = threading.Event()
+        beat = threading.Thread(target=_heartbeat, args=(path, token, stop), daemon=True)
+        beat.start()
+        try:
+            yield True
+        finally:
+            stop.set()
+            beat.join()
+            if _holder(path).get("token") == token:
+                path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(json.dumps(value, indent=1, default=str))
+    os.replace(temporary, path)
+
+
+def _listing(folder: Path) -> list[dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [{"name": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in files]
+
+
+def _damage(folder: Path, manifest: dict[str, Any]) -> str:
+    """What is wrong with a published folder, or ''. Each file is hashed once a process."""
+    for entry in manifest["files"]:
+        path = folder / entry["name"]
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return f"{entry['name']} is missing"
+        if status.st_size != entry["size"]:
+            return f"{entry['name']} has {status.st_size} bytes, expected {entry['size']}"
+        if _hash_once(path, status.st_mtime_ns, status.st_size) != entry["sha256"]:
+            return f"{entry['name']} does not have its sha256"
+    return ""
+
+
+@cache
+def _hash_once(path: Path, mtime_ns: int, size: int) -> str:
+    return sha256_of(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path, token: str) -> bool:
+    """Create the lease file; break it first if its holder is dead."""
+    if path.exists() and not _is_alive(path):
+        _break(path)
+    mine = path.with_name(f".{path.name}.{token}")
+    mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": token}))
+    try:
+        os.link(mine, path)   # appears whole, and only if there is none
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        mine.unlink(missing_ok=True)
+
+
+def _break(path: Path) -> None:
+    """Remove a dead lease; of several that try, one does, and it looks again before it removes."""
+    breaker = path.with_name(f"{path.name}.break")
+    try:
+        os.close(os.open(breaker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        if _age(breaker) > LEASE_SECONDS:
+            breaker.unlink(missing_ok=True)
+        return
+    try:
+        if not _is_alive(path):
+            path.unlink(missing_ok=True)
+    finally:
+        breaker.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path) -> bool:
+    holder = _holder(path)
+    if not holder:
+        return False
+    if holder["host"] == socket.gethostname() and not _pid_exists(holder["pid"]):
+        return False
+    return _age(path) < LEASE_SECONDS
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _pid_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:   # a zombie holds nothing
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        if _holder(path).get("token") != token:
+            return   # taken over: we were thought dead
+        try:
+            os.utime(path)
+        except OSError:
+            return
+
+
+def main(arguments: list[str]) -> int:
+    """ls: every artefact; du: bytes a stage; gc: remove what interrupted or damaged builds left behind."""
+    commands = {"ls": _ls, "du": _du, "gc": _gc}
+    if len(arguments) != 1 or arguments[0] not in commands:
+        given = arguments[0] if arguments else ""
+        print(f"usage: python -m bench.store ls|du|gc. {did_you_mean(given, commands)}", file=sys.stderr)
+        return InputError.exit_code
+    commands[arguments[0]](Store())
+    return 0
+
+
+def _ls(store: Store) -> None:
+    for artefact in store.artefacts():
+        manifest = artefact.manifest
+        size = sum(entry["size"] for entry in manifest["files"])
+        print(f"{manifest['stage']:<12} {manifest['key']}  {size / 1e6:9.1f} MB  {manifest['wall_seconds']:8.1f} s  "
+              f"{manifest['built_at']}")
+
+
+def _du(store: Store) -> None:
+    for stage in sorted(path for path in store.root.glob("*") if path.is_dir()):
+        size = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
+        print(f"{stage.name:<12} {size / 1e6:10.1f} MB")
+
+
+def _gc(store: Store) -> None:
+    freed = 0
+    for path in store.root.glob("*/*"):
+        base = path.with_name(path.name.split(".")[0])
+        leftover = any(mark in path.name for mark in (".tmp.", ".damaged.", ".work", ".lease", ".status.json"))
+        if leftover and not _is_alive(base.with_name(f"{base.name}.lease")):
+            freed += sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    print(f"freed {freed / 1e6:.1f} MB in {store.root}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,325 @@
+"""The one training loop, for tokenizers and priors alike.
+
+    train(task, fetch, TrainingConfig(steps=1000), num_items=len(data), validation=batches, seed=0, work=..., out=...)
+
+Every random number of step s comes from (seed, s) and the order of the data from (seed, epoch), so a run that was
+killed continues to the weights an undisturbed one has: bit for bit on one kind of device. Several processes split each
+batch by position and average gradients; their draws are those of one process, sliced, so the curve is the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from bench.config import TrainingConfig
+from bench.errors import BenchError
+from bench.progress import Bar
+from bench.store import Interrupted
+from priors.base import Draws, Unsupported
+
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+Optimize = Callable[[Tensor, Optimizer], None]
+
+
+class Trainable(Protocol):
+    """What the loop trains; by convention an nn.Module that holds everything with state.
+
+    model: what is averaged, validated and published.
+    """
+
+    model: nn.Module
+
+    def optimizers(self) -> list[Optimizer]:
+        """One for a prior, two for a VQGAN; their learning rates are the peak ones."""
+
+    def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
+        """One step; `optimize(loss, optimizer)` does the backward pass and the update. Returns what to log."""
+
+    def validate(self, model: nn.Module, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """Means over one validation batch; "loss" chooses the best checkpoint."""
+
+
+class PriorTask(nn.Module):
+    """A prior as a Trainable: one Adam, and the likelihood it reaches on held-out tokens as validation."""
+
+    def __init__(self, prior: nn.Module, config: TrainingConfig):
+        super().__init__()
+        self.model = prior
+        self.config = config
+
+    def optimizers(self) -> list[Optimizer]:
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.config.learning_rate,
+                                           betas=tuple(self.config.betas), weight_decay=self.config.weight_decay)
+        return [self.optimizer]
+
+    def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
+        loss = self.model.training_loss(batch, draws=draws)
+        optimize(loss, self.optimizer)
+        return {"loss": loss.detach()}
+
+    def validate(self, model: nn.Module, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
+        try:
+            nats = model.nll(batch, draws=draws, budget=1).nats.mean()
+        except Unsupported:
+            return {"loss": model.training_loss(batch, draws=draws)}
+        bits = nats / (batch.shape[1] * math.log(2))
+        return {"loss": bits, "bits_per_token": bits}
+
+
+class ShardedDraws(Draws):
+    """One process's slice of the draws a single process would make for the whole batch."""
+
+    def __init__(self, generator: torch.Generator, rank: int, world_size: int):
+        super().__init__(generator)
+        self.rank, self.world_size = rank, world_size
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self._slice(super().uniform(*self._whole(shape)))
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._slice(super().normal(*self._whole(shape)))
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        return self._slice(super().integers(low, high, *self._whole(shape)))
+
+    def _whole(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (shape[0] * self.world_size, *shape[1:])
+
+    def _slice(self, drawn: Tensor) -> Tensor:
+        return drawn.chunk(self.world_size)[self.rank]
+
+
+def batch_indices(step: int, batch_size: int, num_items: int, seed: int) -> np.ndarray:
+    """(batch_size,) indices of a step: the data in a new order every epoch, no item dropped."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // num_items
+    return np.array([_order(num_items, seed, int(epoch))[position % num_items]
+                     for epoch, position in zip(epochs, positions, strict=True)])
+
+
+@lru_cache(maxsize=2)
+def _order(num_items: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_items)
+
+
+def learning_rate_factor(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then constant (the paper's) or cosine to zero at `steps`. step counts from 0."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConfig, *, num_items: int,
+          validation: Mapping[str, Callable[[], Iterable[Tensor]]], seed: int, work: Path, out: Path,
+          fabric: Fabric | None = None, label: str = "training", resume_from: Path | None = None) -> None:
+    """Train `task` to config.steps and publish into `out`: model.safetensors, state.pt and curves.csv.
+
+    fetch: indices -> a batch on the CPU; called one step ahead in a thread.
+    validation: name of a split -> its batches; "validation" chooses the best checkpoint, "train" beside it shows
+        overfitting.
+    work: where checkpoints go; a checkpoint there is continued.  resume_from: a published state.pt of fewer steps.
+    Raises Interrupted, with a checkpoint saved, when the process is asked to stop (SIGTERM, SIGUSR2).
+    """
+    fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[config.precision])
+    loop = _Loop(task, config, fabric, seed)
+    loop.restore(work / "latest.pt", resume_from)
+    indices = range(loop.step, config.steps)
+    with Bar(label, config.steps, unit="step", start=loop.step) as bar, _stop_signals() as stop, \
+            ThreadPoolExecutor(1) as ahead:
+        local = _local_batches(fetch, config.batch_size, num_items, seed, fabric)
+        pending = ahead.submit(local, loop.step) if indices else None
+        for step in indices:
+            batch = pending.result().to(fabric.device)
+            pending = ahead.submit(local, step + 1)
+            loop.advance(batch)
+            bar.advance(1, loop.note)
+            if loop.step % config.validate_every == 0 or loop.step == config.steps:
+                loop.validate({split: batches() for split, batches in validation.items()})
+            if loop.step % config.checkpoint_every == 0 or stop.is_set():
+                loop.save(work / "latest.pt")
+            if stop.is_set():
+                raise Interrupted(f"{label}: asked to stop at step {loop.step}; the checkpoint is saved, run it again.")
+    if fabric.is_global_zero:
+        loop.publish(out)
+
+
+class _Loop:
+    """All that changes from step to step, and how it is saved."""
+
+    def __init__(self, task: Any, config: TrainingConfig, fabric: Fabric, seed: int):
+        if config.batch_size % fabric.world_size:
+            raise BenchError(f"training.batch_size={config.batch_size} does not divide over the "
+                             f"{fabric.world_size} processes: choose a multiple.")
+        self.task, self.config, self.fabric, self.seed = task.to(fabric.device), config, fabric, seed
+        bare = task.optimizers()
+        self.optimizers = list(fabric.setup_optimizers(*bare)) if len(bare) > 1 else [fabric.setup_optimizers(bare[0])]
+        self.wrapped = {id(optimizer): wrapper for optimizer, wrapper in zip(bare, self.optimizers, strict=True)}
+        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in bare]
+        self.bare = bare
+        self.average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False)
+        self.step, self.rows, self.sums, self.note = 0, [], {}, ""
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def advance(self, batch: Tensor) -> None:
+        factor = learning_rate_factor(self.step, self.config)
+        for optimizer, peaks in zip(self.bare, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+        self.task.train()
+        with self.fabric.autocast():
+            logged = self.task.update(batch, self.step, self._draws("step", self.step), self._optimize)
+        self.step += 1
+        if self.step % self.config.ema_every == 0:
+            self.average.update_parameters(self.task.model)
+        for name, value in logged.items():
+            self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64).detach()
+        if self.step % self.config.log_every == 0:
+            self._log_sums()
+
+    def validate(self, splits: Mapping[str, Iterable[Tensor]]) -> None:
+        model = self._averaged()
+        model.eval()
+        for split, batches in splits.items():
+            means = self._means(model, batches)
+            self.rows += [(self.step, f"{split}_{name}", value) for name, value in means.items() if name != "loss"]
+            if split == "validation":
+                self.rows.append((self.step, "validation_loss", means["loss"]))
+                if self.best is None or means["loss"] < self.best[0]:
+                    self.best = (means["loss"], _copy(model.state_dict()))
+
+    def _means(self, model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
+        totals: dict[str, list[float]] = {}
+        with torch.no_grad():
+            for index, batch in enumerate(batches):
+                draws = Draws.seeded("validation", self.seed, index, device=self.fabric.device)
+                for name, value in self.task.validate(model, batch.to(self.fabric.device), draws).items():
+                    totals.setdefault(name, []).append(float(value))
+        return {name: sum(values) / len(values) for name, values in totals.items()}
+
+    def save(self, path: Path) -> None:
+        if self.fabric.is_global_zero:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            torch.save(self._state(), temporary)
+            os.replace(temporary, path)
+
+    def restore(self, latest: Path, earlier: Path | None) -> None:
+        path = latest if latest.is_file() else earlier
+        if path is None:
+            return
+        try:
+            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        except Exception as error:
+            if path != latest:
+                raise BenchError(f"the training state {path} cannot be read: {error}") from error
+            latest.unlink()   # half a checkpoint of a full disk: begin where the last whole one stands
+            return self.restore(latest, earlier)
+        self.task.load_state_dict(state["task"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.bare, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.rows = state["step"], [tuple(row) for row in state["rows"]]
+        self.sums = {name: value.cpu() for name, value in state["sums"].items()}
+        self.best = (state["best_loss"], state["best"]) if state["best"] is not None else None
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+
+    def publish(self, out: Path) -> None:
+        chosen = self.best[1] if self.config.select == "best" and self.best else self._averaged().state_dict()
+        save_file(_copy(chosen), out / "model.safetensors")
+        torch.save(self._state(), out / "state.pt")
+        with open(out / "curves.csv", "w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("step", "metric", "value"))
+            writer.writerows(self.rows)
+
+    def _state(self) -> dict[str, Any]:
+        return {"task": self.task.state_dict(), "average": self.average.state_dict(), "step": self.step,
+                "optimizers": [optimizer.state_dict() for optimizer in self.bare], "rows": [list(r) for r in self.rows],
+                "sums": self.sums, "best": self.best[1] if self.best else None,
+                "best_loss": self.best[0] if self.best else None,
+                "precision": self.fabric.strategy.precision.state_dict()}
+
+    def _averaged(self) -> nn.Module:
+        return self.average.module if self.average.n_averaged > 0 else self.task.model
+
+    def _draws(self, *key: int | str) -> Draws:
+        generator = Draws.seeded("training", self.seed, *key, device=self.fabric.device).generator
+        if self.fabric.world_size == 1:
+            return Draws(generator)
+        return ShardedDraws(generator, self.fabric.global_rank, self.fabric.world_size)
+
+    def _optimize(self, loss: Tensor, optimizer: Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.fabric.world_size > 1:
+            _average_gradients(optimizer, self.fabric)
+        self.wrapped[id(optimizer)].step()
+
+    def _log_sums(self) -> None:
+        means = {name: float(value) / self.config.log_every for name, value in self.sums.items()}
+        if self.fabric.world_size > 1:
+            means = {name: float(self.fabric.all_reduce(torch.tensor(value), reduce_op="mean"))
+                     for name, value in means.items()}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise BenchError(f"{means} by step {self.step} is not finite: lower training.learning_rate "
+                             f"(now {self.peaks[0][0]}) or raise training.warmup_steps.")
+        self.rows += [(self.step, f"train_{name}", value) for name, value in means.items()]
+        self.note = "  ".join(f"{name} {value:.4g}" for name, value in list(means.items())[:3])
+        self.sums = {}
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def _average_gradients(optimizer: Optimizer, fabric: Fabric) -> None:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="mean")
+    for gradient, piece in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(piece.view_as(gradient))
+
+
+def _local_batches(fetch: Callable[[np.ndarray], Tensor], batch_size: int, num_items: int, seed: int,
+                   fabric: Fabric) -> Callable[[int], Tensor]:
+    def local(step: int) -> Tensor:
+        indices = batch_indices(step, batch_size, num_items, seed)
+        return fetch(np.array_split(indices, fabric.world_size)[fabric.global_rank])
+    return local
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event set by SIGTERM or SIGUSR2; signals can only be caught in the main thread."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    caught = (signal.SIGTERM, signal.SIGUSR2)
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in caught}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
