@@ -1,0 +1,260 @@
+"""Import of VQGANs trained elsewhere: the official "Unleashing Transformers" files and taming-transformers' VQModel.
+
+    model = load_official("vqgan_ema_1400000.th", channels=128, channel_multipliers=(1, 1, 2, 2, 4), num_res_blocks=2,
+                          attention_resolutions=(16,), embedding_dim=256, codebook_size=1024, resolution=256)
+    model.unused_keys   # what the file holds and the model has no use for
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vq.autoencoder import Attention, Downsample, ResBlock, Upsample
+from vq.options import VQGANOptions
+from vq.quantize import GumbelQuantizer
+from vq.vqgan import VQGAN
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a code base keeps what.
+
+    encoder, decoder: prefixes of every block, from the options and the resolution. skip: a residual block's 1x1
+    convolution. quantizer: its native names to theirs. unused: pattern of keys known to be of no use here.
+    """
+
+    encoder: Callable[[VQGANOptions, int], list[str]]
+    decoder: Callable[[VQGANOptions, int], list[str]]
+    skip: str
+    codebook: str
+    discriminator: str
+    logsigma: str
+    unused: re.Pattern[str]
+
+
+def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, channels: int,
+                  channel_multipliers: Iterable[int], num_res_blocks: int, attention_resolutions: Iterable[int],
+                  embedding_dim: int, codebook_size: int, resolution: int, layout: str = "unleashing",
+                  fold: bool = True) -> VQGAN:
+    """The VQGAN in a checkpoint, in evaluation mode, with `unused_keys` listing the file's keys it has no use for.
+
+    layout: "unleashing" (official .th files) or "taming" (VQModel; the nested "state_dict" of a .ckpt is found).
+    fold: merge taming's quant convs into their neighbours (`fold_quant_convs`); False keeps them, for training on.
+    Raises ValueError on an unknown layout, missing or unexpected keys, or shapes that contradict the arguments.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}")
+    names = LAYOUTS[layout]
+    state = read_state_dict(state_dict_or_path)
+    options = VQGANOptions(
+        channels=channels, channel_multipliers=tuple(channel_multipliers), num_res_blocks=num_res_blocks,
+        attention_resolutions=tuple(attention_resolutions), embedding_dim=embedding_dim, codebook_size=codebook_size,
+        **_discriminator_sizes(state, names.discriminator), **_differences(layout, state, num_res_blocks))
+    with torch.device("meta"):
+        model = VQGAN(options=options, resolution=resolution)
+    sources = dict(_sources(model, names))
+    unused = _check_keys(state, sources, names.unused)
+    model.to_empty(device="cpu")
+    model.load_state_dict(_gather(state, sources, model.state_dict()))
+    model.to(memory_format=torch.channels_last)
+    if layout == "taming" and fold:
+        model = fold_quant_convs(model)
+    model.unused_keys = unused
+    log.info("%d keys of the checkpoint are not used: %s", len(unused), ", ".join(unused) or "none")
+    return model.eval()
+
+
+def read_state_dict(state_dict_or_path: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
+    """The tensors of a .safetensors, .th, .pt or .ckpt file, without running any code from it."""
+    if isinstance(state_dict_or_path, Mapping):
+        return state_dict_or_path
+    path = Path(state_dict_or_path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:   # torch raises UnpicklingError, RuntimeError, EOFError ... by kind of damage
+        raise ValueError(
+            f"{path} cannot be read as plain tensors ({type(error).__name__}). Either it is damaged, or it holds other "
+            "Python objects, which are never executed here: where you trust it, keep its tensors alone with "
+            "torch.save(torch.load(path, weights_only=False)['state_dict'], 'tensors.pt')") from error
+    return content.get("state_dict", content)
+
+
+@torch.no_grad()
+def fold_quant_convs(model: VQGAN) -> VQGAN:
+    """The same tokenizer without its 1x1 quant convs: the first becomes part of the encoder's last convolution.
+
+    The second becomes a codebook of its own for decoding. (It cannot join the decoder's first convolution, whose zero
+    padding lies behind the 1x1 convolution's bias.) Raises ValueError if there are none to fold.
+    """
+    if model.options.quant_convs != "separate":
+        raise ValueError(f"quant_convs={model.options.quant_convs!r}: expected 'separate', as there is nothing to fold")
+    folded = VQGAN(options=replace(model.options, quant_convs="folded"), resolution=model.resolution)
+    state = {key: value for key, value in model.state_dict().items() if "quant_conv." not in key}
+    last, before, after = model.encoder.blocks[-1], model.encoder.quant_conv, model.decoder.post_quant_conv
+    mix, spread = before.weight[:, :, 0, 0].double(), after.weight[:, :, 0, 0].double()
+    key = f"encoder.blocks.{len(model.encoder.blocks) - 1}"
+    state[f"{key}.weight"] = torch.einsum("om,mihw->oihw", mix, last.weight.double()).float()
+    state[f"{key}.bias"] = (mix @ last.bias.double() + before.bias.double()).float()
+    codes = model.quantizer.embedding.weight.double()
+    state["quantizer.decoded.weight"] = (codes @ spread.t() + after.bias.double()).float()
+    folded.load_state_dict(state)
+    return folded.train(model.training)
+
+
+def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) -> dict[str, object]:
+    """What sets a code base's models apart from the options' defaults, which are the official code's."""
+    if layout == "unleashing":
+        return {"quantizer": "gumbel" if "ae.quantize.proj.weight" in state else "nearest"}
+    return {"final_activation": True, "decoder_res_blocks": num_res_blocks + 1, "quant_convs": "separate",
+            "input_range": "signed", "perceptual_input": "signed", "likelihood_head": False, "diffaug": False,
+            "lambda_max": 1e4}
+
+
+def _discriminator_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+    """Read off the file, since both code bases build it from their own defaults."""
+    first = f"{prefix}.0.weight"
+    if first not in state:
+        raise ValueError(f"the checkpoint lacks {first}: expected a discriminator; is `layout` right? "
+                         f"The file's first keys are {', '.join(list(state)[:3])}")
+    convolutions = [key for key, value in state.items() if key.startswith(f"{prefix}.") and value.ndim == 4]
+    return {"disc_channels": state[first].shape[0], "disc_layers": len(convolutions) - 2}
+
+
+def _sources(model: VQGAN, names: Layout) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every native key with the keys it is made of; several are stacked along the first dimension."""
+    for part, prefixes in (("encoder", names.encoder), ("decoder", names.decoder)):
+        blocks = getattr(model, part).blocks
+        for index, (block, theirs) in enumerate(zip(blocks, prefixes(model.options, model.resolution), strict=True)):
+            yield from _block_sources(block, f"{part}.blocks.{index}", theirs, names.skip)
+    if model.options.quant_convs == "separate":
+        yield from _pair("encoder.quant_conv", "quant_conv")
+        yield from _pair("decoder.post_quant_conv", "post_quant_conv")
+    if model.decoder.logsigma is not None:
+        for layer in (0, 2):
+            yield from _pair(f"decoder.logsigma.{layer}", f"{names.logsigma}.{layer}")
+    if isinstance(model.quantizer, GumbelQuantizer):
+        yield from _pair("quantizer.proj", f"{names.codebook}.proj")
+        yield "quantizer.embedding.weight", (f"{names.codebook}.embed.weight",)
+    else:
+        yield "quantizer.embedding.weight", (f"{names.codebook}.embedding.weight",)
+    for key in model.discriminator.state_dict():
+        yield f"discriminator.{key}", (f"{names.discriminator}.{key.removeprefix('main.')}",)
+
+
+def _block_sources(block: nn.Module, ours: str, theirs: str, skip: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if isinstance(block, ResBlock):
+        for name in ("norm1", "conv1", "norm2", "conv2"):
+            yield from _pair(f"{ours}.{name}", f"{theirs}.{name}")
+        if not isinstance(block.skip, nn.Identity):
+            yield from _pair(f"{ours}.skip", f"{theirs}.{skip}")
+    elif isinstance(block, Attention):
+        yield from _pair(f"{ours}.norm", f"{theirs}.norm")
+        yield from _pair(f"{ours}.qkv", f"{theirs}.q", f"{theirs}.k", f"{theirs}.v")
+        yield from _pair(f"{ours}.proj_out", f"{theirs}.proj_out")
+    elif isinstance(block, (Downsample, Upsample)):
+        yield from _pair(f"{ours}.conv", f"{theirs}.conv")
+    else:
+        yield from _pair(ours, theirs)
+
+
+def _pair(ours: str, *theirs: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for kind in ("weight", "bias"):
+        yield f"{ours}.{kind}", tuple(f"{prefix}.{kind}" for prefix in theirs)
+
+
+def _check_keys(state: Mapping[str, Tensor], sources: Mapping[str, tuple[str, ...]],
+                known_unused: re.Pattern[str]) -> tuple[str, ...]:
+    """The file's known unused keys; ValueError if it lacks a key, or holds one that is neither used nor known."""
+    wanted = {key for keys in sources.values() for key in keys}
+    left = [key for key in state if key not in wanted]
+    missing, unexpected = sorted(wanted - set(state)), [key for key in left if not known_unused.fullmatch(key)]
+    if missing or unexpected:
+        raise ValueError(f"the checkpoint is not of the model the arguments describe. Missing {_some(missing)}; "
+                         f"unexpected {_some(unexpected)}. Check channel_multipliers, num_res_blocks, "
+                         "attention_resolutions, resolution and layout")
+    return tuple(left)
+
+
+def _gather(state: Mapping[str, Tensor], sources: Mapping[str, tuple[str, ...]],
+            ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    gathered = {key: torch.cat([state[name] for name in names]) if len(names) > 1 else state[names[0]]
+                for key, names in sources.items()}
+    wrong = [f"{', '.join(sources[key])} {tuple(value.shape)}, expected {tuple(ours[key].shape)}"
+             for key, value in gathered.items() if value.shape != ours[key].shape]
+    if wrong:
+        raise ValueError(f"shapes in the checkpoint contradict the arguments: {_some(wrong)}. Check channels, "
+                         "channel_multipliers, embedding_dim and codebook_size")
+    return gathered
+
+
+def _some(items: list[str], most: int = 6) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ("; ".join(items[:most]) + more) or "nothing"
+
+
+def _numbered(prefix: str) -> Callable[[VQGANOptions, int], list[str]]:
+    """Blocks counted through, attention included: prefix.0, prefix.1 ..."""
+    def names(options: VQGANOptions, resolution: int) -> list[str]:
+        is_encoder = prefix.endswith("encoder.blocks")
+        nested = taming_encoder(options, resolution) if is_encoder else taming_decoder(options, resolution)
+        return [f"{prefix}.{index}" for index in range(len(nested))]
+    return names
+
+
+def taming_encoder(options: VQGANOptions, resolution: int) -> list[str]:
+    """taming-transformers' name of every encoder block, in order."""
+    names = ["encoder.conv_in"]
+    last = len(options.channel_multipliers) - 1
+    for level in range(last + 1):
+        names += _taming_level("encoder.down", level, options.num_res_blocks,
+                               has_attention=resolution // 2**level in options.attention_resolutions)
+        if level < last:
+            names.append(f"encoder.down.{level}.downsample")
+    return names + _taming_middle("encoder") + ["encoder.norm_out", "encoder.conv_out"]
+
+
+def taming_decoder(options: VQGANOptions, resolution: int) -> list[str]:
+    """taming-transformers' name of every decoder block, in order; its levels count from the image's side."""
+    names = ["decoder.conv_in", *_taming_middle("decoder")]
+    for level in reversed(range(len(options.channel_multipliers))):
+        names += _taming_level("decoder.up", level, options.blocks_in_decoder,
+                               has_attention=resolution // 2**level in options.attention_resolutions)
+        if level > 0:
+            names.append(f"decoder.up.{level}.upsample")
+    return [*names, "decoder.norm_out", "decoder.conv_out"]
+
+
+def _taming_level(prefix: str, level: int, num_blocks: int, *, has_attention: bool) -> list[str]:
+    kinds = ("block", "attn") if has_attention else ("block",)
+    return [f"{prefix}.{level}.{kind}.{index}" for index in range(num_blocks) for kind in kinds]
+
+
+def _taming_middle(network: str) -> list[str]:
+    return [f"{network}.mid.{name}" for name in ("block_1", "attn_1", "block_2")]
+
+
+LAYOUTS = {
+    "unleashing": Layout(
+        encoder=_numbered("ae.encoder.blocks"), decoder=_numbered("ae.generator.blocks"), skip="conv_out",
+        codebook="ae.quantize", discriminator="disc.main", logsigma="ae.generator.logsigma",
+        # LPIPS, and the 1x1 convolution of residual blocks that keep their width, which is made but never called
+        unused=re.compile(r"perceptual\..*|ae\.(encoder|generator)\.blocks\.\d+\.conv_out\.(weight|bias)")),
+    "taming": Layout(
+        encoder=taming_encoder, decoder=taming_decoder, skip="nin_shortcut",
+        codebook="quantize", discriminator="loss.discriminator.main", logsigma="",
+        unused=re.compile(r"loss\.perceptual_loss\..*")),
+}
