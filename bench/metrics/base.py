@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.base import ImageData
-from bench.records import Measurement
+from bench.records import Measurement, Role
 
 Side = Literal["fake", "real", "train", "validation"]
 
@@ -30,6 +30,7 @@ class Column:
 class Evidence:
     """All a metric may look at, computed when asked for and cached by content.
 
+    role: "prior", "reconstruction", "real" or "source" (images from elsewhere).
     protocol_id: stands in every measurement.
     images(side): the samples ("fake"), the protocol's real images ("real") or a split ("train", "validation"), read in
         pieces: `images("train").images(range(100))` is (100, 3, H, W) uint8, so no split need fit in memory.
@@ -41,6 +42,7 @@ class Evidence:
     picture(name, tiles, rows, columns, labels): leaves a contact sheet of (rows*columns, 3, H, W) uint8 for the record.
     """
 
+    role: Role
     protocol: ProtocolConfig
     protocol_id: str
     settings: MetricsConfig
@@ -61,10 +63,15 @@ class Evidence:
 
 
 class Metric(Protocol):
-    """What the registry names; constructed without arguments."""
+    """What the registry names; constructed without arguments.
+
+    depends_on: the parts of the run's spec that change its output, such as ("protocol", "metrics.nll"); its cached
+        measurements are reused while these, the samples and the versions of its columns stay the same.
+    """
 
     name: str
     columns: dict[str, Column]
+    depends_on: tuple[str, ...]
 
     def applies(self, evidence: Evidence) -> bool:
         """False where the row cannot have this metric (a likelihood of real images without a prior)."""

@@ -1,0 +1,201 @@
+"""What every stage of a run depends on: the recipes whose hashes are the artefacts' keys. Torch-free.
+
+    recipes = Recipes(spec)
+    recipes.prior().key
+    for stage in recipes.stages(): print(stage.label, store.state(stage.recipe))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bench import registry
+from bench.config import RunSpec, StageConfig
+from bench.data.base import Splits
+from bench.errors import InputError
+from bench.provenance import sha256_of
+from bench.records import Role, content_id
+from bench.store import Recipe
+
+# Raised whenever a stage's code changes what comes out of it.
+VERSIONS = {"tokenizer": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}
+SOURCES = ("prior", "reconstruction", "real")
+Side = Literal["fake", "real"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run. shards: how many jobs may share its work; work: its size in `unit`, for estimates."""
+
+    recipe: Recipe
+    inputs: tuple[Recipe, ...]
+    label: str
+    shards: int = 1
+    work: int = 0
+    unit: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.recipe.stage
+
+
+class Recipes:
+    """The recipes of one run. Opening the data set is the only work done here, and only when a key is asked for."""
+
+    def __init__(self, spec: RunSpec):
+        self.spec = spec
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The data set, opened (and downloaded, where it has a pinned public source)."""
+        config = self.spec.dataset
+        dataset = registry.resolve("datasets", config.target or config.name)()
+        dataset.check(config)
+        splits = dataset.open(config)
+        if not len(splits.train) or not len(splits.validation):
+            raise InputError(f"dataset={config.name} has {len(splits.train)} training and {len(splits.validation)} "
+                             "validation images: both splits need at least one.")
+        return splits
+
+    @property
+    def role(self) -> Role:
+        return self.spec.source if self.spec.source in SOURCES else "source"   # type: ignore[return-value]
+
+    @property
+    def uses_tokenizer(self) -> bool:
+        return self.role in ("prior", "reconstruction")
+
+    def tokenizer(self) -> Recipe:
+        return self._model_recipe("tokenizer", self.spec.vq, (self.splits.fingerprint,),
+                                  {"resolution": self.spec.dataset.resolution, "flip": self.spec.dataset.flip})
+
+    def tokens(self) -> Recipe:
+        return Recipe("tokens", {}, (self.tokenizer().key, self.splits.fingerprint), VERSIONS["tokens"])
+
+    def prior(self) -> Recipe:
+        return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), {})
+
+    def samples(self) -> Recipe:
+        """The images to be judged, whatever their source."""
+        config: dict[str, Any] = {"source": self.role, "num": self.num_fake}
+        if self.role == "prior":
+            config |= {"sampler": self.spec.sampler, "chunk": self.spec.sampling.chunk}
+            inputs = (self.prior().key, self.tokenizer().key)
+        elif self.role == "reconstruction":
+            inputs = (self.tokenizer().key, self.splits.fingerprint)
+        elif self.role == "real":
+            inputs = (self.splits.fingerprint,)
+        else:
+            path = Path(self.spec.source)
+            if not path.exists():
+                raise InputError(f"source={self.spec.source}: expected {', '.join(SOURCES)} or an existing folder, "
+                                 "zip or .npz of images.")
+            inputs = (sha256_of(path), str(self.spec.dataset.resolution), self.spec.dataset.resize)
+        return Recipe("samples", config, inputs, VERSIONS["samples"])
+
+    def features(self, side: Side) -> Recipe:
+        protocol = self.spec.protocol
+        if side == "fake":
+            source: dict[str, Any] = {"samples": self.samples().key}
+        else:
+            source = {"split": protocol.real_split, "num": len(self.real_indices),
+                      "fingerprint": self.splits.fingerprint}
+        return Recipe("features", {"extractor": protocol.extractor, **source}, (), VERSIONS["features"])
+
+    def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...]) -> Recipe:
+        """A metric depends on the samples, the reference, and the parts of the spec it names."""
+        config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
+                  "settings": {key: _lookup(self.spec, key) for key in depends_on}}
+        inputs = (self.samples().key, self.splits.fingerprint)
+        return Recipe("metric", config, inputs, VERSIONS["metric"])
+
+    @property
+    def num_fake(self) -> int:
+        """Real and reconstructed images are held-out ones, of which there may be fewer than samples asked for."""
+        asked = self.spec.protocol.num_fake
+        return asked if self.role in ("prior", "source") else min(asked, len(self.splits.validation))
+
+    @cached_property
+    def real_indices(self) -> np.ndarray:
+        """Which images of the reference split stand for the real ones."""
+        split = self.splits.train if self.spec.protocol.real_split == "train" else self.splits.validation
+        return spread_indices(len(split), self.spec.protocol.num_real)
+
+    @cached_property
+    def protocol_id(self) -> str:
+        """Equal only if everything that makes two numbers comparable is: protocol, data, resize, extractor."""
+        return f"{self.spec.protocol.name}-{content_id(self.protocol_details)[:8]}"
+
+    @cached_property
+    def protocol_details(self) -> dict[str, Any]:
+        """What the protocol id stands for, for the record."""
+        return {**dataclasses.asdict(self.spec.protocol), "dataset": self.spec.dataset.name,
+                "resolution": self.spec.dataset.resolution, "resize": self.spec.dataset.resize,
+                "reference_fingerprint": self.splits.fingerprint, "num_real": len(self.real_indices),
+                "image_format": "uint8 arrays, never compressed"}
+
+    @cached_property
+    def run_key(self) -> str:
+        """Hash of what the run measures."""
+        measured = {"metrics": dataclasses.asdict(self.spec.metrics), "speed": dataclasses.asdict(self.spec.speed)}
+        return content_id([self.samples().key, self.protocol_id, measured])
+
+    def stages(self) -> list[Stage]:
+        """Every stage before the metrics, in the order they are built."""
+        chain: list[Stage] = []
+        if self.uses_tokenizer:
+            training = self.spec.vq.training
+            steps = 0 if self.spec.vq.path else training.steps
+            chain.append(Stage(self.tokenizer(), (), f"tokenizer {self.spec.vq.name}", work=steps, unit="steps"))
+        if self.role == "prior":
+            images = len(self.splits.train) + len(self.splits.validation)
+            chain.append(Stage(self.tokens(), (self.tokenizer(),), f"tokens of {images:,} images", work=images,
+                               unit="images"))
+            steps = 0 if self.spec.prior.path else self.spec.prior.training.steps
+            chain.append(Stage(self.prior(), (self.tokens(),), f"prior {self.spec.prior.name}", work=steps,
+                               unit="steps"))
+        shards = self.spec.sampling.shards
+        samples_inputs = {"prior": (self.prior, self.tokenizer), "reconstruction": (self.tokenizer,)}.get(self.role, ())
+        chain.append(Stage(self.samples(), tuple(recipe() for recipe in samples_inputs),
+                           f"{self.num_fake:,} images ({self.role})", shards, self.num_fake, "images"))
+        chain.append(Stage(self.features("real"), (), f"features of {len(self.real_indices):,} real images", shards,
+                           len(self.real_indices), "images"))
+        chain.append(Stage(self.features("fake"), (self.samples(),), f"features of {self.num_fake:,} images", shards,
+                           self.num_fake, "images"))
+        return chain
+
+    def _model_recipe(self, stage: str, config: StageConfig, inputs: tuple[str, ...], more: dict[str, Any]) -> Recipe:
+        identity = {"class": config.target or config.name, "options": config.options, **more}
+        if config.path:
+            path = Path(config.path)
+            if not path.exists():
+                section = "vq" if stage == "tokenizer" else "prior"
+                raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
+                                 f"{section}.path out to train one.")
+            recipe = {**identity, "imported": sha256_of(path), "layout": config.layout}
+        else:
+            training = dataclasses.asdict(config.training)
+            for name in ("checkpoint_every", "log_every"):   # neither changes the weights
+                training.pop(name)
+            recipe = {**identity, "training": training, "seed": self.spec.seed}
+        return Recipe(stage, recipe, inputs, VERSIONS[stage])
+
+
+def spread_indices(total: int, num: int | None) -> np.ndarray:
+    """`num` indices evenly spread over 0..total-1 (all of them for None), so that sorted data stays represented."""
+    if num is None or num >= total:
+        return np.arange(total)
+    return np.linspace(0, total - 1, num).round().astype(np.int64)
+
+
+def _lookup(spec: RunSpec, key: str) -> Any:
+    value: Any = spec
+    for part in key.split("."):
+        value = getattr(value, part)
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
