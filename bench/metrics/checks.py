@@ -1,0 +1,44 @@
+"""What features must be before any metric looks at them: never a silent number from bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.errors import InputError
+
+
+def check_features(fake: np.ndarray, real: np.ndarray, *, least: int) -> None:
+    """Raise InputError unless both are (n, D) of one float type and one D, finite, with `least` rows or more."""
+    for side, features in (("fake", fake), ("real", real)):
+        check_one(features, side=side, least=least)
+    if fake.shape[1] != real.shape[1]:
+        raise InputError(f"fake features have {fake.shape[1]} dimensions and real features {real.shape[1]}; "
+                         "both must come from one extractor")
+    if fake.dtype != real.dtype:
+        raise InputError(f"fake features are {fake.dtype} and real features {real.dtype}; "
+                         "both must come from one extractor (float32)")
+
+
+def check_one(features: np.ndarray, *, side: str, least: int) -> None:
+    """Raise InputError unless `features` is (n, D) float32 or float64, finite, with `least` rows or more."""
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise InputError(f"{side} features have shape {features.shape}, expected (images, dimensions)")
+    if features.dtype not in (np.float32, np.float64):
+        raise InputError(f"{side} features are {features.dtype}, expected float32 (or float64); "
+                         "images must pass through an extractor first")
+    if len(features) < least:
+        raise InputError(f"{len(features)} {side} images; this metric needs at least {least}: draw or provide more")
+    bad = num_bad_rows(features)
+    if bad:
+        raise InputError(f"{bad} of {len(features)} {side} feature rows hold NaN or infinity; "
+                         "look at the images or the extractor's weights, and extract again")
+
+
+def num_bad_rows(features: np.ndarray, *, block: int = 4096) -> int:
+    """How many rows hold NaN or infinity, read in pieces so that a memory map stays one."""
+    return sum(int((~np.isfinite(features[i:i + block]).all(axis=1)).sum()) for i in range(0, len(features), block))
+
+
+def all_rows_equal(features: np.ndarray, *, block: int = 4096) -> bool:
+    """Whether every image has the same features (all images identical)."""
+    return all(bool((features[i:i + block] == features[0]).all()) for i in range(0, len(features), block))

@@ -1,0 +1,195 @@
+"""Frechet distance between Gaussians fitted to features, in float64 (Heusel et al. 2017, arXiv 1706.08500).
+
+    result = fid(fake, real)              # result.value, result.standard_error, result.fid_infinity
+    reference = ReferenceStatistics.of(real)   # the real half, once: its root S^1/2 serves every later `fid_to`
+
+FID = |mu - nu|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2, with ddof 1.  The last trace is the nuclear norm of X F', where
+X'X = S1 (centred fake features / sqrt(n-1)) and F'F = S2.  With both sides of full rank F = S2^1/2 and the trace is
+the sum of root eigenvalues of F S1 F' ("eigen"); otherwise it is the sum of singular values of X F' itself
+("nuclear"), which keeps the digits that squaring would lose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench.metrics.checks import all_rows_equal, check_features, check_one
+
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class FrechetResult:
+    """value: FID at this n.  standard_error: of `value`, by influence functions, both sides counted; None where
+    unproven (`note` says why).  fid_infinity: `value` without its bias of order 1/n.
+    influence_fake (n,), influence_real (m,): what each image adds, mean zero; for paired differences.
+    method: "eigen" or "nuclear".
+    """
+
+    value: float
+    n: int
+    n_real: int
+    method: str
+    standard_error: float | None = None
+    fid_infinity: float | None = None
+    note: str = ""
+    influence_fake: np.ndarray | None = field(default=None, repr=False)
+    influence_real: np.ndarray | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """The real half of the distance.
+
+    mean: (D,).  covariance: (D, D).  factor: (r, D) with factor' factor = covariance: the symmetric root (r = D), or
+    the centred features / sqrt(n-1) where n <= D.  All float64.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    factor: np.ndarray
+    n: int
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> ReferenceStatistics:
+        """From (n, D) features; n >= 2."""
+        check_one(features, side="real", least=2)
+        mean, covariance = moments(features)
+        n, num_dimensions = features.shape
+        factor = symmetric_root(covariance) if n > num_dimensions else _centred(features, mean) / np.sqrt(n - 1)
+        return cls(mean, covariance, factor, n)
+
+    @classmethod
+    def from_moments(cls, mean: np.ndarray, covariance: np.ndarray, n: int) -> ReferenceStatistics:
+        """From published statistics (mu, sigma), where the features themselves are not at hand."""
+        return cls(mean, covariance, symmetric_root(covariance), n)
+
+    @property
+    def has_full_rank(self) -> bool:
+        return self.n > len(self.mean)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one .npz, so that a later process need not take the root again."""
+        np.savez(path, mean=self.mean, covariance=self.covariance, factor=self.factor, n=self.n)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ReferenceStatistics:
+        with np.load(path, allow_pickle=False) as file:
+            return cls(file["mean"], file["covariance"], file["factor"], int(file["n"]))
+
+
+def fid(fake: np.ndarray, real: np.ndarray, *, uncertainty: bool = True) -> FrechetResult:
+    """FID of (n, D) fake against (m, D) real features.
+
+    uncertainty: also standard error and FID-infinity (about the cost of the value again).
+    Raises InputError for NaN, unequal dimensions or types, and fewer than two images a side.
+    """
+    check_features(fake, real, least=2)
+    return fid_to(ReferenceStatistics.of(real), fake, real=real if uncertainty else None)
+
+
+def fid_to(reference: ReferenceStatistics, fake: np.ndarray, *, real: np.ndarray | None = None) -> FrechetResult:
+    """FID of fake features against cached statistics; with the real features also its uncertainty."""
+    check_one(fake, side="fake", least=2)
+    mean, covariance = moments(fake)
+    n, num_dimensions = fake.shape
+    eigen = n > num_dimensions and reference.has_full_rank
+    if eigen:
+        product = reference.factor @ covariance @ reference.factor
+        roots = np.sqrt(np.clip(_eigenvalues(product), 0, None))
+    else:
+        roots = np.linalg.svd(_centred(fake, mean) @ reference.factor.T, compute_uv=False) / np.sqrt(n - 1)
+    difference = mean - reference.mean
+    value = difference @ difference + np.trace(covariance) + np.trace(reference.covariance) - 2 * roots.sum()
+    result = FrechetResult(float(value), n, reference.n, "eigen" if eigen else "nuclear")
+    if real is None:
+        return result
+    return _with_uncertainty(result, reference, fake, real, mean, covariance)
+
+
+def frechet_distance(mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, covariance2: np.ndarray) -> float:
+    """FID of two Gaussians given by their moments, (D,) and (D, D)."""
+    root = symmetric_root(covariance2)
+    cross = np.sqrt(np.clip(_eigenvalues(root @ covariance1 @ root), 0, None)).sum()
+    return float(np.square(mean1 - mean2).sum() + np.trace(covariance1) + np.trace(covariance2) - 2 * cross)
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and covariance (D, D) with ddof 1, in float64, of (n, D) features read in blocks."""
+    n, num_dimensions = features.shape
+    mean = sum(features[i:i + BLOCK].sum(axis=0, dtype=np.float64) for i in range(0, n, BLOCK)) / n
+    scatter = np.zeros((num_dimensions, num_dimensions))
+    for i in range(0, n, BLOCK):
+        centred = _centred(features[i:i + BLOCK], mean)
+        scatter += centred.T @ centred
+    return mean, scatter / (n - 1)
+
+
+def symmetric_root(covariance: np.ndarray) -> np.ndarray:
+    """S^1/2 of a symmetric positive semi-definite (D, D) matrix; eigenvalues below zero are rounding and count as 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    quarter = vectors * np.clip(values, 0, None) ** 0.25
+    return quarter @ quarter.T
+
+
+def fid_torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
+    """The oracle: torch-fidelity's own statistics and eigenvalues on the same features."""
+    from bench.assets import ensure_torchvision
+
+    ensure_torchvision()
+    import torch
+    from torch_fidelity import metric_fid
+
+    halves = [metric_fid.fid_features_to_statistics(torch.from_numpy(np.ascontiguousarray(x))) for x in (fake, real)]
+    return metric_fid.fid_statistics_to_metric(*halves, verbose=False)[metric_fid.KEY_METRIC_FID]
+
+
+def _with_uncertainty(result: FrechetResult, reference: ReferenceStatistics, fake: np.ndarray, real: np.ndarray,
+                      mean: np.ndarray, covariance: np.ndarray) -> FrechetResult:
+    """Influence functions and the order-1/n bias, from the second-order expansion of FID in both distributions.
+
+    With M = R S1 R = V L V' (R the root of S2), z = V'R(x - mu) for a fake x has covariance L, and the derivative of
+    the cross trace along x is sum_i z_i^2 / sqrt(L_i); a real y enters the same way through w = L^-1/2 V'R S1 (y - nu).
+    The second derivative of -2 tr M^1/2 has coefficients 1 / (sqrt(L_i L_j) (sqrt(L_i) + sqrt(L_j))).
+    """
+    values, vectors = np.linalg.eigh(reference.factor @ covariance @ reference.factor.T)
+    keep = values > values[-1] * len(values) * 1e-15
+    roots = np.sqrt(values[keep])
+    to_fake = (vectors[:, keep].T @ reference.factor)                    # (r, D)
+    to_real = (to_fake @ covariance) / roots[:, None]                    # (r, D)
+    difference = mean - reference.mean
+    influence_fake, bias_fake = _expand(fake, mean, difference, to_fake, roots)
+    influence_real, bias_real = _expand(real, reference.mean, -difference, to_real, roots)
+    error = np.sqrt(influence_fake.var(ddof=1) / len(fake) + influence_real.var(ddof=1) / len(real))
+    return FrechetResult(result.value, result.n, result.n_real, result.method, float(error),
+                         float(result.value - bias_fake - bias_real), result.note, influence_fake, influence_real)
+
+
+def _expand(features, mean, difference, projection, roots):
+    """Influence of each image (n,), mean zero, and the bias of order 1/n of one side."""
+    n = len(features)
+    influence = np.empty(n)
+    total = 0.0
+    fourth = np.zeros((len(roots), len(roots)))                          # sum of z_i^2 z_j^2
+    for i in range(0, n, BLOCK):
+        x = _centred(features[i:i + BLOCK], mean)
+        squares = np.square(x @ projection.T)                            # (b, r)
+        norms = np.square(x).sum(axis=1)
+        influence[i:i + BLOCK] = 2 * x @ difference + norms - squares @ (1 / roots)
+        total += norms.sum()
+        fourth += squares.T @ squares
+    variance = fourth / n - np.diag(roots**4)                            # of z_i z_j
+    curvature = 1 / (np.outer(roots, roots) * np.add.outer(roots, roots))
+    bias = (total / n + 0.5 * (variance * curvature).sum()) / n
+    return influence - influence.mean(), bias
+
+
+def _centred(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    return features.astype(np.float64) - mean
+
+
+def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
+    return np.linalg.eigvalsh((matrix + matrix.T) / 2)
