@@ -1,0 +1,79 @@
+"""The algorithms as first published: the full network at every step, no cache, every logit.
+
+They define what is correct, and their cost is the baseline of every speed-up.
+
+    naive_absorbing_sample(prior.logits, unknown, mask=1024, steps=256, adjust=Adjust(), draws=Draws.seeded(0))
+
+`textbook_logits` is the network as first published: separate matrices for queries, keys and values, explicit softmax.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from priors.base import UNKNOWN, Draws
+from priors.transformer import Block, Transformer
+
+
+def naive_absorbing_sample(
+    logits: Callable[[Tensor], Tensor],
+    tokens: Tensor,
+    *,
+    mask: int,
+    steps: int,
+    adjust: Callable[[Tensor], Tensor],
+    draws: Draws,
+) -> Tensor:
+    """For t = steps..1 unmask each masked token with probability 1/t (Bond-Taylor et al. 2022, Section 3.2).
+
+    logits: (B, N) -> (B, N, K); tokens: (B, N), known or UNKNOWN.  Returns (B, N) int64.
+    """
+    state = tokens.masked_fill(tokens == UNKNOWN, mask)
+    for t in range(steps, 0, -1):
+        revealed = (draws.uniform(*state.shape).to(state.device) < 1 / t) & (state == mask)
+        values = draws.categorical(adjust(logits(state)))
+        state = torch.where(revealed, values, state)
+    return state
+
+
+def naive_autoregressive_sample(
+    logits: Callable[[Tensor], Tensor],
+    num: int,
+    num_tokens: int,
+    *,
+    adjust: Callable[[Tensor], Tensor],
+    draws: Draws,
+) -> Tensor:
+    """The whole prefix through the network for every token.
+
+    logits: (B, i + 1) -> (B, i + 1, K), of which position i, which does not see token i, predicts it.
+    """
+    state = torch.zeros(num, num_tokens, dtype=torch.int64, device=draws.device)
+    for i in range(num_tokens):
+        state[:, i] = draws.categorical(adjust(logits(state[:, : i + 1])[:, -1]))
+    return state
+
+
+def textbook_logits(net: Transformer, tokens: Tensor) -> Tensor:
+    """The same function as `net(tokens)` of an unconditioned network, written as in the paper's Eq. 3: the slow way."""
+    x = net.embed(tokens)
+    for block in net.blocks:
+        x = x + _textbook_attention(block, block.ln1(x))
+        x = x + block.mlp(block.ln2(x))
+    return net.head(net.ln_f(x))
+
+
+def _textbook_attention(block: Block, x: Tensor) -> Tensor:
+    separate = zip(block.qkv.weight.chunk(3), block.qkv.bias.chunk(3), strict=True)
+    q, k, v = (block.heads(F.linear(x, weight, bias)) for weight, bias in separate)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])   # (B, H, N, N)
+    if block.causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    y = scores.softmax(-1) @ v
+    return block.proj(y.transpose(1, 2).contiguous().flatten(2))
