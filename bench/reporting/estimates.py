@@ -1,0 +1,105 @@
+"""Means over seeds, and differences, with intervals no narrower than what each run knows of itself.
+
+    combine([Point(220.1, 216.0, 224.0, 2.0), Point(221.9, 218.0, 226.0, 2.0)]).value   # 221.0
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t as student
+
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run's value, its own 95% interval and standard error where it has them."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """value with a 95% interval (None: no sound one at hand).  basis: in words, where the interval comes from."""
+
+    value: float
+    low: float | None
+    high: float | None
+    basis: str
+
+    @property
+    def has_interval(self) -> bool:
+        return self.low is not None and self.high is not None
+
+
+def combine(points: Sequence[Point]) -> Estimate:
+    """Mean over runs that differ in their seeds alone.
+
+    One or two runs: their own intervals, averaged.  Three or more: the wider of that and Student's t over runs, for a
+    run's own interval may cover what seeds do not vary (the images of a likelihood) and the reverse.
+    """
+    mean = math.fsum(p.value for p in points) / len(points)
+    own = _own_interval(points)
+    spread = t_interval([p.value for p in points]) if len(points) >= 3 else None
+    runs = f"mean of {len(points)} runs, " if len(points) > 1 else ""
+    if spread and (not own or spread[1] - spread[0] >= own[1] - own[0]):
+        return Estimate(mean, *spread, f"{runs}95% interval over seeds (Student's t)")
+    if own:
+        return Estimate(mean, *own, f"{runs}95% interval of a single run")
+    return Estimate(mean, None, None, f"{runs}no sound interval at hand")
+
+
+def difference(ours: Sequence[Point], theirs: Sequence[Point], *, paired: bool) -> Estimate:
+    """ours - theirs.
+
+    paired: the i-th runs share their seeds, so with three or more pairs the interval is Student's t over the pairwise
+    differences.  Otherwise the standard errors add in squares, which is conservative where both were judged against
+    the same real images.
+    """
+    effect = math.fsum(p.value for p in ours) / len(ours) - math.fsum(p.value for p in theirs) / len(theirs)
+    if paired and len(ours) == len(theirs) >= 3:
+        gaps = [a.value - b.value for a, b in zip(ours, theirs, strict=True)]
+        return Estimate(effect, *t_interval(gaps), f"{len(gaps)} pairs of equal seeds, Student's t")
+    errors = [mean_standard_error(ours), mean_standard_error(theirs)]
+    if any(error is None for error in errors):
+        return Estimate(effect, None, None, "no standard error at hand and fewer than three pairs of seeds")
+    half = NORMAL_95 * math.hypot(*(error for error in errors if error is not None))
+    return Estimate(effect, effect - half, effect + half, "standard errors added in squares")
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of n >= 2 values."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = float(student.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def mean_standard_error(points: Sequence[Point]) -> float | None:
+    """Root mean square of the runs' standard errors: not divided by the number of runs, for they share images."""
+    errors = [_standard_error(p) for p in points]
+    if any(error is None for error in errors):
+        return None
+    return math.sqrt(math.fsum(error**2 for error in errors if error is not None) / len(errors))
+
+
+def _standard_error(point: Point) -> float | None:
+    if point.standard_error is not None:
+        return point.standard_error
+    if point.low is not None and point.high is not None:
+        return (point.high - point.low) / (2 * NORMAL_95)
+    return None
+
+
+def _own_interval(points: Sequence[Point]) -> tuple[float, float] | None:
+    pairs = [(p.low, p.high) for p in points if p.low is not None and p.high is not None]
+    if len(pairs) < len(points):
+        return None
+    return math.fsum(low for low, _ in pairs) / len(pairs), math.fsum(high for _, high in pairs) / len(pairs)

@@ -1,0 +1,307 @@
+"""The curves of a report, drawn for a column of a paper: 3.4 inches wide, 8 point, Okabe and Ito's colours.
+
+    for figure in curves_of(group, book.results_dir):
+        write(figure, Path("report/figures"))
+
+Each figure is drawn from rows alone, and drawn alike twice: no dates, no random ids.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import NullFormatter, ScalarFormatter  # noqa: E402
+
+from bench.reporting.catalogue import metric_of  # noqa: E402
+from bench.reporting.rows import Group, Row  # noqa: E402
+
+COLUMN_WIDTH = 3.4
+PAGE_WIDTH = 7.0
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito (2008), without black and yellow, which vanish on one of the page's two backgrounds."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK = "#010203"
+"""Text, axes and grid: a colour of its own, so that the page can replace it by the reader's."""
+STYLE = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+         "legend.fontsize": 6.5, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+         "lines.linewidth": 1.3, "lines.markersize": 4, "axes.grid": True, "grid.alpha": 0.12, "grid.linewidth": 0.5,
+         "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+         "grid.color": INK, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 300, "svg.fonttype": "none",
+         "svg.hashsalt": "vq-prior-bench", "pdf.fonttype": 42, "font.family": "DejaVu Sans"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """name: for files.  paper: the figure of the paper it answers, if any.  draw: makes the matplotlib figure."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+    paper: str = ""
+    is_picture: bool = False
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A figure of the paper that these records cannot give, and why."""
+
+    name: str
+    reason: str
+
+
+def write(drawing: Drawing, folder: Path) -> list[Path]:
+    """PNG (300 dpi, white) and PDF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{drawing.name}.{suffix}" for suffix in ("png", "pdf")]
+    with plt.rc_context(STYLE):
+        figure = drawing.draw()
+        figure.savefig(paths[0], facecolor="white", metadata={"Software": None})
+        figure.savefig(paths[1], facecolor="white", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        plt.close(figure)
+    return paths
+
+
+def svg(drawing: Drawing) -> str:
+    """For the page: transparent, text as text, and ink in the reader's colour."""
+    buffer = io.StringIO()
+    with plt.rc_context(STYLE):
+        figure = drawing.draw()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg"):].replace(INK, "currentColor")
+
+
+def curves_of(group: Group, results_dir: Path) -> list[Drawing | Skipped]:
+    """Every curve figure of one group, or why it cannot be drawn."""
+    return [fid_against_steps(group), fid_against_seconds(group), bound_during_training(group, results_dir),
+            temperature_trade(group)]
+
+
+def fid_against_steps(group: Group) -> Drawing | Skipped:
+    """Quality over the step sweep (Table 3 as a curve)."""
+    name = f"fid-steps-{group.slug}"
+    series = step_series(group, lambda row: row.steps)
+    if not any(len(points) > 1 for points in series.values()):
+        return Skipped(name, f"{group.title}: fewer than two rows of one prior differ in sampler.steps")
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
+        draw_series(axes, series, group)
+        draw_levels(axes, group)
+        axes.set_xlabel("diffusion steps")
+        axes.set_ylabel(fid_title(group))
+        log_ticks(axes, [x for points in series.values() for x, _ in points])
+        legend(axes)
+        return figure
+
+    return Drawing(name, f"FID against steps, {group.title}", "Bars are 95% intervals where a sound one is at hand; "
+                   "priors without steps are drawn as levels.", draw, "Table 3")
+
+
+def fid_against_seconds(group: Group) -> Drawing | Skipped:
+    """Quality against wall clock, with the Pareto front; autoregressive rows with and without cache."""
+    name = f"fid-seconds-{group.slug}"
+    series = step_series(group, lambda row: value_of(row, "seconds_per_image"))
+    uncached = {f"{label}, no cache": points for label, points in
+                step_series(group, lambda row: value_of(row, "seconds_per_image_uncached")).items()}
+    if not series:
+        return Skipped(name, f"{group.title}: no row has both FID and seconds per image")
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.6), layout="constrained")
+        draw_front(axes, [(x, value_of(row, "fid")) for points in (series | uncached).values() for x, row in points])
+        draw_series(axes, series, group, annotate=True)
+        draw_series(axes, uncached, group, hollow=True)
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds per image (prior only)")
+        axes.set_ylabel(fid_title(group))
+        legend(axes)
+        return figure
+
+    return Drawing(name, f"FID against seconds, {group.title}", "One image at a time. Numbers at points are diffusion "
+                   "steps; the grey line is the Pareto front: nothing measured is both faster and better.", draw, "Section 4.2.1")
+
+
+def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
+    """Validation likelihood while training, one curve a prior and loss (the paper's Fig. 5)."""
+    name = f"bound-training-{group.slug}"
+    curves = validation_curves(group, results_dir)
+    if not curves:
+        return Skipped(name, f"{group.title}: no record has a curve of validation_bits_per_token")
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
+        for index, (label, points) in enumerate(sorted(curves.items())):
+            axes.plot(*zip(*points, strict=True), label=label, color=COLOURS[index % 6],
+                      linestyle=("-", "--", ":", "-.")[index % 4])
+        axes.set_xlabel("training steps")
+        axes.set_ylabel("validation bits per token")
+        legend(axes)
+        return figure
+
+    return Drawing(name, f"Validation likelihood during training, {group.title}",
+                   "Exact for autoregressive priors, an upper bound for diffusion.", draw, "Figure 5")
+
+
+def temperature_trade(group: Group) -> Drawing | Skipped:
+    """What a lower temperature buys and costs: precision and density against recall and coverage (Fig. 6)."""
+    name = f"temperature-{group.slug}"
+    chosen = temperature_rows(group)
+    metrics = [m for m in ("precision", "recall", "density", "coverage") if all(m in row.cells for row in chosen)]
+    if len(chosen) < 2 or not metrics:
+        return Skipped(name, f"{group.title}: fewer than two rows of one prior differ in sampler.temperature alone")
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.4), layout="constrained")
+        for index, metric in enumerate(metrics):
+            points = [(row.temperature, row.cells[metric]) for row in chosen if row.cells[metric].value is not None]
+            error_line(axes, points, COLOURS[index], MARKERS[index], metric_of(metric).title)
+        axes.set_xticks([row.temperature for row in chosen])
+        axes.set_xlabel("sampling temperature")
+        axes.set_ylabel("share (density: mean count / k)")
+        legend(axes)
+        return figure
+
+    return Drawing(name, f"Temperature against diversity, {chosen[0].name}, {group.title}",
+                   "Fidelity (precision, density) against diversity (recall, coverage).", draw, "Figure 6")
+
+
+def temperature_rows(group: Group) -> list[Row]:
+    """The longest run of rows of one prior that differ in temperature alone."""
+    families: dict[str, list[Row]] = {}
+    for row in group.measured():
+        sampler = {k: v for k, v in row.spec.get("sampler", {}).items() if k not in ("temperature", "seed")}
+        families.setdefault(repr([row.spec.get("vq"), row.spec.get("prior"), sampler]), []).append(row)
+    best = max(families.values(), key=lambda rows: (len(rows), rows[0].steps or 0), default=[])
+    return sorted(best, key=lambda row: row.temperature)
+
+
+def step_series(group: Group, x_of: Callable[[Row], float | None]) -> dict[str, list[tuple[float, Row]]]:
+    """Legend label -> [(x, row)]: rows of one prior and temperature that have FID and an x, in order of x."""
+    series: dict[str, list[tuple[float, Row]]] = {}
+    for row in group.measured():
+        x, fid = x_of(row), value_of(row, "fid")
+        if x is not None and fid is not None:
+            series.setdefault(series_label(row), []).append((x, row))
+    return {label: sorted(points, key=lambda point: point[0]) for label, points in series.items()}
+
+
+def series_label(row: Row) -> str:
+    """A row's label without its steps, short enough for a legend."""
+    label = row.label.replace(f", {row.steps} steps", "") if row.steps is not None else row.label
+    return label.replace(", temperature ", ", t = ")
+
+
+def draw_series(axes: Axes, series: dict[str, list[tuple[float, Row]]], group: Group, *, annotate: bool = False,
+                hollow: bool = False) -> None:
+    priors = sorted({row.name for row in group.rows if row.role == "prior"})
+    for index, (label, points) in enumerate(series.items()):
+        row = points[0][1]
+        colour = COLOURS[priors.index(row.name) % len(COLOURS)]
+        marker = MARKERS[priors.index(row.name) % len(MARKERS)]
+        cold = row.temperature < 1
+        error_line(axes, [(x, r.cells["fid"]) for x, r in points], colour, marker, label, hollow=hollow or cold,
+                   dashed=cold, order=3 + index)
+        for x, r in points if annotate and not cold else ():
+            if r.steps is not None:
+                axes.annotate(str(r.steps), (x, r.cells["fid"].value), textcoords="offset points", xytext=(4, 4),
+                              fontsize=6, color=INK)
+
+
+def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, marker: str, label: str, *,
+               hollow: bool = False, dashed: bool = False, order: int = 3) -> None:
+    """points: [(x, Cell)]. A bar shows the interval of each cell that has one."""
+    xs, cells = [x for x, _ in points], [cell for _, cell in points]
+    low = [cell.value - cell.low if cell.low is not None else 0.0 for cell in cells]
+    high = [cell.high - cell.value if cell.high is not None else 0.0 for cell in cells]
+    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker, label=label,
+                  linestyle="--" if dashed else "-", elinewidth=0.7, capsize=1.5, zorder=order,
+                  markerfacecolor="none" if hollow else colour)
+
+
+def draw_levels(axes: Axes, group: Group) -> None:
+    """Rows without steps as horizontal lines: the floor, the ceiling and the priors that have no step sweep."""
+    priors = sorted({row.name for row in group.rows if row.role == "prior"})
+    for row in group.rows:
+        fid = value_of(row, "fid")
+        if fid is None or row.steps is not None or row.role == "real":
+            continue
+        colour = COLOURS[priors.index(row.name) % len(COLOURS)] if row.role == "prior" else INK
+        axes.axhline(fid, color=colour, linestyle=(0, (1, 1.5)) if row.role == "prior" else (0, (4, 2)), linewidth=1,
+                     label=row.label)
+
+
+def draw_front(axes: Axes, points: list[tuple[float, float | None]]) -> None:
+    """The lower left staircase of (seconds, FID)."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted((x, y) for x, y in points if y is not None):
+        if not front or y < front[-1][1]:
+            front.append((x, y))
+    if len(front) > 1:
+        axes.step(*zip(*front, strict=True), where="post", color=INK, alpha=0.25, linewidth=3, zorder=1,
+                  label="Pareto front")
+
+
+def validation_curves(group: Group, results_dir: Path) -> dict[str, list[tuple[float, float]]]:
+    """Label -> [(step, bits per token)] of the priors' validation curves; one a training, not one a row."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    seen: set[str] = set()
+    for row in group.rows:
+        for record in row.records:
+            path = record.curves.get("prior")
+            if row.role != "prior" or not path or not (results_dir / path).is_file():
+                continue
+            points = read_curve(results_dir / path, "validation_bits_per_token")
+            if points and repr(points) not in seen:
+                seen.add(repr(points))
+                loss, seed = row.option("prior", "loss"), record.spec.get("seed", 0)
+                label = f"{row.name} ({loss})" if loss else row.name
+                curves[label if label not in curves else f"{label}, seed {seed}, {record.id[:6]}"] = points
+    return curves
+
+
+def read_curve(path: Path, metric: str) -> list[tuple[float, float]]:
+    """[(step, value)] of one metric of a curve file (columns step, metric, value)."""
+    with path.open(newline="") as file:
+        points = [(float(line["step"]), float(line["value"])) for line in csv.DictReader(file)
+                  if line["metric"] == metric]
+    return [(step, value) for step, value in points if math.isfinite(value)]
+
+
+def value_of(row: Row, metric: str) -> float | None:
+    cell = row.cells.get(metric)
+    return cell.value if cell else None
+
+
+def fid_title(group: Group) -> str:
+    counts = {row.cells["fid"].n for row in group.rows if "fid" in row.cells and row.cells["fid"].n}
+    return f"FID@{counts.pop()}" if len(counts) == 1 else "FID"
+
+
+def log_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis that names the values it shows."""
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(set(values)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+
+
+def legend(axes: Axes) -> None:
+    """Above the plot, where it hides nothing."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=1.8, columnspacing=1,
+                borderaxespad=0.2)

@@ -1,0 +1,86 @@
+"""The report's own options, in the grammar of every command: key=value, comma lists, quotes where a value needs them.
+
+    parse(["results_dir=results/reference", "dataset=cifar10,digits"]).dataset   # ("cifar10", "digits")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from bench.errors import InputError, did_you_mean
+
+LISTS = ("dataset", "protocol", "compare")
+FLAGS = ("page", "figures", "check")
+
+
+@dataclass(frozen=True)
+class Options:
+    """results_dir: where records are.  out: where the report goes.
+
+    dataset, protocol: keep these only.  compare: two record ids (or unique beginnings) to set against each other.
+    page, figures: leave out the HTML page, the figures.
+    readme: refresh the results block of this file and do nothing else; check: write nothing, fail if it is stale.
+    """
+
+    results_dir: str = "results/runs"
+    out: str = "report"
+    dataset: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ()
+    page: bool = True
+    figures: bool = True
+    readme: str = ""
+    check: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Raises InputError for an unknown key (naming the nearest), a repeated one and a value of the wrong kind."""
+    names = [f.name for f in fields(Options)]
+    values: dict[str, object] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise InputError(f"{argument!r} is not key=value. Valid keys: {', '.join(names)}.")
+        if key not in names:
+            raise InputError(f"unknown key {key!r}. {did_you_mean(key, names)}")
+        if key in values:
+            raise InputError(f"{key} is given twice")
+        values[key] = _value(key, text)
+    options = Options(**values)  # type: ignore[arg-type]
+    if options.compare and len(options.compare) != 2:
+        raise InputError(f"compare={','.join(options.compare)}: expected two record ids, as in compare=3f2a,9c41")
+    if options.check and not options.readme:
+        raise InputError("check=true checks a README: say which, as in readme=README.md check=true")
+    return options
+
+
+def _value(key: str, text: str) -> object:
+    if key in FLAGS:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{key}={text}: expected true or false")
+        return text.lower() == "true"
+    parts = split_commas(text)
+    if not all(parts):
+        raise InputError(f"{key}={text}: an empty value")
+    if key in LISTS:
+        return tuple(parts)
+    if len(parts) > 1:
+        raise InputError(f"{key}={text}: one value expected; a path with a comma needs quotes: \"{key}='{text}'\"")
+    return parts[0]
+
+
+def split_commas(text: str) -> list[str]:
+    """Splits at commas outside quotes, and takes the quotes off: `a,'b,c'` -> ["a", "b,c"]."""
+    parts, quote = [""], ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+            parts[-1] += "" if not quote else character
+        elif character in "'\"":
+            quote = character
+        elif character == ",":
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]

@@ -1,0 +1,48 @@
+"""The paper's numbers, cell by cell, from results/published/*.csv; a number stands exactly as it is printed.
+
+    cells = published(2)
+    cells[0].row, cells[0].dataset, cells[0].metric, cells[0].printed
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from bench.reporting.holes import parse_overrides
+
+SOURCE = "Bond-Taylor et al., Unleashing Transformers (ECCV 2022)"
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One printed cell.
+
+    row, dataset, metric: where it stands.  printed: the text; value: the number, None for "-".
+    counterpart: overrides of the run that would measure it, such as "prior=absorbing sampler.steps=50".
+    """
+
+    table: int
+    row: str
+    dataset: str
+    metric: str
+    value: float | None
+    printed: str
+    counterpart: str
+    note: str
+
+    @property
+    def selects(self) -> dict[str, object]:
+        """{"prior": "absorbing", "sampler.temperature": 0.9}."""
+        return parse_overrides(self.counterpart.split())
+
+
+@cache
+def published(table: int) -> tuple[PublishedCell, ...]:
+    """All cells of one of the paper's Tables 1-5, in the order printed."""
+    text = (files("results") / "published" / f"table{table}.csv").read_text(encoding="utf-8")
+    return tuple(PublishedCell(int(line["table"]), line["row"], line["dataset"], line["metric"],
+                               float(line["value"]) if line["value"] else None, line["printed"], line["counterpart"],
+                               line["note"]) for line in csv.DictReader(text.splitlines()))

@@ -1,0 +1,214 @@
+"""One table, four ways: CSV, Markdown, LaTeX (booktabs) and the terminal.
+
+    Path("summary.tex").write_text(latex(summary(group)))
+
+Best is bold, bounds carry `<=`, holes are marked and explained below the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import string
+from itertools import groupby
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from bench.reporting.numbers import Text, text_of
+from bench.reporting.tables import Column, Table, TableRow
+
+ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+LATEX_ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", "none": ""}
+EMPTY, HOLE = "", "–"
+INTERVALS_IN_TERMINAL = ("FID", "")
+"""Short headings whose intervals fit a terminal; the files and the page carry all of them."""
+
+
+class Footnotes:
+    """Letters for reasons, each reason once."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, str] = {}
+
+    def mark(self, reason: str) -> str:
+        if reason not in self.letters:
+            index = len(self.letters)
+            alphabet = string.ascii_lowercase
+            self.letters[reason] = alphabet[index] if index < 26 else alphabet[index // 26 - 1] + alphabet[index % 26]
+        return self.letters[reason]
+
+
+def csv_text(table: Table) -> str:
+    """Full precision, one column a number: value, low and high of every measured column, and the reasons of holes."""
+    has_sections = any(row.section for row in table.rows)
+    header = (["section"] if has_sections else []) + [table.stub]
+    for column in table.columns:
+        name = " ".join(filter(None, [column.block, column.group, column.title]))
+        header += [name] if column.block == "published" else [name, f"{name} low", f"{name} high", f"{name} bound"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*header, "reason"])
+    for row in table.rows:
+        line: list[object] = ([row.section] if has_sections else []) + [row.label]
+        for column in table.columns:
+            line += _csv_cells(row, column)
+        writer.writerow([*line, _row_reasons(table, row)])
+    return out.getvalue()
+
+
+def markdown(table: Table) -> str:
+    """A pipe table; holes carry letters that are explained below it."""
+    notes = Footnotes()
+    head = [table.stub] + [_heading(table, column, ARROWS) for column in table.columns]
+    lines = ["| " + " | ".join(_md(h) for h in head) + " |", "|:--" + "|--:" * len(table.columns) + "|"]
+    for section, rows in groupby(table.rows, key=lambda row: row.section):
+        lines += [f"| **{_md(section)}** " + "| " * len(table.columns) + "|"] if section else []
+        for row in rows:
+            cells = [_markdown_cell(table, row, column, notes) for column in table.columns]
+            lines.append("| " + " | ".join([_md(row.label) + _row_mark(row, notes), *cells]) + " |")
+    text = f"**{_md(table.title)}**\n\n" + "\n".join(lines) + "\n"
+    text += f"\n{_md(table.caption)}\n" if table.caption else ""
+    return text + "".join(f"\n({letter}) {_md(reason)}  " for reason, letter in notes.letters.items()) \
+        + ("\n" if notes.letters else "")
+
+
+def latex(table: Table) -> str:
+    """A booktabs table environment to paste; needs \\usepackage{booktabs} and, for wide ones, {graphicx}."""
+    notes = Footnotes()
+    lines = [r"\begin{table}", r"\centering", r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+             r"\begin{tabular}{l" + _latex_alignment(table) + "}", r"\toprule"]
+    lines += _latex_heads(table) + [r"\midrule"]
+    for index, (section, rows) in enumerate(groupby(table.rows, key=lambda row: row.section)):
+        if section:
+            lines += ([r"\midrule"] if index else [])
+            lines += [rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\emph{{{_tex(section)}}}}} \\"]
+        for row in rows:
+            mark = _row_mark(row, notes, r"\textsuperscript{%s}")
+            cells = [_latex_cell(table, row, column, notes) for column in table.columns]
+            lines.append(" & ".join([_tex(row.label) + mark, *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    remarks = "; ".join(f"({letter}) {_tex(reason)}" for reason, letter in notes.letters.items())
+    caption = " ".join(filter(None, [_tex(table.title) + ".", _tex(table.caption), remarks]))
+    return "\n".join([*lines, rf"\caption{{{caption}}}", rf"\label{{tab:{table.name}}}", r"\end{table}", ""])
+
+
+def terminal(table: Table) -> RichTable:
+    """For a rich console: the headline columns, best in bold, holes with their letters explained below."""
+    notes = Footnotes()
+    columns = [column for column in table.columns if column.headline]
+    view = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="bold",
+                     box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
+    view.add_column(table.stub, overflow="fold", min_width=24)
+    for column in columns:
+        style = "cyan" if column.block == "published" else ""
+        heading = f"{column.group}\n{column.short or column.title}".strip() + f" {ARROWS[column.better]}".rstrip()
+        view.add_column(heading, justify="right", style=style, no_wrap=True)
+    for section, rows in groupby(table.rows, key=lambda row: row.section):
+        if section:
+            view.add_row(RichText(section, style="italic"))
+        for row in rows:
+            view.add_row(row.label + _row_mark(row, notes), *[_rich_cell(table, row, c, notes) for c in columns])
+    view.caption = "\n".join(f"({letter}) {reason}" for reason, letter in notes.letters.items()) or None
+    return view
+
+
+def _csv_cells(row: TableRow, column: Column) -> list[object]:
+    cell = row.cells.get(column.key)
+    if column.block == "published":
+        return [cell.printed if cell else EMPTY]
+    if cell is None:
+        return [EMPTY] * 4
+    return [EMPTY if v is None else v for v in (cell.value, cell.low, cell.high)] + [cell.bound]
+
+
+def _row_reasons(table: Table, row: TableRow) -> str:
+    return "; ".join(dict.fromkeys(reason for label, _, reason in table.holes() if label == row.label))
+
+
+def _cell_text(row: TableRow, column: Column) -> tuple[Text | None, str]:
+    """(text, "") of a number, (None, reason) of a hole, (None, "") where there is nothing to say."""
+    cell = row.cells.get(column.key)
+    if cell is None:
+        return None, ""
+    if cell.value is None and not cell.printed:
+        return None, cell.note
+    return text_of(cell), ""
+
+
+def _markdown_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -> str:
+    text, reason = _cell_text(row, column)
+    if text is None:
+        return f"{HOLE} ({notes.mark(reason)})" if reason else EMPTY
+    value = f"**{_md(text.value)}**" if table.is_best(row, column) else _md(text.value)
+    return f"{value} {_md(text.interval)}".rstrip()
+
+
+def _latex_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -> str:
+    text, reason = _cell_text(row, column)
+    if text is None:
+        return rf"--\textsuperscript{{{notes.mark(reason)}}}" if reason else EMPTY
+    value = _tex(text.value.removeprefix("<= "))
+    value = rf"\textbf{{{value}}}" if table.is_best(row, column) else value
+    prefix = r"$\le$\," if text.value.startswith("<=") else ""
+    interval = text.interval.replace("± ", r"$\pm$\,")
+    return prefix + value + (rf" {{\scriptsize {interval}}}" if interval else "")
+
+
+def _rich_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -> RichText:
+    text, reason = _cell_text(row, column)
+    if text is None:
+        return RichText(f"{HOLE} ({notes.mark(reason)})" if reason else EMPTY, style="dim")
+    value = RichText(text.value, style="bold green" if table.is_best(row, column) else "")
+    wanted = text.interval and column.short in INTERVALS_IN_TERMINAL
+    return value.append(f" {text.interval}", style="dim") if wanted else value
+
+
+def _row_mark(row: TableRow, notes: Footnotes, form: str = " (%s)") -> str:
+    return form % notes.mark(row.reason) if row.reason else ""
+
+
+def _heading(table: Table, column: Column, arrows: dict[str, str]) -> str:
+    has_both = len({c.block for c in table.columns}) > 1
+    name = " ".join(filter(None, [column.block if has_both else "", column.group, column.title]))
+    return f"{name} {arrows[column.better]}".rstrip()
+
+
+def _latex_alignment(table: Table) -> str:
+    """A gap between the blocks, so that published and measured are apart to the eye."""
+    blocks = [column.block for column in table.columns]
+    return "".join(("@{\\hspace{2em}}" if i and blocks[i - 1] != block else "") + "r" for i, block in enumerate(blocks))
+
+
+def _latex_heads(table: Table) -> list[str]:
+    lines = []
+    for level in ("block", "group"):
+        names = [getattr(column, level) for column in table.columns]
+        if len(set(names)) > 1 or (level == "group" and names[0:1] != [""] and names):
+            lines += _latex_spans(names)
+    titles = [f"{_tex(c.title)} {LATEX_ARROWS[c.better]}".rstrip() for c in table.columns]
+    return [*lines, " & ".join([_tex(table.stub), *titles]) + r" \\"]
+
+
+def _latex_spans(names: list[str]) -> list[str]:
+    cells, rules, start = [], [], 2
+    for name, run in groupby(names):
+        width = len(list(run))
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
+        rules += [rf"\cmidrule(lr){{{start}-{start + width - 1}}}"] if name else []
+        start += width
+    return [" & ".join(["", *cells]) + r" \\", "".join(rules)]
+
+
+def _md(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+       "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "∞": r"$_\infty$",
+       "≤": r"$\le$", "λ": r"$\lambda$", "<": r"$<$", ">": r"$>$", "∆": r"$\Delta$", "×": r"$\times$", "−": r"$-$"}
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in text)

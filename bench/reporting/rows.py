@@ -1,0 +1,332 @@
+"""From records and sweep manifests to the rows of a report: runs that differ in seeds alone are one row.
+
+    book = gather("results/runs")
+    book.groups[0].rows[0].cells["fid"].value
+
+A group is one (data set, protocol): rows of different groups are never compared. A cell knows the records behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError, did_you_mean
+from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
+from bench.reporting.catalogue import Better, metric_of
+from bench.reporting.estimates import Point, combine
+from bench.reporting.holes import Hole, holes_of
+
+ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3}
+IDENTITY = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "source",
+            "protocol"), "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
+"""Which parts of the configuration make two runs of a role the same row, seeds apart."""
+IGNORED = {"dataset.path", "sampler.seed", "sampling.shards"}
+QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One measurement and the run it came from."""
+
+    record: str
+    training_seed: int
+    sampling_seed: int
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, or a hole (value None) whose note says why.
+
+    basis: where the interval comes from.  sources: the measurements behind it, one a run.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    better: Better = "none"
+    bound: str = ""
+    unit: str = ""
+    n: int | None = None
+    note: str = ""
+    basis: str = ""
+    sources: tuple[Source, ...] = ()
+    printed: str = ""
+    """A published number as its paper prints it."""
+
+    def points(self) -> list[Point]:
+        """The runs behind this cell that have a value, in order of (training seed, sampling seed)."""
+        found = sorted((s for s in self.sources if s.measurement.value is not None),
+                       key=lambda s: (s.training_seed, s.sampling_seed))
+        return [Point(m.value, m.ci_low, m.ci_high, m.standard_error) for m in (s.measurement for s in found)]
+
+    def seeds(self) -> list[tuple[int, int]]:
+        """(training seed, sampling seed) of each of `points()`."""
+        return sorted((s.training_seed, s.sampling_seed) for s in self.sources if s.measurement.value is not None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one configuration, seeds apart.
+
+    status: of its best run, or "missing" where a sweep asked for it and no record is there.
+    reason: why it is not ok, or which of its runs are missing.
+    """
+
+    key: str
+    role: str
+    name: str
+    label: str
+    status: str
+    reason: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int | None:
+        value = self.spec.get("sampler", {}).get("steps")
+        return int(value) if isinstance(value, int | float) else None
+
+    @property
+    def temperature(self) -> float:
+        return float(self.spec.get("sampler", {}).get("temperature") or 1.0)
+
+    def option(self, stage: str, key: str) -> Any:
+        """`prior.<key>` or `vq.<key>` as on the command line; None where the stage has no such option."""
+        return self.spec.get(stage, {}).get("options", {}).get(key)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one data set under one protocol. slug: for file names."""
+
+    dataset: str
+    protocol: str
+    protocol_name: str
+    slug: str
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, protocol {self.protocol_name}"
+
+    def measured(self, role: str = "prior", name: str | None = None) -> list[Row]:
+        """Rows of a role (and prior) that have at least one number."""
+        return [row for row in self.rows if row.role == role and (name is None or row.name == name)
+                and any(cell.value is not None for cell in row.cells.values())]
+
+
+@dataclass(frozen=True)
+class Book:
+    """Everything a report is a function of, the published numbers apart."""
+
+    results_dir: Path
+    groups: tuple[Group, ...]
+    records: dict[str, Record]
+    damaged: tuple[tuple[Path, str], ...]
+
+    @property
+    def num_priors(self) -> int:
+        return len({row.name for group in self.groups for row in group.rows if row.role == "prior"})
+
+
+def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: Sequence[str] = ()) -> Book:
+    """Read a results folder. datasets, protocols: keep these only (protocols by name or id); empty keeps all.
+
+    Raises InputError (exit code 2) for a folder without records or manifests and for a filter that matches nothing.
+    """
+    records, damaged = load_records(results_dir)
+    sweeps, damaged_sweeps = load_sweeps(results_dir)
+    damaged = damaged + damaged_sweeps
+    if not records and not sweeps and not damaged:
+        raise InputError(f"no records in {str(results_dir)!r}: expected records/*.json there. Make some with "
+                         "`python -m bench.run prior=absorbing`, or point at them with results_dir=...")
+    groups = _groups(records, sweeps)
+    for key, wanted, names in (("dataset", datasets, lambda g: {g.dataset}),
+                               ("protocol", protocols, lambda g: {g.protocol, g.protocol_name})):
+        exists = {name for group in groups for name in names(group)}
+        for value in wanted:
+            if value not in exists:
+                raise InputError(f"{key}={value}: no record has it. {did_you_mean(value, exists)}")
+        groups = [group for group in groups if not wanted or names(group) & set(wanted)]
+    return Book(Path(results_dir), tuple(groups), {r.id: r for r in records}, tuple(damaged))
+
+
+def _groups(records: list[Record], sweeps: list[Sweep]) -> list[Group]:
+    ids = protocol_ids(records)
+    placed: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for protocol in ids[record.id]:
+            placed[dataset_of(record), protocol][row_key(record)].append(record)
+    holes: dict[tuple[str, str], list[Hole]] = defaultdict(list)
+    for hole in holes_of(sweeps, records, ids):
+        holes[hole.dataset, hole.protocol].append(hole)
+    groups = []
+    slugs: dict[str, int] = defaultdict(int)
+    for dataset, protocol in sorted(set(placed) | set(holes)):
+        rows = _rows(placed.get((dataset, protocol), {}), protocol, holes.get((dataset, protocol), []))
+        names = [row.spec["protocol"]["name"] for row in rows if row.spec.get("protocol", {}).get("name")]
+        name = names[0] if names else protocol
+        slug = slugify(f"{dataset}-{name}")
+        slugs[slug] += 1
+        groups.append(Group(dataset, protocol, name, slug if slugs[slug] == 1 else f"{slug}-{slugs[slug]}", rows))
+    return groups
+
+
+def _rows(by_key: dict[str, list[Record]], protocol: str, holes: list[Hole]) -> tuple[Row, ...]:
+    rows = [_row(key, runs, protocol, [hole for hole in holes if hole.repeats_of in {r.run_key for r in runs}])
+            for key, runs in by_key.items()]
+    known = {record.run_key for runs in by_key.values() for record in runs}
+    lonely: dict[str, list[Hole]] = defaultdict(list)
+    for hole in holes:
+        if hole.repeats_of not in known:
+            lonely[hole.identity].append(hole)
+    rows += [Row(key=identity, role=found[0].role, name=found[0].spec.get("prior", {}).get("name", ""),
+                 label=describe(found[0].role, found[0].spec, found[0].label), status="missing",
+                 reason=f"no record: {_plural(len(found), 'run')} asked for by a sweep and not there yet",
+                 spec=found[0].spec) for identity, found in lonely.items()]
+    return tuple(sorted(distinguish(rows), key=_position))
+
+
+def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) -> Row:
+    runs = _best_of_each_run(records)
+    best = max(runs, key=lambda r: QUALITY.get(r.status, 0))
+    reasons = [f"{r.status}: {first_line(r.message)}" for r in runs if r.status != "ok"]
+    reasons += [f"{_plural(len(missing), 'run')} of {len(runs) + len(missing)} not there yet"] if missing else []
+    sources: dict[str, list[Source]] = defaultdict(list)
+    for record in runs:
+        for measurement in record.measurements:
+            if measurement.protocol == protocol:
+                sources[measurement.metric].append(Source(record.id, *seeds_of(record), measurement))
+    return Row(key, best.role, name_of(best), describe(best.role, best.spec, best.label), best.status,
+               "; ".join(dict.fromkeys(reasons)), best.spec, tuple(runs),
+               {metric: cell_of(metric, found) for metric, found in sources.items()})
+
+
+def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
+    """One cell from the measurements of the same row, one a run."""
+    first = next((s.measurement for s in sources if s.measurement.value is not None), sources[0].measurement)
+    notes = "; ".join(dict.fromkeys(s.measurement.note for s in sources if s.measurement.note))
+    listed = metric_of(metric, first.better)
+    shared = {"better": listed.better, "unit": first.unit, "note": notes, "sources": tuple(sources), "n": first.n}
+    cell = Cell(metric, None, **shared)
+    points = cell.points()
+    if not points:
+        return Cell(metric, None, **{**shared, "note": notes or "the run gave no value and no reason"})
+    mean = combine(points)
+    return Cell(metric, mean.value, mean.low, mean.high, bound=first.bound, basis=mean.basis, **shared)
+
+
+def describe(role: str, spec: dict[str, Any], label: str) -> str:
+    """A row's name for people: "absorbing, 16 steps, temperature 0.9"."""
+    if role == "real":
+        return "real against real"
+    if role == "reconstruction":
+        return "reconstruction"
+    name = spec.get("prior", {}).get("name")
+    if role == "source" or not name:
+        return label
+    sampler = spec.get("sampler", {})
+    if name == "plugin":
+        name = str(spec["prior"].get("target") or label).split(":")[-1]
+    parts = [name] + ([f"{sampler['steps']} steps"] if sampler.get("steps") else [])
+    temperature = sampler.get("temperature")
+    return ", ".join(parts + ([f"temperature {temperature:g}"] if temperature not in (None, 1, 1.0) else []))
+
+
+def distinguish(rows: Iterable[Row]) -> list[Row]:
+    """Rows that share a label get the configuration that tells them apart: "absorbing (prior.width=256)"."""
+    by_label: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_label[row.label].append(row)
+    result = []
+    for label, twins in by_label.items():
+        flat = [flatten({part: row.spec.get(part) for part in IDENTITY[row.role] if part in row.spec}) for row in twins]
+        differing = [key for key in sorted({k for f in flat for k in f} - IGNORED)
+                     if len({json.dumps(f.get(key), default=str) for f in flat}) > 1]
+        for row, own in zip(twins, flat, strict=True):
+            extra = ", ".join(f"{key.replace('.options.', '.')}={own[key]}" for key in differing if key in own)
+            result.append(replace(row, label=f"{label} ({extra})") if extra and len(twins) > 1 else row)
+    return result
+
+
+def row_key(record: Record) -> str:
+    """Equal for two runs that differ in seeds alone (or in where their files lie)."""
+    parts = {part: record.spec.get(part) for part in IDENTITY[record.role]}
+    flat = {key: value for key, value in flatten(parts).items() if key not in IGNORED}
+    return json.dumps([record.role, record.label if record.role == "source" else "", flat], sort_keys=True, default=str)
+
+
+def protocol_ids(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
+    """Record id -> the protocols its measurements were made under.
+
+    A run that measured nothing belongs to the protocols of its name and data set, or to its protocol's name alone.
+    """
+    records = list(records)
+    own = {r.id: tuple(sorted({m.protocol for m in r.measurements})) for r in records}
+    named: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in records:
+        named[dataset_of(record), protocol_name(record)].update(own[record.id])
+    return {r.id: own[r.id] or tuple(sorted(named[dataset_of(r), protocol_name(r)])) or (protocol_name(r),)
+            for r in records}
+
+
+def dataset_of(record: Record) -> str:
+    return str(record.spec.get("dataset", {}).get("name", "unknown data set"))
+
+
+def protocol_name(record: Record) -> str:
+    return str(record.spec.get("protocol", {}).get("name", "unknown protocol"))
+
+
+def name_of(record: Record) -> str:
+    return str(record.spec.get("prior", {}).get("name", "")) if record.role == "prior" else record.role
+
+
+def seeds_of(record: Record) -> tuple[int, int]:
+    """(training seed, sampling seed)."""
+    return int(record.spec.get("seed") or 0), int(record.spec.get("sampler", {}).get("seed") or 0)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def slugify(text: str) -> str:
+    return "-".join(filter(None, "".join(c if c.isalnum() else " " for c in text.lower()).split()))
+
+
+def first_line(message: str) -> str:
+    """The line of a message that says most: the last of a traceback, the first of anything else."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if not lines:
+        return "no reason recorded"
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
+def _best_of_each_run(records: list[Record]) -> list[Record]:
+    """Of repeats (equal run keys) the best status, then the latest; in order of seeds."""
+    best: dict[str, Record] = {}
+    for record in sorted(records, key=lambda r: (QUALITY.get(r.status, 0), r.created, r.id)):
+        best[record.run_key] = record
+    return sorted(best.values(), key=lambda r: (seeds_of(r), r.id))
+
+
+def _position(row: Row) -> tuple[Any, ...]:
+    steps = row.steps if row.steps is not None else 10**9
+    return ROLE_ORDER.get(row.role, 9), row.name, -row.temperature, steps, row.label
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

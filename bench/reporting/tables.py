@@ -1,0 +1,111 @@
+"""The table every renderer understands, and the summary of one group.
+
+    table = summary(group)
+    table.columns[0].title, table.rows[0].label, table.rows[0].cells["fid"]
+
+Columns belong to a block: "measured" or "published". No column holds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.reporting.catalogue import Better, in_order, metric_of
+from bench.reporting.rows import Cell, Group, Row
+
+Block = Literal["measured", "published"]
+OFF_CONTEST = ("real", "reconstruction")
+"""Rows that show the floor; they take no part in "best"."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """key: of the cells.  group: a heading over neighbouring columns, such as a data set.
+
+    short, headline: the heading in a terminal, and whether it stands there.
+    """
+
+    key: str
+    title: str
+    block: Block = "measured"
+    better: Better = "none"
+    group: str = ""
+    about: str = ""
+    short: str = ""
+    headline: bool = True
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """section: a heading over neighbouring rows.  reason: why the whole row is a hole.  contest: may it be best?"""
+
+    label: str
+    cells: dict[str, Cell] = field(default_factory=dict)
+    section: str = ""
+    reason: str = ""
+    contest: bool = True
+    source: Row | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: for files.  stub: the heading of the labels."""
+
+    name: str
+    title: str
+    stub: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    caption: str = ""
+
+    def best(self, column: Column) -> float | None:
+        """The best value of a column among the rows in contest, if at least two compete."""
+        values = [row.cells[column.key].value for row in self.rows if row.contest and column.key in row.cells]
+        present = [value for value in values if value is not None]
+        if column.better == "none" or len(present) < 2:
+            return None
+        return min(present) if column.better == "lower" else max(present)
+
+    def is_best(self, row: TableRow, column: Column) -> bool:
+        cell = row.cells.get(column.key)
+        return row.contest and cell is not None and cell.value is not None and cell.value == self.best(column)
+
+    def holes(self) -> list[tuple[str, str, str]]:
+        """(row, column or "all", reason) of every number that should be there and is not."""
+        found = [(row.label, "all", row.reason) for row in self.rows if row.reason and _is_empty(row)]
+        found += [(row.label, "some", row.reason) for row in self.rows if row.reason and not _is_empty(row)]
+        found += [(row.label, column.title, cell.note) for row in self.rows for column in self.columns
+                  if (cell := row.cells.get(column.key)) and cell.value is None and not cell.printed]
+        return found
+
+
+def summary(group: Group) -> Table:
+    """Every row and every metric of one data set under one protocol."""
+    names = in_order({name for row in group.rows for name in row.cells})
+    columns = tuple(_column(name, [row.cells[name] for row in group.rows if name in row.cells]) for name in names)
+    rows = tuple(table_row(row) for row in group.rows)
+    return Table(f"summary-{group.slug}", f"{group.dataset}, protocol {group.protocol_name}", "row", columns, rows,
+                 f"Measured on {group.dataset} under protocol {group.protocol_name} ({group.protocol}).")
+
+
+def table_row(row: Row) -> TableRow:
+    return TableRow(row.label, row.cells, reason=row.reason, contest=row.role not in OFF_CONTEST, source=row)
+
+
+def measured_column(metric: str, cells: Sequence[Cell], *, key: str | None = None, group: str = "") -> Column:
+    """A measured column; FID carries the number of samples, for it moves with it."""
+    return _column(metric, cells, key=key, group=group)
+
+
+def _column(metric: str, cells: Iterable[Cell], *, key: str | None = None, group: str = "") -> Column:
+    cells = list(cells)
+    listed = metric_of(metric, next((cell.better for cell in cells), "none"))
+    counts = {cell.n for cell in cells if cell.value is not None and cell.n is not None}
+    title = f"{listed.title}@{counts.pop()}" if metric == "fid" and len(counts) == 1 else listed.title
+    return Column(key or metric, title, "measured", listed.better, group, listed.about, listed.short, listed.headline)
+
+
+def _is_empty(row: TableRow) -> bool:
+    return all(cell.value is None for cell in row.cells.values())

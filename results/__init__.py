@@ -1,0 +1,1 @@
+"""The paper's published numbers (published/*.csv), shipped with the package, and reference runs."""

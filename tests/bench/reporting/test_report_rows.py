@@ -1,0 +1,114 @@
+"""From records to rows: grouping, seeds, repeats, holes."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from bench.errors import InputError
+from bench.records import load_records, save_record
+from bench.reporting.rows import gather
+from bench.reporting.tables import summary
+
+
+def row_of(book, label, group=0):
+    return next(row for row in book.groups[group].rows if row.label == label)
+
+
+def test_runs_that_differ_in_sampling_seed_alone_are_one_row(demo_results):
+    row = row_of(gather(demo_results), "absorbing, 16 steps")
+    assert row.cells["fid"].seeds() == [(0, 0), (0, 1), (0, 2)]
+    assert row.cells["fid"].value == pytest.approx(sum(p.value for p in row.cells["fid"].points()) / 3)
+
+
+def test_protocols_never_share_a_group(troubled_results):
+    book = gather(troubled_results)
+    assert len(book.groups) == 2
+    for group in book.groups:
+        assert {s.measurement.protocol for row in group.rows for c in row.cells.values() for s in c.sources} == \
+            {group.protocol}
+
+
+def test_the_same_measurement_names_under_two_ids_of_one_protocol_name_stay_apart(synthetic, tmp_path):
+    record = synthetic.write_demo(tmp_path, media=False)[-1]
+    other = tuple(dataclasses.replace(m, protocol="demo-cifar10-ffff") for m in record.measurements)
+    save_record(dataclasses.replace(record, id="other", run_key="other", measurements=other), tmp_path)
+    assert [g.protocol for g in gather(tmp_path).groups] == ["demo-cifar10-7c1d", "demo-cifar10-ffff"]
+    assert len({g.slug for g in gather(tmp_path).groups}) == 2
+
+
+def test_a_failed_run_is_a_row_with_the_last_line_of_its_traceback(troubled_results):
+    row = row_of(gather(troubled_results), "vq_diffusion, 25 steps")
+    assert (row.status, row.reason) == ("failed", "failed: MemoryError: 12 GB asked for")
+
+
+def test_an_unsupported_run_prints_its_reason(troubled_results):
+    rows = [r for r in gather(troubled_results).groups[0].rows if r.status == "unsupported"]
+    assert [r.reason for r in rows] == ["unsupported: autoregressive decodes in raster order only"]
+
+
+def test_a_measurement_without_value_is_a_hole_with_its_note(troubled_results):
+    cell = row_of(gather(troubled_results), "uniform, 64 steps").cells["bits_per_token"]
+    assert (cell.value, cell.note) == (None, "this prior has no bound yet")
+
+
+def test_a_cell_of_a_sweep_without_record_is_a_missing_row(troubled_results):
+    row = row_of(gather(troubled_results), "absorbing, 128 steps")
+    assert row.status == "missing"
+    assert "no record" in row.reason
+
+
+def test_deleting_one_record_makes_one_explained_hole_and_changes_nothing_else(synthetic, tmp_path):
+    records = synthetic.write_demo(tmp_path, media=False)
+    before = summary(gather(tmp_path).groups[0])
+    gone = next(r for r in records if r.spec["sampler"].get("steps") == 16)
+    (tmp_path / "records" / f"{gone.id}.json").unlink()
+    after = summary(gather(tmp_path).groups[0])
+    assert [r.label for r in after.rows] == [r.label for r in before.rows]
+    changed = [b.label for a, b in zip(after.rows, before.rows, strict=True) if a.cells != b.cells]
+    assert changed == ["absorbing, 16 steps"]
+    assert after.holes() == [("absorbing, 16 steps", "all", "no record: 1 run asked for by a sweep and not there yet")]
+
+
+def test_a_missing_seed_is_told_on_the_row_that_has_the_others(synthetic, tmp_path):
+    records = synthetic.write_demo(tmp_path, media=False, seeds=(0, 1, 2))
+    gone = next(r for r in records if r.spec["sampler"].get("steps") == 16 and r.spec["sampler"]["seed"] == 1)
+    (tmp_path / "records" / f"{gone.id}.json").unlink()
+    row = row_of(gather(tmp_path), "absorbing, 16 steps")
+    assert row.reason == "1 run of 3 not there yet"
+    assert len(row.cells["fid"].points()) == 2
+
+
+def test_a_repeat_that_succeeded_replaces_one_that_failed(synthetic, tmp_path):
+    record = synthetic.write_demo(tmp_path, media=False)[-1]
+    failed = dataclasses.replace(record, id="later", created="2027", status="failed", measurements=(), message="x")
+    save_record(failed, tmp_path)
+    row = row_of(gather(tmp_path), "absorbing, 64 steps, temperature 0.9")
+    assert (row.status, row.reason, len(row.records)) == ("ok", "", 1)
+
+
+def test_rows_with_one_label_are_told_apart_by_what_differs(synthetic, tmp_path):
+    for width in (128, 256):
+        spec = synthetic.spec_of("autoregressive", options={"width": width})
+        values = [synthetic.measurement("fid", 200.0, 1.0, "demo-x")]
+        synthetic.make_record(tmp_path, "prior", spec, values, created=f"2026-01-0{width // 128}")
+    assert {r.label for r in gather(tmp_path).groups[0].rows} == \
+        {"autoregressive (prior.width=128)", "autoregressive (prior.width=256)"}
+
+
+def test_a_damaged_record_is_named_and_the_others_are_read(synthetic, demo_results, tmp_path):
+    shutil.copytree(demo_results / "records", tmp_path / "records")
+    path = synthetic.damage(tmp_path)
+    book = gather(tmp_path)
+    assert [p for p, _ in book.damaged] == [path]
+    assert len(book.records) == len(load_records(demo_results)[0])
+
+
+def test_an_empty_folder_is_an_input_error_that_says_what_to_run(tmp_path):
+    with pytest.raises(InputError, match="python -m bench.run"):
+        gather(tmp_path)
+
+
+def test_a_filter_that_matches_nothing_names_the_nearest(troubled_results):
+    with pytest.raises(InputError, match="Did you mean 'cifar10'"):
+        gather(troubled_results, datasets=("cifar",))
