@@ -13,7 +13,7 @@ import importlib
 import itertools
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,9 @@ def _check_key(key: str) -> None:
     parts = key.split(".")
     if parts[0] in ("vq", "prior", "sampler") and len(parts) == 2:
         return   # checked against the chosen class's own dataclass
-    if parts[0] in ("autoencoder",) or key.startswith("launcher.additional."):
+    if key.startswith("launcher.additional."):
         return
-    valid = list(_schema_keys(RunSpec)) + list(GROUPS)
+    valid = [name for name in _schema_keys(RunSpec) if name != "autoencoder"] + list(GROUPS)
     if key not in valid:
         near = difflib.get_close_matches(key, valid, n=1) or difflib.get_close_matches(parts[-1], valid, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
@@ -215,8 +215,6 @@ def _to_hydra(key: str, value: str) -> list[str]:
     section, _, name = key.partition(".")
     if section in ("vq", "prior") and "." not in name and name not in STAGE_FIELDS:
         return [f"++{section}.options.{name}={value}"]
-    if section in ("sampler", "autoencoder") or key.startswith("launcher.additional."):
-        return [f"++{key}={value}"]
     return [f"++{key}={value}"]
 
 
@@ -237,14 +235,20 @@ def _to_spec(composed: DictConfig) -> RunSpec:
     spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSpec), raw))
     assert isinstance(spec, RunSpec)
     options, sampler_class = schema_of(spec.prior, "priors")
-    spec.prior.options = _checked(options, spec.prior.options, "prior")
-    spec.vq.options = _checked(schema_of(spec.vq, "tokenizers")[0], spec.vq.options, "vq")
+    spec.prior.options = _checked(options, _shared(asdict(spec.backbone), options) | spec.prior.options, "prior")
+    autoencoder = schema_of(spec.vq, "tokenizers")[0]
+    spec.vq.options = _checked(autoencoder, _shared(spec.autoencoder, autoencoder) | spec.vq.options, "vq")
     seed = sampler.pop("seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"sampler.seed={seed}: expected a whole number.")
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
     return spec
+
+
+def _shared(sizes: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Those of the sizes every model of a preset shares that this class has a field for."""
+    return {name: value for name, value in sizes.items() if name in _field_names(cls)}
 
 
 def _field_names(cls: type | None) -> set[str]:
@@ -261,7 +265,7 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
     hints = typing.get_type_hints(cls)
     converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
     try:
-        return dataclasses.asdict(cls(**converted))
+        return asdict(cls(**converted))
     except InputError:
         raise
     except (TypeError, ValueError) as error:

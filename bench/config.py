@@ -249,7 +249,8 @@ class RunSpec:
     source: what is judged: "prior" (samples of the prior), "reconstruction" (validation images through the tokenizer),
         "real" (validation images themselves), or the path of a folder, zip or .npz of images from elsewhere.
     baselines: also measure the reconstruction and real rows of the same data set, tokenizer and protocol.
-    backbone, autoencoder: sizes that the prior and vq options refer to.
+    backbone, autoencoder: sizes a preset gives to whatever prior and tokenizer is chosen, where its Options has the
+        field; `prior.<field>` and `vq.<field>` go before them.
     seed: of training; sampler["seed"]: of sampling.
     threads: CPU threads of torch (None: torch's own choice).
     """

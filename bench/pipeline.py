@@ -261,7 +261,8 @@ class Pipeline:
     def _build_metric(self, metric: Metric, out: Path, work: Path) -> None:
         sheets: dict[str, Sheet] = {}
 
-        def picture(name: str, tiles: Tensor | np.ndarray, rows: int, columns: int, labels: tuple[str, ...] = ()) -> None:
+        def picture(name: str, tiles: Tensor | np.ndarray, rows: int, columns: int,
+                    labels: tuple[str, ...] = ()) -> None:
             sheets[name] = _save_sheet(out / f"{name}.png", np.asarray(tiles), rows, columns, tuple(labels))
 
         evidence = dataclasses.replace(self._evidence(), workspace=work, picture=picture)
@@ -276,7 +277,7 @@ class Pipeline:
         if self.spec.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         if self.spec.device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(f"device={self.spec.device}: torch sees no CUDA device here. Use device=cpu or device=auto.")
+            raise InputError(f"device={self.spec.device}: torch sees no CUDA device here. Use device=cpu or auto.")
         return self.spec.device
 
     def _obtain(self, name: str, recipe: Recipe, fill: Callable[[Path, Path], None]) -> Artefact:

@@ -1,0 +1,182 @@
+"""Run benchmarks: whatever is missing is built, whatever exists is reused.
+
+    python -m bench.run prior=absorbing dataset=cifar10 sampler.steps=8,16,32,64
+    python -m bench.run prior=absorbing,autoregressive,unigram preset=demo
+    python -m bench.run prior=absorbing preset=demo plan=true          # what would be built, and stop
+
+Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+import uuid
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import registry
+from bench.compose import Run, expand
+from bench.errors import BenchError, InputError
+from bench.provenance import utc_now
+from bench.recipes import Recipes
+from bench.records import Record, Sweep, load_records, save_sweep
+from bench.store import Store
+
+COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token", "seconds_per_image",
+           "network_evaluations", "token_forwards")
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code."""
+    console = Console(stderr=True)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
+    try:
+        runs = with_baselines(expand(arguments, announce=console.print))
+        check_data(runs)
+        if any(run.spec.plan for run in runs):
+            return print_plan(runs)
+        records = execute(runs, " ".join(["python -m bench.run", *arguments]), console)
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print("interrupted; what was finished is kept, the same command goes on from here.")
+        return 1
+    except (BenchError, OSError) as error:
+        console.print(f"[bold red]failed:[/] {error}\nwhat was finished is kept, the same command goes on from here.",
+                      highlight=False, soft_wrap=True)
+        return 1
+    print_summary(records)
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def with_baselines(runs: list[Run]) -> list[Run]:
+    """Put the real and reconstruction rows of each data set, tokenizer and protocol before the runs that need them."""
+    baselines: dict[str, Run] = {}
+    for run in runs:
+        if not run.spec.baselines or run.spec.source != "prior":
+            continue
+        for source in ("real", "reconstruction"):
+            spec = copy.deepcopy(run.spec)
+            spec.source, spec.sampler = source, {"seed": 0}
+            spec.prior = type(spec.prior)()
+            identity = repr((source, spec.dataset, spec.vq if source == "reconstruction" else "", spec.protocol,
+                             spec.metrics, spec.seed if source == "reconstruction" else 0))
+            baselines.setdefault(identity, Run(spec, (*run.overrides, f"source={source}")))
+    return [*baselines.values(), *runs]
+
+
+def check_data(runs: list[Run]) -> None:
+    """Raise InputError, before torch is imported, if a data set is not where it should be."""
+    configs = {repr(run.spec.dataset): run.spec.dataset for run in runs}
+    for config in configs.values():
+        registry.resolve("datasets", config.target or config.name)().check(config)
+
+
+def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
+    """Write the sweep's manifest, launch what has no record yet, and return all its records in order."""
+    keys = [Recipes(run.spec).run_key if not run.unsupported else "" for run in runs]
+    cells = [{"run_key": key, "label": _label(run), "overrides": list(run.overrides),
+              "spec": dataclasses.asdict(run.spec), "unsupported": run.unsupported}
+             for key, run in zip(keys, runs, strict=True)]
+    results_dir = runs[0].spec.results_dir
+    save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command, cells=tuple(cells)), results_dir)
+    done = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
+    missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
+    if not missing:
+        console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
+    from bench.launch import launch   # imports torch: only now that the input is known to be right
+    fresh = launch(missing, console=console)
+    found = done | {record.run_key or record.id: record for record in fresh}
+    unsupported = [_unsupported(run) for run in runs if run.unsupported]
+    return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported + [
+        record for record in fresh if record.status == "failed"]
+
+
+def print_plan(runs: list[Run]) -> int:
+    """Every stage once, with its state and an estimate from what similar ones took here."""
+    store, table = Store(), Table("stage", "key", "state", "work", "estimate", title="plan")
+    seen: set[str] = set()
+    for run in runs:
+        if run.unsupported:
+            table.add_row(_label(run), "", "unsupported", "", run.unsupported)
+            continue
+        for stage in Recipes(run.spec).stages():
+            if stage.recipe.key not in seen:
+                seen.add(stage.recipe.key)
+                state = store.state(stage.recipe)
+                estimate = "" if state == "cached" else estimated_cost(store, stage)
+                table.add_row(stage.label, stage.recipe.key, "cached" if state == "cached" else f"to build ({state})",
+                              f"{stage.work:,} {stage.unit}", estimate)
+    Console(width=140 if not sys.stdout.isatty() else None).print(table)
+    print(f"{len(runs)} runs; nothing was built.")
+    return 0
+
+
+def estimated_cost(store: Store, stage: Any) -> str:
+    """Seconds, from the artefact of the same stage and model built here whose amount of work is nearest."""
+    similar = []
+    for artefact in store.artefacts():
+        manifest = artefact.manifest
+        if manifest["stage"] == stage.name and _model_of(manifest["config"]) == _model_of(stage.recipe.config):
+            work = _work_of(manifest["config"])
+            if work:
+                similar.append((abs(work - stage.work), manifest["wall_seconds"] / work))
+    if not similar:
+        return "unknown until one was built here"
+    return f"about {min(similar)[1] * stage.work:.0f} s"
+
+
+def print_summary(records: list[Record]) -> None:
+    """One row a run on standard output."""
+    table = Table("run", "status", *COLUMNS)
+    for record in records:
+        values = {m.metric: m for m in record.measurements}
+        table.add_row(record.label, record.status, *(_cell(values.get(column)) for column in COLUMNS))
+    Console(width=200 if not sys.stdout.isatty() else None).print(table)
+    for record in records:
+        if record.message:
+            print(f"{record.label}: {record.status}: {record.message.strip().splitlines()[-1]}")
+    if records:
+        results_dir = records[0].spec.get("results_dir", "results/runs")
+        option = "" if results_dir == "results/runs" else f" results_dir={results_dir}"
+        print(f"{len(records)} records in {results_dir}; tables and figures: python -m bench.report{option}")
+
+
+def _cell(measurement: Any) -> str:
+    if measurement is None or measurement.value is None:
+        return "-"
+    return f"{'<= ' if measurement.bound == 'upper' else ''}{measurement.value:.4g}"
+
+
+def _label(run: Run) -> str:
+    spec = run.spec
+    if spec.source != "prior":
+        return spec.source
+    shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
+    return ", ".join([spec.prior.target or spec.prior.name, *shown])
+
+
+def _unsupported(run: Run) -> Record:
+    from bench.pipeline import failed_record
+    return failed_record(run.spec, _label(run), InputError(run.unsupported), status="unsupported")
+
+
+def _model_of(config: dict[str, Any]) -> Any:
+    options = config.get("options", {})
+    sizes = {k: options.get(k) for k in ("width", "num_layers", "channels", "embedding_dim")}
+    return config.get("class"), config.get("source"), sizes, config.get("sampler"), config.get("extractor")
+
+
+def _work_of(config: dict[str, Any]) -> int:
+    return config.get("training", {}).get("steps", 0) or config.get("num", 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
