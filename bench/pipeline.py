@@ -168,17 +168,18 @@ class Pipeline:
         save_record(record, self.spec.results_dir)
         return record
 
-    def build(self, stage: str, shard: int | None = None) -> None:
-        """Make one stage exist; with a shard, only its share of the chunks."""
+    def build(self, stage: str, shard: int | None = None, sides: tuple[Side, ...] = ("real", "fake")) -> None:
+        """Make one stage exist (of features, these sides); with a shard, only its share of the chunks."""
         if stage == "samples" and shard is not None:
             self._fill_samples(self.store.work_folder(self.recipes.samples()), shard)
         elif stage == "features" and shard is not None:
-            for side in ("real", "fake"):
+            for side in sides:
                 recipe = self.recipes.features(side)
                 if not self.store.find(recipe):
                     self._fill_features(side, self.store.work_folder(recipe), shard)
         elif stage == "features":
-            self.features("real"), self.features("fake")
+            for side in sides:
+                self.features(side)
         elif stage == "metrics":
             self.record()
         else:
