@@ -35,7 +35,7 @@ def t_step_bound(score: Score, *, num_images: int, num_tokens: int, timesteps: i
     to T terms. It is biased upwards by the drift between neighbours.
     """
     terms = torch.empty(timesteps, num_images, dtype=torch.float64, device=device)
-    for t in range(1, timesteps + 1):
+    for t in range(timesteps, 0, -1):   # the official order, so that its recorded draws fit
         masked = draws.uniform(num_images, num_tokens).to(device) < t / timesteps
         terms[t - 1] = score(masked, masked).sum(1) / t
     return Estimate(terms.sum(0), _successive_variance(terms), timesteps)
