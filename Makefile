@@ -1,0 +1,38 @@
+# make demo: environment, weights, data, benchmark, report.   make test: environment, tests.   make lint
+# Both work alone on a fresh machine with Python 3.11+ and pip. TORCH=cpu|cuda defaults by whether nvidia-smi answers.
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/python -m bench.assets fetch
+	time -p $(BIN)/python -m bench.run preset=demo prior=unigram,autoregressive,absorbing sampler.steps=8,16,32,64
+	time -p $(BIN)/python -m bench.run preset=demo prior=absorbing sampler.steps=64 sampler.temperature=0.9
+	$(BIN)/python -m bench.report
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(VENV)/installed-$(TORCH)
+
+$(VENV)/installed-cpu: pyproject.toml constraints-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints-cpu.txt torch
+	$(PIP) install --constraint constraints-cpu.txt --editable ".[test]"
+	touch $@
+
+$(VENV)/installed-cuda: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
