@@ -1,0 +1,123 @@
+"""Negative log-likelihood of the validation tokens, in bits per latent token (Table 4 of Bond-Taylor et al. 2022).
+
+The ceiling is log2 K. Autoregressive priors give it exactly, diffusions an upper bound estimated by Monte Carlo; the
+error of that estimate and the error over images are printed apart.
+
+    summarise(nats, monte_carlo_variance, num_tokens).bits_per_token
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError, InputError
+from bench.metrics.base import Column, Evidence
+from bench.metrics.intervals import normal_interval
+from bench.records import Measurement
+from priors.base import Draws, Likelihood, Unsupported
+
+
+@dataclass(frozen=True)
+class BitsPerToken:
+    """All in bits per token.
+
+    standard_error: of the mean over images, as drawn (its spread holds the Monte Carlo error as well); None for one.
+    monte_carlo_se: of the estimate alone; None where the prior cannot tell.
+    images_se: what remains of standard_error without monte_carlo_se; None where either is.
+    """
+
+    bits_per_token: float
+    standard_error: float | None
+    images_se: float | None
+    monte_carlo_se: float | None
+
+
+class NegativeLogLikelihood:
+    """Registry name "nll"."""
+
+    name = "nll"
+    columns = {"bits_per_token": Column("bits per token", "lower")}
+    depends_on = ("protocol", "metrics.nll")
+
+    def applies(self, evidence: Evidence) -> bool:
+        return evidence.prior is not None
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        unit = self.columns["bits_per_token"].unit
+        tokens = evidence.validation_tokens()[:evidence.protocol.nll_images]
+        if len(tokens) == 0:
+            raise InputError("there are no validation tokens. Check the data set's validation split.")
+        try:
+            likelihood = evaluate(tokens, evidence)
+        except Unsupported as reason:
+            return [Measurement("bits_per_token", None, evidence.protocol_id, unit=unit, better="lower",
+                                note=str(reason))]
+        return [self._measurement(likelihood, tokens, evidence)]
+
+    def _measurement(self, likelihood: Likelihood, tokens: Tensor, evidence: Evidence) -> Measurement:
+        budget = evidence.settings.nll.budget if likelihood.kind != "exact" else None
+        extra = {"kind": likelihood.kind, "budget": budget, "network_evaluations": likelihood.network_evaluations,
+                 "ceiling": math.log2(evidence.prior.codebook_size)}
+        unit, bound = self.columns["bits_per_token"].unit, "" if likelihood.kind == "exact" else "upper"
+        impossible = int(likelihood.nats.isinf().sum())
+        if impossible:
+            return Measurement("bits_per_token", None, evidence.protocol_id, n=len(tokens), unit=unit, better="lower",
+                               bound=bound, extra=extra,
+                               note=f"infinite: {impossible} of {len(tokens)} images have probability 0")
+        bits = summarise(likelihood.nats, likelihood.monte_carlo_variance, tokens.shape[1])
+        error = bits.standard_error
+        low, high = (None, None) if error is None else normal_interval(bits.bits_per_token, error)
+        return Measurement(
+            "bits_per_token", bits.bits_per_token, evidence.protocol_id, n=len(tokens), standard_error=error,
+            ci_low=low, ci_high=high, unit=unit, better="lower", bound=bound,
+            note="one image: no interval" if error is None else "",
+            extra=extra | {"monte_carlo_se": bits.monte_carlo_se, "images_se": bits.images_se})
+
+
+def evaluate(tokens: Tensor, evidence: Evidence) -> Likelihood:
+    """The prior's `nll` over (M, N) tokens, batch by batch; a batch's draws depend on its own number alone.
+
+    Raises Unsupported as the prior does, InputError on tokens of another shape, BenchError on a wrong answer.
+    """
+    prior, settings = evidence.prior, evidence.settings.nll
+    if tokens.ndim != 2 or tokens.shape[1] != prior.num_tokens:
+        raise InputError(f"validation tokens are {tuple(tokens.shape)}; the prior expects (M, {prior.num_tokens}). "
+                         "Prior and tokenizer belong to different runs.")
+    parts = []
+    for number, batch in enumerate(tokens.split(settings.batch_size)):
+        evidence.progress(f"likelihood: images {number * settings.batch_size} of {len(tokens)}")
+        draws = Draws.seeded("nll", evidence.seed, number, device=evidence.device)
+        with torch.inference_mode():
+            parts.append(prior.nll(batch.to(evidence.device), draws=draws, budget=settings.budget))
+    return _joined(parts)
+
+
+def summarise(nats: Tensor, monte_carlo_variance: Tensor, num_tokens: int) -> BitsPerToken:
+    """Mean and errors of (M,) nats an image, whose Monte Carlo errors are independent between images."""
+    to_bits, count = 1 / (num_tokens * math.log(2)), len(nats)
+    known = not monte_carlo_variance.isnan().any()
+    monte_carlo = float(monte_carlo_variance.double().sum()) / count**2 if known else None
+    total = float(nats.double().var()) / count if count > 1 else None
+    return BitsPerToken(
+        float(nats.double().mean()) * to_bits,
+        None if total is None else math.sqrt(total) * to_bits,
+        None if total is None or monte_carlo is None else math.sqrt(max(0.0, total - monte_carlo)) * to_bits,
+        None if monte_carlo is None else math.sqrt(monte_carlo) * to_bits)
+
+
+def _joined(parts: Iterable[Likelihood]) -> Likelihood:
+    parts = list(parts)
+    kinds = {part.kind for part in parts}
+    if len(kinds) != 1:
+        raise BenchError(f"the prior's nll gave {sorted(kinds)} in one evaluation: expected one kind. Mend the prior.")
+    nats = torch.cat([part.nats.detach().double().cpu() for part in parts])
+    variance = torch.cat([part.monte_carlo_variance.detach().double().cpu() for part in parts])
+    if nats.isnan().any():
+        raise BenchError(f"the prior's nll is NaN for {int(nats.isnan().sum())} of {len(nats)} images. "
+                         "Did its training diverge?")
+    return Likelihood(nats, variance, kinds.pop(), max(part.network_evaluations for part in parts))

@@ -1,0 +1,187 @@
+"""Does the model copy its training set? A check printed beside precision and recall, which a copy passes perfectly.
+
+Each sample's LPIPS to its nearest training image is compared with the same distance of held-out images (after Meehan
+et al. 2020, "A non-parametric test to detect data-copying"): a model that has learned the distribution is as far from
+its training set as fresh images are. Where the row has a tokenizer, the held-out images pass through it first, so
+that the blur all its samples share neither hides a copy nor makes one.
+
+Near-duplicates: about 3% of CIFAR-10's test images have a near-duplicate in its training set (Barz and Denzler 2020).
+They stay in the baseline: a fresh draw from this data set would repeat training images just as often, so only an
+excess over that rate is evidence of copying, and real held-out images pass by construction.
+
+    compare(sample_distances, held_out_distances).flagged
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from scipy.stats import betabinom, mannwhitneyu, rankdata
+
+from bench.errors import InputError
+from bench.metrics.base import Column, Evidence
+from bench.metrics.embedding_cache import Candidates
+from bench.metrics.intervals import wilson_interval
+from bench.metrics.neighbours import nearest, training_candidates
+from bench.recipes import spread_indices
+from bench.records import Measurement
+
+QUERIES = 500
+"""Samples and held-out images compared: the error of the share is then about 1%, of the probability about 2%."""
+TAIL = 0.05
+SIGNIFICANCE = 0.001
+Z = 1.959964
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """share: of samples nearer to the training set than all but TAIL of the held-out images; expected: without copying.
+
+    closer: probability that a sample is nearer to the training set than a held-out image (0.5 without copying).
+    p_share, p_closer: one-sided, exact (order statistics) and Mann-Whitney.  flagged: either is significant.
+    """
+
+    share: float
+    expected: float
+    share_interval: tuple[float, float]
+    threshold: float
+    p_share: float
+    closer: float
+    closer_interval: tuple[float, float]
+    p_closer: float
+    flagged: bool
+
+
+class Memorisation:
+    """Registry name "memorisation"."""
+
+    name = "memorisation"
+    columns = {
+        "memorised_share": Column("share of samples", "none"),
+        "memorisation_auc": Column("probability", "none"),
+    }
+    depends_on = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        fake, validation = evidence.images("fake"), evidence.images("validation")
+        if len(fake) == 0 or len(validation) == 0:
+            reason = f"{len(fake)} samples and {len(validation)} held-out images: both are needed"
+            return [Measurement(column, None, evidence.protocol_id, note=reason) for column in self.columns]
+        candidates = training_candidates(evidence)
+        samples = fake.images(range(min(QUERIES, len(fake))))
+        fresh = held_out_images(evidence)
+        result = compare(_distances(samples, candidates, evidence),
+                         _kept(evidence.caches, fresh, candidates, evidence))
+        return self._measurements(evidence, result, len(samples), len(fresh), candidates)
+
+    def _measurements(self, evidence: Evidence, result: Comparison, samples: int, held_out: int,
+                      candidates: Candidates) -> list[Measurement]:
+        shared = {"flagged": result.flagged, "held_out": held_out, "candidates": candidates.count,
+                  "held_out_images": "reconstructed" if evidence.tokenizer is not None else "as they are"}
+        verdict = "copies training images" if result.flagged else "no sign of copying"
+        return [
+            Measurement("memorised_share", result.share, evidence.protocol_id, n=samples,
+                        ci_low=result.share_interval[0], ci_high=result.share_interval[1],
+                        standard_error=math.sqrt(result.share * (1 - result.share) / samples),
+                        unit="share of samples",
+                        note=f"{verdict}; {result.expected:.3f} expected; interval given the held-out threshold",
+                        extra=shared | {"expected": result.expected, "p_value": result.p_share,
+                                        "threshold": result.threshold}),
+            Measurement("memorisation_auc", result.closer, evidence.protocol_id, n=samples,
+                        ci_low=result.closer_interval[0], ci_high=result.closer_interval[1], unit="probability",
+                        note=f"{verdict}; 0.5 expected, less where samples look unlike any photograph",
+                        extra=shared | {"p_value": result.p_closer}),
+        ]
+
+
+def compare(samples: np.ndarray, held_out: np.ndarray) -> Comparison:
+    """Nearest-training-image distances of n samples and m held-out images, both 1-d -> Comparison.
+
+    Raises InputError if either is empty or not finite.
+    """
+    for name, values in (("sample", samples), ("held-out", held_out)):
+        if len(values) == 0 or not np.isfinite(values).all():
+            raise InputError(f"{len(values)} {name} distances, {int((~np.isfinite(values)).sum())} of them not finite: "
+                             "expected at least one and all finite. Are the LPIPS weights sound (bench.doctor)?")
+    n, m = len(samples), len(held_out)
+    rank = max(1, int(TAIL * (m + 1)))
+    threshold = float(np.sort(held_out)[rank - 1])
+    below = int((samples < threshold).sum())
+    p_share = float(betabinom.sf(below - 1, n, rank, m - rank + 1))   # exact: uniform order statistics
+    closer = probability_closer(samples, held_out)
+    p_closer = float(mannwhitneyu(samples, held_out, alternative="less").pvalue)
+    return Comparison(below / n, rank / (m + 1), wilson_interval(below / n, n), threshold, p_share, closer,
+                      newcombe(closer, n, m), p_closer, min(p_share, p_closer) < SIGNIFICANCE / 2)
+
+
+def probability_closer(samples: np.ndarray, held_out: np.ndarray) -> float:
+    """P(sample < held-out), ties counted half: the area under the ROC curve."""
+    n, m = len(samples), len(held_out)
+    ranks = rankdata(np.concatenate([samples, held_out]))[:n]
+    return float(1 - (ranks.sum() - n * (n + 1) / 2) / (n * m))
+
+
+def newcombe(auc: float, n: int, m: int) -> tuple[float, float]:
+    """95% score interval of P(X < Y) from n and m values (Newcombe 2006, method 5): sound at 0 and 1 as well."""
+    pairs = (n + m) / 2 - 1
+
+    def distance(theta: float) -> float:
+        spread = 1 + pairs * (1 - theta) / (2 - theta) + pairs * theta / (1 + theta)
+        return (auc - theta) ** 2 - Z * Z * theta * (1 - theta) * spread / (n * m)
+
+    tiny = 1e-12
+    low = 0.0 if auc <= tiny else float(brentq(distance, 0.0, auc - tiny * auc))
+    high = 1.0 if auc >= 1 - tiny else float(brentq(distance, auc + tiny * (1 - auc), 1.0))
+    return low, high
+
+
+def held_out_images(evidence: Evidence) -> np.ndarray:
+    """At most QUERIES validation images, through the tokenizer if there is one: -> (m, 3, H, W) uint8.
+
+    They are chosen among those that the real and reconstruction rows do not judge, so that no image is compared with
+    itself, unless these rows judge them all.
+    """
+    validation = evidence.images("validation")
+    everything = np.arange(len(validation))
+    unjudged = np.setdiff1d(everything, spread_indices(len(validation), evidence.protocol.num_fake))
+    pool = unjudged if len(unjudged) else everything
+    images = validation.images(pool[spread_indices(len(pool), QUERIES)])
+    return images if evidence.tokenizer is None else _reconstructed(images, evidence)
+
+
+def _reconstructed(images: np.ndarray, evidence: Evidence) -> np.ndarray:
+    pieces = [torch.as_tensor(images[at:at + 50]).to(evidence.device) for at in range(0, len(images), 50)]
+    with torch.inference_mode():
+        decoded = [evidence.tokenizer.decode(evidence.tokenizer.encode(piece)).cpu() for piece in pieces]
+    return torch.cat(decoded).numpy()
+
+
+def _distances(images: np.ndarray, candidates: Candidates, evidence: Evidence) -> np.ndarray:
+    found = nearest(images, candidates, top_k=1, memory_gb=evidence.settings.memory_gb, workspace=evidence.workspace,
+                    progress=evidence.progress)
+    return found.distances[:, 0]
+
+
+def _kept(caches: Path, images: np.ndarray, candidates: Candidates, evidence: Evidence) -> np.ndarray:
+    """`_distances`, kept by content where the candidates' own embeddings are: every prior of a table shares it."""
+    if candidates.folder is None:
+        return _distances(images, candidates, evidence)
+    key = hashlib.sha256(repr((images.shape, candidates.count)).encode() + images.tobytes()).hexdigest()[:16]
+    path = candidates.folder / f"held-out-{key}.npy"
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    distances = _distances(images, candidates, evidence)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    np.save(temporary, distances)
+    os.replace(temporary, path)
+    return distances
