@@ -194,7 +194,8 @@ class _Loop:
         if self.step % self.config.ema_every == 0:
             self.average.update_parameters(self.task.model)
         for name, value in logged.items():
-            self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64).detach()
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64).detach(), count + 1)
         if self.step % self.config.log_every == 0:
             self._log_sums()
 
@@ -241,7 +242,7 @@ class _Loop:
         for optimizer, saved in zip(self.bare, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.rows = state["step"], [tuple(row) for row in state["rows"]]
-        self.sums = {name: value.cpu() for name, value in state["sums"].items()}
+        self.sums = state["sums"]
         self.best = (state["best_loss"], state["best"]) if state["best"] is not None else None
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 
@@ -278,7 +279,7 @@ class _Loop:
         self.wrapped[id(optimizer)].step()
 
     def _log_sums(self) -> None:
-        means = {name: float(value) / self.config.log_every for name, value in self.sums.items()}
+        means = {name: float(total) / count for name, (total, count) in self.sums.items()}
         if self.fabric.world_size > 1:
             means = {name: float(self.fabric.all_reduce(torch.tensor(value), reduce_op="mean"))
                      for name, value in means.items()}

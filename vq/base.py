@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Tokenizer(Protocol):
@@ -17,6 +18,10 @@ class Tokenizer(Protocol):
     codebook_size: int
     grid: tuple[int, int]
     resolution: int
+
+    def trainable(self, *, perceptual: Callable[[Tensor, Tensor], Tensor], learning_rate: float,
+                  betas: tuple[float, float]) -> nn.Module:
+        """What the training loop trains (bench.trainer.Trainable); perceptual is an LPIPS network."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, N) int64 in [0, K), row by row."""
