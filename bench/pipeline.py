@@ -27,7 +27,7 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import assets, registry
@@ -37,7 +37,7 @@ from bench.data.base import ImageData
 from bench.data.tokens import TokenArray, encode_split
 from bench.errors import BenchError, InputError
 from bench.metrics.base import Evidence, Metric, Side
-from bench.metrics.features import extract, resolve_extractor
+from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
 from bench.recipes import Recipes, spread_indices
@@ -53,9 +53,11 @@ from bench.sources import (
 )
 from bench.store import Artefact, Recipe, Store, write_json
 from bench.trainer import PRECISIONS, PriorTask, train
+from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "samples", "features", "metrics")
 FEATURE_CHUNK = 250
+CALIBRATION_IMAGES = 128
 Announce = Callable[[str], None]
 
 
@@ -224,6 +226,16 @@ class Pipeline:
                   "train": _batches(lambda i: train_tokens[i], len(train_tokens), config.training)}
         self._train(PriorTask(model, config.training), fetch, config.training, len(train_tokens), probes, out, work,
                     f"prior {config.name}", self.recipes.prior())
+        if hasattr(model, "calibrate"):
+            self._calibrate(model, out)
+
+    def _calibrate(self, model: Any, out: Path) -> None:
+        """Let the prior measure on held-out tokens what its best step schedule needs, and keep that with its weights."""
+        model.load_state_dict(load_file(out / "model.safetensors", device=self.device))
+        held_out = self.tokens[1]
+        tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(self.device)
+        model.eval().calibrate(tokens, draws=Draws.seeded("calibration", self.spec.seed, device=self.device))
+        _save_model(model, out)
 
     def _build_samples(self, out: Path, work: Path) -> None:
         self._fill_samples(work, None)
@@ -243,21 +255,16 @@ class Pipeline:
 
     def _build_features(self, side: str, out: Path, work: Path) -> None:
         self._fill_features(side, work, None)
-        images = self._images(side)
-        paths = [work / f"chunk-{index:06d}.npz" for index in range(len(_ranges(len(images), FEATURE_CHUNK)))]
-        _concatenate(paths, len(images), out)
+        np.save(out / "features.npy", load_features(work))
 
     def _fill_features(self, side: str, work: Path, shard: int | None) -> None:
-        images = self._images(side)
-        chunks = _ranges(len(images), FEATURE_CHUNK)
-        mine = _missing(work, len(chunks), shard, self.spec.sampling.shards)
-        extractor = resolve_extractor(self.spec.protocol.extractor, device=self.device) if mine else None
-        with Bar(f"features of {len(images)} {side} images", len(mine) * FEATURE_CHUNK, unit="image") as bar:
-            for index in mine:
-                features = extract(SubsetImages(images, chunks[index]), extractor, device=self.device,
-                                   batch_size=self.spec.metrics.feature_batch_size)
-                _save_chunk(work / f"chunk-{index:06d}.npz", {"features": features})
-                bar.advance(FEATURE_CHUNK)
+        images, num_jobs = self._images(side), self.spec.sampling.shards
+        extractor = resolve_extractor(self.spec.protocol.extractor, device=self.device)
+        total = len(images) if shard is None else -(-len(images) // num_jobs)
+        with Bar(f"features of {len(images)} {side} images", total, unit="image") as bar:
+            extract_to(work, images, extractor, fingerprint=self.recipes.features(side).key, shard_size=FEATURE_CHUNK,
+                       batch_size=self.spec.metrics.feature_batch_size, job=shard or 0,
+                       num_jobs=1 if shard is None else num_jobs, progress=bar.advance)
 
     def _build_metric(self, metric: Metric, out: Path, work: Path) -> None:
         sheets: dict[str, Sheet] = {}
@@ -482,7 +489,6 @@ def _concatenate(paths: list[Path], total: int, out: Path) -> None:
 
 
 def _save_model(model: nn.Module, out: Path) -> None:
-    from safetensors.torch import save_file
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()},
               out / "model.safetensors")
 
@@ -499,7 +505,6 @@ def _save_sheet(path: Path, tiles: np.ndarray, rows: int, columns: int, labels: 
 @contextmanager
 def _seeded(*key: int | str) -> Iterator[None]:
     """Initial weights from the seed alone, leaving torch's global generator as it was."""
-    from priors.base import Draws
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draws.seeded(*key).generator.initial_seed())
         yield

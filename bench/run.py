@@ -91,7 +91,7 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
     if not missing:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
-    from bench.launch import launch   # imports torch: only now that the input is known to be right
+    from bench.launch import launch  # imports torch: only now that the input is known to be right
     fresh = launch(missing, console=console)
     found = done | {record.run_key or record.id: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
