@@ -11,14 +11,15 @@ the sum of root eigenvalues of F S1 F' ("eigen"); otherwise it is the sum of sin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from bench.metrics.checks import all_rows_equal, check_features, check_one
+from bench.metrics.checks import check_features, check_one
 
 BLOCK = 4096
+NO_INFINITY = "fewer images than feature dimensions: the order-1/n correction removes only part of the bias"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class FrechetResult:
     """value: FID at this n.  standard_error: of `value`, by influence functions, both sides counted; None where
     unproven (`note` says why).  fid_infinity: `value` without its bias of order 1/n.
     influence_fake (n,), influence_real (m,): what each image adds, mean zero; for paired differences.
-    method: "eigen" or "nuclear".
+    method: "eigen" or "nuclear".  infinity_note: why there is no fid_infinity.
     """
 
     value: float
@@ -36,6 +37,7 @@ class FrechetResult:
     standard_error: float | None = None
     fid_infinity: float | None = None
     note: str = ""
+    infinity_note: str = ""
     influence_fake: np.ndarray | None = field(default=None, repr=False)
     influence_real: np.ndarray | None = field(default=None, repr=False)
 
@@ -164,8 +166,10 @@ def _with_uncertainty(result: FrechetResult, reference: ReferenceStatistics, fak
     influence_fake, bias_fake = _expand(fake, mean, difference, to_fake, roots)
     influence_real, bias_real = _expand(real, reference.mean, -difference, to_real, roots)
     error = np.sqrt(influence_fake.var(ddof=1) / len(fake) + influence_real.var(ddof=1) / len(real))
-    return FrechetResult(result.value, result.n, result.n_real, result.method, float(error),
-                         float(result.value - bias_fake - bias_real), result.note, influence_fake, influence_real)
+    full_rank = result.method == "eigen"
+    return replace(result, standard_error=float(error), influence_fake=influence_fake, influence_real=influence_real,
+                   fid_infinity=float(result.value - bias_fake - bias_real) if full_rank else None,
+                   infinity_note="" if full_rank else NO_INFINITY)
 
 
 def _expand(features, mean, difference, projection, roots):

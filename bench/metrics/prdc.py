@@ -19,13 +19,15 @@ import numpy as np
 
 from bench.errors import InputError
 from bench.metrics.checks import check_features
-from bench.metrics.intervals import jackknife_error, jackknife_groups
+from bench.metrics.intervals import clip_interval, jackknife_error, jackknife_groups, student_interval
 
 COLUMNS = ("precision", "recall", "density", "coverage")
 NUM_GROUPS = 20
 SPARE_NEIGHBOURS = 6   # beyond k: what a radius without one jackknife group may need
 MAX_BLOCK = 2048
 PAIRS_AT_ONCE = 1 << 16
+NO_REPLICATES = f"too few images for a block jackknife of {NUM_GROUPS} groups"
+NO_REFERENCE_INTERVAL = "the prdc package gives no interval: use metrics.prdc.backend=blocked"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class PrdcResult:
     ties: int | None
     replicates: np.ndarray | None = field(default=None, repr=False)
     errors: dict[str, float] = field(default_factory=dict)
+
+    def interval(self, column: str) -> tuple[float | None, float | None, str]:
+        """95% interval and, where there is none, the reason."""
+        if self.replicates is None:
+            return None, None, NO_REPLICATES if self.ties is not None else NO_REFERENCE_INTERVAL
+        value = getattr(self, column)
+        low, high = student_interval(value, self.errors[column], degrees=len(self.replicates) - 1)
+        return (*clip_interval((low, high), 0.0, np.inf if column == "density" else 1.0), "")
 
     def values(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in COLUMNS}
@@ -311,4 +321,4 @@ def _check(fake: np.ndarray, real: np.ndarray, k: int) -> None:
         raise InputError(f"protocol.prdc_k={k}, expected at least 1")
     check_features(fake, real, least=k + 1)
     if fake.dtype != np.float32:
-        raise InputError(f"features are {fake.dtype}, expected float32 as extractors give them (PRDC compares in float32)")
+        raise InputError(f"features are {fake.dtype}, expected float32 as extractors give them (PRDC is exact there)")

@@ -1,0 +1,115 @@
+"""FID, KID and PRDC as metrics of a run: from evidence to measurements with their intervals.
+
+    metric = FrechetDistance()
+    measurements = metric(evidence)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.errors import InputError, did_you_mean
+from bench.metrics.base import Column, Evidence
+from bench.metrics.checks import all_rows_equal
+from bench.metrics.frechet import fid
+from bench.metrics.intervals import normal_interval
+from bench.metrics.kernel import kid
+from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
+from bench.records import Measurement
+
+
+@dataclass
+class FrechetDistance:
+    """FID of all fakes against all reals, and its value without the bias of order 1/n."""
+
+    name: str = "fid"
+    columns: dict[str, Column] = field(default_factory=lambda: {
+        "fid": Column("", "lower"), "fid_infinity": Column("", "lower")})
+    depends_on: tuple[str, ...] = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        fake, real = evidence.features("fake"), evidence.features("real")
+        result = fid(fake, real)
+        note = _degenerate_note(fake) or result.note
+        interval = (None, None)
+        if result.standard_error is not None and not _degenerate_note(fake):
+            interval = normal_interval(result.value, result.standard_error)
+        extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
+                 "fid_infinity": result.fid_infinity}
+        value = Measurement("fid", result.value, evidence.protocol_id, n=result.n, ci_low=interval[0],
+                            ci_high=interval[1], standard_error=result.standard_error, better="lower", note=note,
+                            extra=extra)
+        infinity = Measurement("fid_infinity", result.fid_infinity, evidence.protocol_id, n=result.n, better="lower",
+                               note=result.infinity_note)
+        return [value, infinity]
+
+
+@dataclass
+class KernelDistance:
+    """KID of all fakes against all reals."""
+
+    name: str = "kid"
+    columns: dict[str, Column] = field(default_factory=lambda: {"kid": Column("", "lower")})
+    depends_on: tuple[str, ...] = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        fake, real = evidence.features("fake"), evidence.features("real")
+        result, note = kid(fake, real), _degenerate_note(fake)
+        low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
+        return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
+                            standard_error=result.standard_error, better="lower", note=note,
+                            extra={"num_real": result.n_real})]
+
+
+@dataclass
+class PrecisionRecall:
+    """Precision, recall, density and coverage of `protocol.prdc_num` images a side."""
+
+    name: str = "prdc"
+    columns: dict[str, Column] = field(default_factory=lambda: {
+        column: Column("", "higher") for column in ("precision", "recall", "density", "coverage")})
+    depends_on: tuple[str, ...] = ("protocol", "metrics.prdc")
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k
+        fake, real = (spread(evidence.features(side), num) for side in ("fake", "real"))
+        result = self._measure(fake, real, k=k, evidence=evidence)
+        note = _degenerate_note(fake)
+        measurements = []
+        for column, value in result.values().items():
+            low, high, reason = (None, None, note) if note else result.interval(column)
+            measurements.append(Measurement(
+                column, value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
+                standard_error=result.errors.get(column), better="higher", note=reason,
+                extra={"k": k, "num_real": result.n_real, "ties": result.ties}))
+        return measurements
+
+    def _measure(self, fake: np.ndarray, real: np.ndarray, *, k: int, evidence: Evidence) -> PrdcResult:
+        backend = evidence.settings.prdc.backend
+        if backend == "blocked":
+            return prdc(fake, real, k=k, memory_gb=evidence.settings.memory_gb)
+        if backend == "reference":
+            return prdc_reference(fake, real, k=k)
+        raise InputError(f"metrics.prdc.backend={backend}. {did_you_mean(backend, ['blocked', 'reference'])}")
+
+
+def spread(features: np.ndarray, num: int) -> np.ndarray:
+    """`num` rows evenly spread over all, so that a set sorted by class is not cut to its first classes."""
+    if len(features) <= num:
+        return np.ascontiguousarray(features)
+    return features[np.linspace(0, len(features) - 1, num).round().astype(np.int64)]
+
+
+def _degenerate_note(fake: np.ndarray) -> str:
+    return "all images have the same features: no interval" if all_rows_equal(fake) else ""
