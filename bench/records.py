@@ -124,6 +124,11 @@ def load_records(results_dir: str | Path) -> tuple[list[Record], list[tuple[Path
     return _load_all(Path(results_dir) / "records", _record_from)
 
 
+def load_record(path: str | Path) -> Record:
+    """One record by its path. Raises ValueError, TypeError or KeyError if the file is damaged."""
+    return _record_from(json.loads(Path(path).read_text()))
+
+
 def load_sweeps(results_dir: str | Path) -> tuple[list[Sweep], list[tuple[Path, str]]]:
     """All sweep manifests in order of creation, and the damaged files with what is wrong with each."""
     return _load_all(Path(results_dir) / "sweeps", lambda raw: Sweep(**{**raw, "cells": tuple(raw["cells"])}))

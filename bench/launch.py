@@ -1,0 +1,75 @@
+"""Where runs are worked on: in this process, in processes of this machine, or as jobs of a SLURM cluster.
+
+    python -m bench.run prior=absorbing,autoregressive sampler.steps=8,16 launcher=slurm
+    python -m bench.run ... launcher=slurm launcher.wait=false        # returns once the jobs are in the queue
+    python -m bench.run ... status=true                               # where every stage of the sweep stands
+
+A sweep is a graph of stages: a stage that several runs share is built once, sampling and features are split into
+`sampling.shards` jobs, and each run ends in a job that measures. What is finished, running or failed is read from the
+store's files, so it is known after the terminal that submitted it has gone, and without the scheduler's accounting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bench import launch_local, launch_slurm
+from bench.config import RunSpec
+from bench.errors import InputError, did_you_mean
+from bench.launch_graph import sweep_folder
+from bench.launch_jobs import run_or_record_failure
+from bench.records import Record
+
+LAUNCHERS = ("debug", "local", "slurm")
+
+
+class Cell(Protocol):
+    """What is launched: a run of a sweep, or anything else with a spec."""
+
+    @property
+    def spec(self) -> RunSpec: ...
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """A single run, for callers from Python: `launch([OneRun(spec)])`."""
+
+    spec: RunSpec
+
+
+def launch(runs: Sequence[Cell], *, console: Any) -> list[Record]:
+    """Work on every run and return the records in order; those of failed runs say why.
+
+    With launcher.wait=false the list is empty: the jobs go on by themselves.
+    Raises InputError if a run's input is wrong; the other runs are finished first.
+    """
+    specs = [run.spec for run in runs]
+    if not specs:
+        return []
+    launcher = specs[0].launcher
+    if launcher.name not in LAUNCHERS:
+        raise InputError(f"launcher={launcher.name}: {did_you_mean(launcher.name, LAUNCHERS)}")
+    if any(spec.launcher != launcher for spec in specs):
+        raise InputError("launcher.* differs between the runs of one sweep: start one sweep for each setting.")
+    if launcher.name == "slurm":
+        return launch_slurm.launch(specs, sweep_folder(launcher), console)
+    if launcher.name == "local":
+        return launch_local.launch(specs, sweep_folder(launcher), console)
+    return _in_this_process(specs)
+
+
+def _in_this_process(specs: Sequence[RunSpec]) -> list[Record]:
+    if not specs[0].launcher.wait:
+        raise InputError("launcher.wait=false: launcher=debug works in this process, there is nothing to leave alone. "
+                         "Use launcher=local or launcher=slurm.")
+    records, wrong_inputs = [], []
+    for spec in specs:
+        try:
+            records.append(run_or_record_failure(spec, passing=InputError))
+        except InputError as error:
+            wrong_inputs.append(error)
+    if wrong_inputs:
+        raise wrong_inputs[0]
+    return records

@@ -1,0 +1,307 @@
+"""What runs inside a job, local or on SLURM: one stage of a run (or one shard of it), or the end of a run.
+
+A StageJob builds one artefact. It marks in the sweep's folder how it ended, so that nobody depends on the scheduler's
+accounting to know. On SLURM's warning signal (before a time limit, a preemption, `scancel --signal=USR2`) the work in
+hand saves itself and submitit puts the job back into the queue, where it resumes.
+
+A RunJob measures and writes the record once its stages are there. It is also the run's guard: it starts however its
+stages ended, submits again those that were lost, and writes a failed record with the traceback of what failed for good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from submitit.helpers import DelayedSubmission
+
+from bench.config import RunSpec
+from bench.errors import BenchError
+from bench.provenance import utc_now
+from bench.metrics.base import Side
+from bench.recipes import Recipes, Stage
+from bench.records import Record
+from bench.store import Interrupted, Store, write_json
+
+WARNING = signal.SIGUSR2
+CONTROLLER_PATIENCE_SECONDS = 75.0
+"""How long a job that must go back into the queue waits for a controller that does not answer; limits are 90 s off."""
+
+
+class LostError(BenchError):
+    """Work that vanished without a word more often than `launcher.retries` allows, or was cancelled."""
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The files by which the jobs of one sweep, and whoever submitted them, tell each other what happened."""
+
+    path: Path
+
+    def mark(self, unit: str, **facts: Any) -> None:
+        """Add facts about a unit of work: its job, its state ("done", "failed") and message."""
+        write_json(self._unit(unit), {**self.marks(unit), **facts, "when": utc_now()})
+
+    def marks(self, unit: str) -> dict[str, Any]:
+        return read_json(self._unit(unit))
+
+    def losses_file(self, unit: str) -> Path:
+        """One line for each time the unit was lost; the batch script appends to it too."""
+        folder = self.path / "losses"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / unit
+
+    def losses(self, unit: str) -> list[str]:
+        file = self.losses_file(unit)
+        return file.read_text().splitlines() if file.exists() else []
+
+    def add_loss(self, unit: str, reason: str) -> int:
+        """How often the unit has been lost, this time included."""
+        with open(self.losses_file(unit), "a") as stream:
+            stream.write(f"{utc_now()} {reason}\n")
+        return len(self.losses(unit))
+
+    def finish_run(self, run_key: str, record: Record, results_dir: str) -> None:
+        path = Path(results_dir).resolve() / "records" / f"{record.id}.json"
+        write_json(self._outcome(run_key), {"record": str(path), "status": record.status})
+
+    def outcome(self, run_key: str) -> dict[str, Any]:
+        """{"record": its path, "status"}; {} while the run goes on."""
+        return read_json(self._outcome(run_key))
+
+    def _unit(self, unit: str) -> Path:
+        return self.path / "units" / f"{unit}.json"
+
+    def _outcome(self, run_key: str) -> Path:
+        return self.path / "outcomes" / f"{run_key}.json"
+
+
+def units_of(stage: Stage) -> list[tuple[str, int | None]]:
+    """(name, shard) of every job a stage is split into."""
+    key = stage.recipe.key
+    return [(f"{key}-{shard}", shard) for shard in range(stage.shards)] if stage.shards > 1 else [(key, None)]
+
+
+@dataclass
+class StageJob:
+    """Build one stage of a run, or one shard of it; the shard that ends last puts them together."""
+
+    spec: RunSpec
+    stage: Stage
+    shard: int | None
+    folder: SweepFolder
+    cuda_devices: str | None = None
+
+    @property
+    def unit(self) -> str:
+        return self.stage.recipe.key if self.shard is None else f"{self.stage.recipe.key}-{self.shard}"
+
+    def __call__(self) -> str:
+        with requeued_when_interrupted(self.cuda_devices):
+            try:
+                self._build()
+            except Interrupted:
+                raise
+            except Exception:
+                if Store().state(self.stage.recipe) != "cached":   # else another process finished it meanwhile
+                    self._fail(traceback.format_exc())
+                    raise
+            self._mark(state="done")
+        return self.stage.recipe.key
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit puts back into the queue: the same job; its progress lies in the store."""
+        return DelayedSubmission(self)
+
+    def _build(self) -> None:
+        from bench.pipeline import Pipeline  # torch is imported in the job, never where jobs are submitted
+        pipeline = Pipeline(self.spec)
+        sides: tuple[Side, ...] = ("fake",) if "samples" in self.stage.recipe.config else ("real",)
+        pipeline.build(self.stage.name, self.shard, sides)
+        if self.shard is None:
+            return
+        self._mark(state="done")
+        if all(self.folder.marks(name).get("state") == "done" for name, _ in units_of(self.stage)):
+            pipeline.build(self.stage.name, None, sides)
+
+    def _fail(self, message: str) -> None:
+        Store().set_status(self.stage.recipe, "failed", message)
+        self._mark(state="failed", message=message)
+
+    def _mark(self, **facts: Any) -> None:
+        if _rank() == 0:
+            self.folder.mark(self.unit, **facts)
+
+
+@dataclass
+class RunJob:
+    """The end of one run: what its stages left to do, its metrics, its record."""
+
+    spec: RunSpec
+    folder: SweepFolder
+    resubmit: Callable[[Sequence[RunSpec], SweepFolder], Any]
+    cuda_devices: str | None = None
+
+    def __call__(self) -> str:
+        with requeued_when_interrupted(self.cuda_devices):
+            return self._settle()
+
+    def checkpoint(self) -> DelayedSubmission:
+        return DelayedSubmission(self)
+
+    def _settle(self) -> str:
+        recipes = Recipes(self.spec)
+        try:
+            if lost := lost_units(recipes.stages(), self.folder, self.spec.launcher.retries):
+                print(f"lost: {', '.join(lost)}; submitting this run again", flush=True)
+                self.resubmit([self.spec], self.folder)
+                return "resubmitted"
+        except Interrupted:
+            raise
+        except Exception as error:
+            return self._record(recipes.run_key, error)
+        return self._record(recipes.run_key)
+
+    def _record(self, run_key: str, error: BaseException | None = None) -> str:
+        record = run_or_record_failure(self.spec, error)
+        self.folder.finish_run(run_key, record, self.spec.results_dir)
+        return record.status
+
+
+def lost_units(stages: Sequence[Stage], folder: SweepFolder, retries: int) -> list[str]:
+    """The jobs of these stages, in order, that ended without a word and may be tried again; [] if all is there.
+
+    Raises BenchError with the traceback if a stage failed, LostError if one was lost too often or cancelled. Stages
+    that still run are waited for.
+    """
+    store = Store()
+    for stage in stages:
+        while (state := store.state(stage.recipe)) == "running":
+            time.sleep(1.0)
+        if state == "cached":
+            continue
+        marks = {name: folder.marks(name) for name, _ in units_of(stage)}
+        failed = [mark.get("message", "") for mark in marks.values() if mark.get("state") == "failed"]
+        if failed or state == "failed":
+            raise BenchError(f"{stage.label} failed:\n{failed[0] if failed else store.status(stage.recipe)['message']}")
+        lost = [name for name, mark in marks.items() if mark.get("state") != "done"]
+        for name in lost:
+            _count_loss(name, marks[name], stage, folder, retries)
+        return lost or list(marks)
+    return []
+
+
+def _count_loss(name: str, marks: dict[str, Any], stage: Stage, folder: SweepFolder, retries: int) -> None:
+    job = marks.get("job", "")
+    if job and _was_cancelled(job):
+        raise LostError(f"{stage.label}: job {job} was cancelled. Run the same command again to go on where it was.")
+    if len(folder.losses(name)) <= retries:   # else the batch script has counted them all
+        folder.add_loss(name, f"job {job} ended without a result")
+    if len(folder.losses(name)) > retries:
+        history = "\n".join([*folder.losses(name), *_log_tail(folder, job)])
+        raise LostError(f"{stage.label}: lost {len(folder.losses(name))} times, launcher.retries={retries}:\n{history}")
+
+
+def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
+                          passing: type[Exception] | tuple[()] = ()) -> Record:
+    """Run to the end in this process; whatever goes wrong (or went wrong: `error`) becomes a saved record.
+
+    passing: errors that are the caller's to handle.
+    """
+    from bench.pipeline import failed_record, label_of, run
+    from bench.records import save_record
+    from priors.base import Unsupported
+    try:
+        if error is None:
+            return run(spec)
+        raise error
+    except Interrupted:
+        raise
+    except passing:
+        raise
+    except Exception as problem:
+        status = "unsupported" if isinstance(problem, Unsupported) else "failed"
+        record = replace(failed_record(spec, label_of(spec), problem, status=status), run_key=Recipes(spec).run_key)
+        save_record(record, spec.results_dir)
+        return record
+
+
+@contextmanager
+def requeued_when_interrupted(cuda_devices: str | None) -> Iterator[None]:
+    """Inside, the warning signal raises Interrupted; coming out by it, the job goes back into the queue.
+
+    cuda_devices: CUDA_VISIBLE_DEVICES where the job was submitted; submitit's local executor hides every GPU.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and cuda_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cuda_devices
+    elif os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    of_submitit = signal.signal(WARNING, _raise_interrupted)
+    try:
+        yield
+    except Interrupted:
+        signal.signal(WARNING, of_submitit)
+        _requeue()
+        raise
+    finally:
+        signal.signal(WARNING, of_submitit)
+
+
+def _raise_interrupted(*_: Any) -> None:
+    raise Interrupted("warned by the scheduler")
+
+
+def _requeue() -> None:
+    """Let submitit's own handler put this job back; it does not return if it could. Only the first process asks."""
+    if _rank() != 0:
+        time.sleep(600)   # killed together with the first one
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and not _still_wanted(os.environ["SLURM_JOB_ID"]):
+        return   # cancelled: asking would bring it back from the dead
+    signal.raise_signal(WARNING)
+
+
+def _still_wanted(job: str) -> bool:
+    """Whether SLURM lists the job as running, asked until the controller answers or patience ends (then: yes)."""
+    until = time.monotonic() + CONTROLLER_PATIENCE_SECONDS
+    while time.monotonic() < until:
+        command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+        answer = subprocess.run(command, capture_output=True, text=True)
+        if answer.returncode == 0:
+            return answer.stdout.strip() in ("RUNNING", "PREEMPTED", "SUSPENDED")
+        time.sleep(2.0)
+    return True
+
+
+def _was_cancelled(job: str) -> bool:
+    """Whether somebody cancelled it, as far as the controller remembers; a job whose input was lost does not count."""
+    try:
+        answer = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True)
+    except FileNotFoundError:
+        return False   # no SLURM: a local job
+    return "JobState=CANCELLED" in answer.stdout and "DependencyNeverSatisfied" not in answer.stdout
+
+
+def _log_tail(folder: SweepFolder, job: str, num_lines: int = 30) -> list[str]:
+    log = folder.path / "logs" / f"{job}_0_log.err"
+    return log.read_text(errors="replace").splitlines()[-num_lines:] if job and log.exists() else []
+
+
+def _rank() -> int:
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's content, {} if it is not there."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,193 @@
+"""A sweep as jobs of a SLURM cluster, through submitit.
+
+Each stage is a job (sampling and features an array) that starts after those it needs ended well; each run ends in a job
+that starts however its stages ended. A process that is killed is started again inside its job; a job that vanished is
+submitted again by its run's last job; both at most `launcher.retries` times. The submitting terminal may go away.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from bench.config import LauncherConfig, ResourcesConfig, RunSpec
+from bench.errors import InputError
+from bench.launch_graph import Node, graph, register, registered, resources_of
+from bench.launch_jobs import LostError, RunJob, StageJob, SweepFolder, run_or_record_failure, units_of
+from bench.recipes import Recipes
+from bench.records import Record, load_record
+from bench.store import Store
+
+MAX_TIME_LIMITS = 100
+"""How often a job may go back into the queue at its time limit: that is progress, not loss, but not for ever."""
+CONTROLLER_PATIENCE_SECONDS = 600.0
+POLL_SECONDS, LIVENESS_SECONDS = 1.0, 30.0
+UNREACHABLE = ("Unable to contact", "Socket timed out", "Connection refused", "connect failure")
+
+
+def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[Record]:
+    """Submit everything; unless launcher.wait=false, wait for the records."""
+    jobs = submit(specs, folder)
+    listed = ", ".join(dict.fromkeys(job.split("_")[0] for job in jobs))
+    console.print(f"{len(specs)} runs as jobs {listed}; logs in {folder.path / 'logs'}.\n"
+                  "The jobs no longer need this terminal; the same command with status=true shows where they stand.",
+                  highlight=False, soft_wrap=True)
+    return _wait(specs, folder) if specs[0].launcher.wait else []
+
+
+def submit(specs: Sequence[RunSpec], folder: SweepFolder) -> list[str]:
+    """Put all that is missing into the queue; returns the ids of the jobs, those of the runs last."""
+    waiting = active_jobs() or set()
+    jobs: dict[str, str] = {}
+    store = Store()
+    for node in graph(specs):
+        if store.state(node.stage.recipe) == "cached":
+            continue
+        earlier = registered(node.spec.launcher, node.key).get("job", "")
+        jobs[node.key] = earlier if earlier in waiting else _submit_stage(node, jobs, folder)
+    runs = [_submit_run(spec, jobs, folder) for spec in specs]
+    return [*jobs.values(), *runs]
+
+
+def active_jobs() -> set[str] | None:
+    """Ids of this user's jobs in the queue, arrays by their first number; None if the controller does not answer."""
+    try:
+        answer = subprocess.run(["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F"],
+                                capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return set(answer.stdout.split()) if answer.returncode == 0 else None
+
+
+def _submit_stage(node: Node, jobs: dict[str, str], folder: SweepFolder) -> str:
+    after = [jobs[key] for key in node.needs if key in jobs]
+    units = units_of(node.stage)
+    Store().set_status(node.stage.recipe, "queued")
+    executor = _executor(node.spec.launcher, resources_of(node.spec.launcher, node.stage.name), folder,
+                         name=f"{node.stage.name}-{node.key[:8]}", unit=node.key,
+                         dependency=f"afterok:{':'.join(after)}" if after else None)
+    submitted = _sbatch(executor, [StageJob(node.spec, node.stage, shard, folder) for _, shard in units])
+    for (unit, _), job in zip(units, submitted, strict=True):
+        folder.mark(unit, job=job, state="submitted")
+    base = submitted[0].split("_")[0]
+    register(node.spec.launcher, node.key, base, folder)
+    return base
+
+
+def _submit_run(spec: RunSpec, jobs: dict[str, str], folder: SweepFolder) -> str:
+    recipes = Recipes(spec)
+    after = [jobs[stage.recipe.key] for stage in recipes.stages() if stage.recipe.key in jobs]
+    executor = _executor(spec.launcher, spec.launcher.metrics, folder, name=f"run-{recipes.run_key[:8]}",
+                         unit=f"run-{recipes.run_key}", dependency=f"afterany:{':'.join(after)}" if after else None)
+    job = _sbatch(executor, [RunJob(spec, folder, resubmit=submit)])[0]
+    folder.mark(f"run-{recipes.run_key}", job=job)
+    register(spec.launcher, recipes.run_key, job, folder)
+    return job
+
+
+def _executor(launcher: LauncherConfig, resources: ResourcesConfig, folder: SweepFolder, *, name: str, unit: str,
+              dependency: str | None) -> submitit.SlurmExecutor:
+    try:
+        executor = submitit.SlurmExecutor(folder.path / "logs", max_num_timeout=MAX_TIME_LIMITS)
+    except RuntimeError:
+        raise InputError("launcher=slurm: there is no srun on this machine. Start from a login node of the cluster, "
+                         "use launcher=local, or try it with slurm/up.sh.") from None
+    options = {"partition": launcher.partition, "account": launcher.account, "qos": launcher.qos,
+               "constraint": launcher.constraint, "dependency": dependency,
+               "gpus_per_node": resources.gpus or None}
+    executor.update_parameters(
+        job_name=name, time=resources.minutes, nodes=resources.nodes, ntasks_per_node=resources.tasks,
+        cpus_per_task=resources.cpus, mem=f"{resources.memory_gb}GB", signal_delay_s=launcher.signal_delay_s,
+        srun_args=[f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=1"], setup=list(launcher.setup),
+        teardown=_started_again_if_killed(folder.losses_file(unit), launcher.retries),
+        additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes", **launcher.additional},
+        **{key: value for key, value in options.items() if value is not None})
+    return executor
+
+
+def _started_again_if_killed(losses: Path, retries: int) -> list[str]:
+    """The end of the batch script: a process that died of a signal (SIGTERM apart: that was a cancellation, 255 is
+    submitit going back into the queue) is started again at once in the same allocation, and counted."""
+    return ["code=$?",
+            "if (( code > 128 && code < 255 && code != 143 )); then",
+            f"  losses='{losses}'${{SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}}",
+            '  echo "$(date -u +%FT%TZ) job $SLURM_JOB_ID, $SLURMD_NODENAME: killed by signal $((code - 128))" >> "$losses"',
+            f'  (( $(wc -l < "$losses") <= {retries} )) && exec "$0"',
+            "fi",
+            "exit $code"]
+
+
+def _sbatch(executor: submitit.SlurmExecutor, functions: list[Any]) -> list[str]:
+    """Submit one job, or an array if there are several functions; waits for a controller that does not answer."""
+    until = time.monotonic() + CONTROLLER_PATIENCE_SECONDS
+    while True:
+        try:
+            with _fresh_environment():
+                submitted = executor.submit_array(functions) if len(functions) > 1 else [executor.submit(functions[0])]
+            return [job.job_id for job in submitted]
+        except (FailedJobError, FailedSubmissionError) as error:
+            message = " ".join(str(error).split())
+            if not any(sign in message for sign in UNREACHABLE):
+                raise InputError(f"SLURM refused the job: {message}. Check launcher.partition, launcher.account and "
+                                 "the resources (launcher.training.gpus, ...) against `sinfo`.") from None
+            if time.monotonic() > until:
+                raise LostError(f"the SLURM controller has not answered for {CONTROLLER_PATIENCE_SECONDS:.0f} s: "
+                                f"{message}") from None
+            print("the SLURM controller does not answer; trying again", file=sys.stderr, flush=True)
+            time.sleep(5.0)
+
+
+@contextmanager
+def _fresh_environment() -> Iterator[None]:
+    """Without what a surrounding job sets, which would leak into the new one; with the cluster's configuration."""
+    conf = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if conf:
+            os.environ["SLURM_CONF"] = conf
+        yield
+
+
+def _wait(specs: Sequence[RunSpec], folder: SweepFolder) -> list[Record]:
+    """The records, as the jobs' files tell; a run whose last job vanished is submitted again."""
+    open_runs = {Recipes(spec).run_key: spec for spec in specs}
+    order, last_look = list(open_runs), time.monotonic()
+    records: dict[str, Record] = {}
+    suspects: set[str] = set()
+    while open_runs:
+        for run_key in [key for key in open_runs if folder.outcome(key)]:
+            records[run_key] = load_record(folder.outcome(run_key)["record"])
+            del open_runs[run_key]
+        if open_runs and time.monotonic() - last_look > LIVENESS_SECONDS:
+            last_look, vanished = time.monotonic(), _vanished(open_runs, folder)
+            for run_key in vanished & suspects:   # twice in a row: not just slow files
+                _revive(open_runs[run_key], run_key, folder)
+            suspects = vanished - suspects
+        time.sleep(POLL_SECONDS if open_runs else 0)
+    return [records[key] for key in order]
+
+
+def _vanished(run_keys: Any, folder: SweepFolder) -> set[str]:
+    active = active_jobs()
+    if active is None:
+        return set()
+    return {key for key in run_keys if folder.marks(f"run-{key}").get("job") not in active and not folder.outcome(key)}
+
+
+def _revive(spec: RunSpec, run_key: str, folder: SweepFolder) -> None:
+    unit = f"run-{run_key}"
+    if folder.add_loss(unit, f"job {folder.marks(unit).get('job')} vanished") <= spec.launcher.retries:
+        submit([spec], folder)
+        return
+    losses = folder.losses(unit)
+    error = LostError("\n".join([f"the run's last job was lost {len(losses)} times:", *losses]))
+    folder.finish_run(run_key, run_or_record_failure(spec, error), spec.results_dir)

@@ -1,0 +1,88 @@
+"""Where every stage of a sweep stands, read from files: `python -m bench.run ... status=true`. Torch-free.
+
+cached: finished before this sweep asked for it.  done: finished by its jobs.  queued: a job waits for it, or for its
+turn to resume.  running: a process holds it now.  failed: with the last line of the traceback.  lost: its job has left
+the queue without a result; its run submits it again.  missing: nobody was asked to build it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import RunSpec
+from bench.launch_graph import Node, graph, registered
+from bench.launch_jobs import SweepFolder, units_of
+from bench.launch_slurm import active_jobs
+from bench.recipes import Recipes
+from bench.records import load_records
+from bench.store import Store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One stage, or one run's measuring. job: the last job that was given it; detail: why, where, how far."""
+
+    label: str
+    key: str
+    state: str
+    job: str = ""
+    detail: str = ""
+
+
+def status(specs: Sequence[RunSpec]) -> list[Standing]:
+    """Every stage of these runs once, then every run."""
+    active = active_jobs() if any(spec.launcher.name == "slurm" for spec in specs) else None
+    store = Store()
+    return [_of_stage(node, store, active) for node in graph(specs)] + [_of_run(spec, active) for spec in specs]
+
+
+def _of_stage(node: Node, store: Store, active: set[str] | None) -> Standing:
+    recipe, asked = node.stage.recipe, registered(node.spec.launcher, node.key)
+    job, state = asked.get("job", ""), store.state(node.stage.recipe)
+    label = f"{node.stage.name}: {node.stage.label}"
+    if state == "cached":
+        artefact = store.find(recipe)
+        built_at = artefact.manifest["built_at"] if artefact else ""
+        ours = bool(asked) and built_at >= asked["submitted"]
+        return Standing(label, node.key, "done" if ours else "cached", job if ours else "", built_at)
+    facts = store.status(recipe)
+    if state == "running":
+        return Standing(label, node.key, state, job, f"on {facts.get('host', '?')} since {facts.get('when', '?')}")
+    if state == "failed":
+        return Standing(label, node.key, state, job, _last_line(facts.get("message", "")))
+    if not asked:
+        return Standing(label, node.key, "missing")
+    return Standing(label, node.key, _waiting_or_lost(job, active), job, _progress(node, asked["folder"]))
+
+
+def _of_run(spec: RunSpec, active: set[str] | None) -> Standing:
+    run_key = Recipes(spec).run_key
+    asked = registered(spec.launcher, run_key)
+    job = asked.get("job", "")
+    label = f"run: {spec.prior.target or spec.prior.name} {spec.sampler}"
+    if any(record.run_key == run_key and record.status == "ok" for record in load_records(spec.results_dir)[0]):
+        return Standing(label, run_key, "done", job)
+    if not asked:
+        return Standing(label, run_key, "missing")
+    outcome = SweepFolder(Path(asked["folder"])).outcome(run_key)
+    if outcome:
+        return Standing(label, run_key, outcome["status"], job, outcome["record"])
+    return Standing(label, run_key, _waiting_or_lost(job, active), job)
+
+
+def _waiting_or_lost(job: str, active: set[str] | None) -> str:
+    return "lost" if job and active is not None and job not in active else "queued"
+
+
+def _progress(node: Node, folder: str) -> str:
+    if node.stage.shards == 1:
+        return ""
+    states = [SweepFolder(Path(folder)).marks(name).get("state") for name, _ in units_of(node.stage)]
+    return f"{states.count('done')} of {len(states)} shards done"
+
+
+def _last_line(message: str) -> str:
+    lines = message.strip().splitlines()
+    return lines[-1] if lines else ""
