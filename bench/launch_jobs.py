@@ -27,8 +27,7 @@ from submitit.helpers import DelayedSubmission
 from bench.config import RunSpec
 from bench.errors import BenchError
 from bench.provenance import utc_now
-from bench.metrics.base import Side
-from bench.recipes import Recipes, Stage
+from bench.recipes import Recipes, Side, Stage
 from bench.records import Record
 from bench.store import Interrupted, Store, write_json
 

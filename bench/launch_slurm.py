@@ -121,7 +121,7 @@ def _started_again_if_killed(losses: Path, retries: int) -> list[str]:
     return ["code=$?",
             "if (( code > 128 && code < 255 && code != 143 )); then",
             f"  losses='{losses}'${{SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}}",
-            '  echo "$(date -u +%FT%TZ) job $SLURM_JOB_ID, $SLURMD_NODENAME: killed by signal $((code - 128))" >> "$losses"',
+            '  echo "$(date -u +%FT%TZ) job $SLURM_JOB_ID on $SLURMD_NODENAME: signal $((code - 128))" >> "$losses"',
             f'  (( $(wc -l < "$losses") <= {retries} )) && exec "$0"',
             "fi",
             "exit $code"]
