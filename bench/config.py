@@ -176,7 +176,7 @@ class MetricsConfig:
     """
 
     names: list[str] = field(default_factory=lambda: ["fid", "kid", "prdc", "memorisation", "nll", "speed",
-                                                      "neighbours"])
+                                                      "neighbours", "reconstruction"])
     memory_gb: float = 2.0
     cache_gb: float = 4.0
     feature_batch_size: int = 50

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -230,7 +231,7 @@ class Pipeline:
             self._calibrate(model, out)
 
     def _calibrate(self, model: Any, out: Path) -> None:
-        """Let the prior measure on held-out tokens what its best step schedule needs, and keep that with its weights."""
+        """Let the prior measure on held-out tokens what its best step schedule needs; kept with its weights."""
         model.load_state_dict(load_file(out / "model.safetensors", device=self.device))
         held_out = self.tokens[1]
         tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(self.device)
@@ -330,7 +331,7 @@ class Pipeline:
                validation: dict[str, Callable[[], Iterator[Tensor]]], out: Path, work: Path, label: str,
                recipe: Recipe) -> None:
         fabric = Fabric(accelerator="cuda" if self.device.startswith("cuda") else "cpu", devices=1,
-                        precision=PRECISIONS[config.precision])
+                        precision=PRECISIONS[config.precision], plugins=LightningEnvironment())
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
               seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,
               resume_from=self._shorter(recipe, config))

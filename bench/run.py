@@ -93,10 +93,9 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
     from bench.launch import launch  # imports torch: only now that the input is known to be right
     fresh = launch(missing, console=console)
-    found = done | {record.run_key or record.id: record for record in fresh}
+    found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
-    return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported + [
-        record for record in fresh if record.status == "failed"]
+    return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported
 
 
 def print_plan(runs: list[Run]) -> int:

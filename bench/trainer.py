@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -36,6 +37,7 @@ from bench.store import Interrupted
 from priors.base import Draws, Unsupported
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+VALIDATION_BUDGET = 4   # network evaluations an image, for priors whose likelihood is a sum
 Optimize = Callable[[Tensor, Optimizer], None]
 
 
@@ -78,7 +80,7 @@ class PriorTask(nn.Module):
     def validate(self, model: nn.Module, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
         try:
-            nats = model.nll(batch, draws=draws, budget=1).nats.mean()
+            nats = model.nll(batch, draws=draws, budget=VALIDATION_BUDGET).nats.mean()
         except Unsupported:
             return {"loss": model.training_loss(batch, draws=draws)}
         bits = nats / (batch.shape[1] * math.log(2))
@@ -142,7 +144,8 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
     work: where checkpoints go; a checkpoint there is continued.  resume_from: a published state.pt of fewer steps.
     Raises Interrupted, with a checkpoint saved, when the process is asked to stop (SIGTERM, SIGUSR2).
     """
-    fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[config.precision])
+    fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[config.precision],
+                              plugins=LightningEnvironment())
     loop = _Loop(task, config, fabric, seed)
     loop.restore(work / "latest.pt", resume_from)
     indices = range(loop.step, config.steps)
