@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 import time
 import traceback
 import uuid
@@ -24,8 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -53,7 +52,7 @@ from bench.sources import (
     open_files,
 )
 from bench.store import Artefact, Recipe, Store, write_json
-from bench.trainer import PRECISIONS, PriorTask, train
+from bench.trainer import PriorTask, make_fabric, process_rank, train
 from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "samples", "features", "metrics")
@@ -227,7 +226,7 @@ class Pipeline:
                   "train": _batches(lambda i: train_tokens[i], len(train_tokens), config.training)}
         self._train(PriorTask(model, config.training), fetch, config.training, len(train_tokens), probes, out, work,
                     f"prior {config.name}", self.recipes.prior())
-        if hasattr(model, "calibrate"):
+        if hasattr(model, "calibrate") and process_rank() == 0:
             self._calibrate(model, out)
 
     def _calibrate(self, model: Any, out: Path) -> None:
@@ -290,10 +289,20 @@ class Pipeline:
         return self.spec.device
 
     def _obtain(self, name: str, recipe: Recipe, fill: Callable[[Path, Path], None]) -> Artefact:
+        if name not in self.used and process_rank() > 0:
+            self._help_train(name, recipe, fill)
         if name not in self.used:
             self.announce(f"{'reusing' if self.store.find(recipe) else 'building'} {name} {recipe.key}")
             self.used[name] = self.store.obtain(recipe, fill, announce=self.announce)
         return self.used[name]
+
+    def _help_train(self, name: str, recipe: Recipe, fill: Callable[[Path, Path], None]) -> None:
+        """A process that is not the first of its job joins trainings only, and reads what the first one publishes."""
+        if name in ("tokenizer", "prior") and not self.store.find(recipe):
+            with tempfile.TemporaryDirectory() as unused:
+                fill(Path(unused), self.store.work_folder(recipe))
+        while not self.store.find(recipe):
+            time.sleep(0.5)
 
     def _new_tokenizer(self) -> Any:
         config = self.spec.vq
@@ -330,8 +339,7 @@ class Pipeline:
     def _train(self, task: Any, fetch: Callable[[np.ndarray], Any], config: TrainingConfig, num_items: int,
                validation: dict[str, Callable[[], Iterator[Tensor]]], out: Path, work: Path, label: str,
                recipe: Recipe) -> None:
-        fabric = Fabric(accelerator="cuda" if self.device.startswith("cuda") else "cpu", devices=1,
-                        precision=PRECISIONS[config.precision], plugins=LightningEnvironment())
+        fabric = make_fabric(config.precision, accelerator="cuda" if self.device.startswith("cuda") else "cpu")
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
               seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,
               resume_from=self._shorter(recipe, config))

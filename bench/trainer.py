@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -144,8 +144,7 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
     work: where checkpoints go; a checkpoint there is continued.  resume_from: a published state.pt of fewer steps.
     Raises Interrupted, with a checkpoint saved, when the process is asked to stop (SIGTERM, SIGUSR2).
     """
-    fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=PRECISIONS[config.precision],
-                              plugins=LightningEnvironment())
+    fabric = fabric or make_fabric(config.precision)
     loop = _Loop(task, config, fabric, seed)
     loop.restore(work / "latest.pt", resume_from)
     indices = range(loop.step, config.steps)
@@ -160,12 +159,42 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
             bar.advance(1, loop.note)
             if loop.step % config.validate_every == 0 or loop.step == config.steps:
                 loop.validate({split: batches() for split, batches in validation.items()})
-            if loop.step % config.checkpoint_every == 0 or stop.is_set():
+            stopping = _any_process(stop.is_set(), fabric)
+            if loop.step % config.checkpoint_every == 0 or stopping:
                 loop.save(work / "latest.pt")
-            if stop.is_set():
+            if stopping:
                 raise Interrupted(f"{label}: asked to stop at step {loop.step}; the checkpoint is saved, run it again.")
     if fabric.is_global_zero:
         loop.publish(out)
+
+
+def make_fabric(precision: str, *, accelerator: str = "cpu") -> Fabric:
+    """One process, or the group of processes that srun or torchrun started for this job; the group is joined here."""
+    found = _process_group()
+    if found is None:
+        alone = LightningEnvironment()
+        return Fabric(accelerator=accelerator, devices=1, precision=PRECISIONS[precision], plugins=alone)
+    num_nodes = int(os.environ.get("SLURM_NNODES", os.environ.get("GROUP_WORLD_SIZE", "1")))
+    fabric = Fabric(accelerator=accelerator, devices=found.world_size() // num_nodes, num_nodes=num_nodes,
+                    strategy="ddp", precision=PRECISIONS[precision], plugins=found)
+    fabric.launch()
+    return fabric
+
+
+def process_rank() -> int:
+    """This process's place among those that srun or torchrun started for this job; 0 if there is one."""
+    found = _process_group()
+    return found.global_rank() if found else 0
+
+
+def _process_group() -> SLURMEnvironment | TorchElasticEnvironment | None:
+    if "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect():
+        found: SLURMEnvironment | TorchElasticEnvironment = SLURMEnvironment()
+    elif TorchElasticEnvironment.detect():
+        found = TorchElasticEnvironment()
+    else:
+        return None
+    return found if found.world_size() > 1 else None
 
 
 class _Loop:
@@ -296,6 +325,13 @@ class _Loop:
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def _any_process(flag: bool, fabric: Fabric) -> bool:
+    """Whether any process was asked to stop, so that all stop at the same step."""
+    if fabric.world_size == 1:
+        return flag
+    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
 
 
 def _average_gradients(optimizer: Optimizer, fabric: Fabric) -> None:

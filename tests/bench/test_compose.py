@@ -38,8 +38,8 @@ def test_the_data_set_chooses_the_preset_unless_the_command_does():
 
 
 def test_every_prior_gets_the_backbone_of_the_preset():
-    widths = {compose([f"prior={name}", "preset=demo"]).prior.options["width"] for name in ("absorbing", "autoregressive")}
-    assert widths == {128}
+    specs = [compose([f"prior={name}", "preset=demo"]) for name in ("absorbing", "autoregressive")]
+    assert [spec.prior.options["width"] for spec in specs] == [128, 128]
 
 
 def test_a_value_on_the_command_line_goes_before_the_preset():
