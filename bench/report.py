@@ -11,15 +11,21 @@ Exit codes: 0 done, 1 a damaged record was named and skipped (or, with check=tru
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from bench.errors import BenchError
 from bench.records import to_frame
+from bench.reporting.claims import Verdict, ledger
+from bench.reporting.compare import compare
 from bench.reporting.options import Options, parse
+from bench.reporting.paper import paper_tables
+from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.render import csv_text, latex, markdown, terminal
 from bench.reporting.rows import Book, gather
 from bench.reporting.tables import Table, summary
@@ -32,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         book = gather(options.results_dir, datasets=options.dataset, protocols=options.protocol)
-        write_report(book, options, console)
+        if options.readme:
+            write_readme(book, options, console)
+        elif options.compare:
+            write_comparison(book, options, console)
+        else:
+            write_report(book, options, console)
     except BenchError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
@@ -50,11 +61,12 @@ def terminal_console() -> Console:
 def write_report(book: Book, options: Options, console: Console) -> None:
     """All files of a report under `options.out`; tables and reasons are printed as they are made."""
     out = Path(options.out)
-    tables = [summary(group) for group in book.groups]
-    write_tables(tables, out / "tables")
-    for table in tables:
-        console.print(terminal(table))
-        console.print()
+    write_tables([table for group in book.groups for table in (summary(group), *paper_tables(group))], out / "tables")
+    verdicts = {group.slug: ledger(group, book.results_dir) for group in book.groups}
+    write_claims(verdicts, out)
+    for group in book.groups:
+        console.print(terminal(summary(group)))
+        print_verdicts(verdicts[group.slug], console)
     to_frame(book.records.values()).to_csv(out / "measurements.csv", index=False, lineterminator="\n")
     if options.figures:
         write_figures(book, out / "figures", console)
@@ -67,6 +79,48 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
     for table in tables:
         for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(table))):
             (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+
+
+def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> None:
+    """claims.csv, and a Markdown ledger for each group."""
+    with (out / "claims.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["dataset", "protocol", "claim", "text", "verdict", "effect", "low", "high", "border", "says",
+                         "seeds", "reason", "records"])
+        for verdict in (v for found in verdicts.values() for v in found):
+            writer.writerow([verdict.group.dataset, verdict.group.protocol, verdict.claim.key, verdict.claim.text,
+                             verdict.verdict, verdict.value, verdict.low, verdict.high, verdict.border, verdict.says,
+                             verdict.seeds, verdict.reason, " ".join(verdict.records)])
+    for slug, found in verdicts.items():
+        (out / "tables" / f"claims-{slug}.md").write_text(claims_markdown(found), encoding="utf-8")
+
+
+def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """The claims in one line each."""
+    styles = {"replicated": "green", "not replicated": "red", "inconclusive": "yellow", "not run": "dim"}
+    for verdict in verdicts:
+        line = Text(f" {verdict.verdict:<15}", style=styles[verdict.verdict])
+        effect = f"  {verdict.effect} {verdict.interval}".rstrip()
+        console.print(line.append(verdict.claim.text, style="default").append(effect, style="dim"), soft_wrap=True)
+    console.print()
+
+
+def write_readme(book: Book, options: Options, console: Console) -> None:
+    """Refresh the README's results block, or check that it is fresh."""
+    command = f"python -m bench.report results_dir={options.results_dir} readme={options.readme}"
+    if options.check:
+        check(Path(options.readme), book, command=command)
+        console.print(f"{options.readme}: up to date with {options.results_dir}", markup=False, highlight=False)
+    else:
+        outcome = "refreshed" if refresh(Path(options.readme), book, command=command) else "was up to date"
+        console.print(f"{options.readme}: {outcome}", markup=False, highlight=False)
+
+
+def write_comparison(book: Book, options: Options, console: Console) -> None:
+    """Two runs side by side."""
+    table = compare(book, *options.compare)
+    write_tables([table], Path(options.out) / "tables")
+    console.print(terminal(table))
 
 
 def write_figures(book: Book, folder: Path, console: Console) -> None:

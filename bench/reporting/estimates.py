@@ -58,13 +58,13 @@ def combine(points: Sequence[Point]) -> Estimate:
 def difference(ours: Sequence[Point], theirs: Sequence[Point], *, paired: bool) -> Estimate:
     """ours - theirs.
 
-    paired: the i-th runs share their seeds, so with three or more pairs the interval is Student's t over the pairwise
-    differences.  Otherwise the standard errors add in squares, which is conservative where both were judged against
-    the same real images.
+    paired: the i-th runs share their seeds, so with three or more pairs that differ the interval is Student's t over
+    the pairwise differences.  Otherwise the standard errors add in squares, which is conservative where both were
+    judged against the same real images.
     """
     effect = math.fsum(p.value for p in ours) / len(ours) - math.fsum(p.value for p in theirs) / len(theirs)
-    if paired and len(ours) == len(theirs) >= 3:
-        gaps = [a.value - b.value for a, b in zip(ours, theirs, strict=True)]
+    gaps = [a.value - b.value for a, b in zip(ours, theirs, strict=False)]
+    if paired and len(gaps) >= 3 and max(gaps) > min(gaps):
         return Estimate(effect, *t_interval(gaps), f"{len(gaps)} pairs of equal seeds, Student's t")
     errors = [mean_standard_error(ours), mean_standard_error(theirs)]
     if any(error is None for error in errors):

@@ -8,9 +8,7 @@ Each figure is drawn from rows alone, and drawn alike twice: no dates, no random
 
 from __future__ import annotations
 
-import csv
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,8 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import NullFormatter, ScalarFormatter  # noqa: E402
 
 from bench.reporting.catalogue import metric_of  # noqa: E402
+from bench.reporting.curves import read_curve  # noqa: E402
+from bench.reporting.identity import identity  # noqa: E402
 from bench.reporting.rows import Group, Row  # noqa: E402
 
 COLUMN_WIDTH = 3.4
@@ -132,8 +132,9 @@ def fid_against_seconds(group: Group) -> Drawing | Skipped:
         legend(axes)
         return figure
 
-    return Drawing(name, f"FID against seconds, {group.title}", "One image at a time. Numbers at points are diffusion "
-                   "steps; the grey line is the Pareto front: nothing measured is both faster and better.", draw, "Section 4.2.1")
+    caption = ("One image at a time. Numbers at points are diffusion steps; the grey line is the Pareto front: nothing "
+               "measured is both faster and better.")
+    return Drawing(name, f"FID against seconds, {group.title}", caption, draw, "Section 4.2.1")
 
 
 def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
@@ -184,8 +185,8 @@ def temperature_rows(group: Group) -> list[Row]:
     """The longest run of rows of one prior that differ in temperature alone."""
     families: dict[str, list[Row]] = {}
     for row in group.measured():
-        sampler = {k: v for k, v in row.spec.get("sampler", {}).items() if k not in ("temperature", "seed")}
-        families.setdefault(repr([row.spec.get("vq"), row.spec.get("prior"), sampler]), []).append(row)
+        family = {k: v for k, v in identity(row.role, row.spec).items() if k != "sampler.temperature"}
+        families.setdefault(repr(sorted(family.items())), []).append(row)
     best = max(families.values(), key=lambda rows: (len(rows), rows[0].steps or 0), default=[])
     return sorted(best, key=lambda row: row.temperature)
 
@@ -263,23 +264,15 @@ def validation_curves(group: Group, results_dir: Path) -> dict[str, list[tuple[f
     for row in group.rows:
         for record in row.records:
             path = record.curves.get("prior")
-            if row.role != "prior" or not path or not (results_dir / path).is_file():
+            if row.role != "prior" or not path:
                 continue
             points = read_curve(results_dir / path, "validation_bits_per_token")
             if points and repr(points) not in seen:
                 seen.add(repr(points))
-                loss, seed = row.option("prior", "loss"), record.spec.get("seed", 0)
-                label = f"{row.name} ({loss})" if loss else row.name
+                objective, seed = row.option("prior", "objective"), record.spec.get("seed", 0)
+                label = f"{row.name} ({objective})" if objective else row.name
                 curves[label if label not in curves else f"{label}, seed {seed}, {record.id[:6]}"] = points
     return curves
-
-
-def read_curve(path: Path, metric: str) -> list[tuple[float, float]]:
-    """[(step, value)] of one metric of a curve file (columns step, metric, value)."""
-    with path.open(newline="") as file:
-        points = [(float(line["step"]), float(line["value"])) for line in csv.DictReader(file)
-                  if line["metric"] == metric]
-    return [(step, value) for step, value in points if math.isfinite(value)]
 
 
 def value_of(row: Row, metric: str) -> float | None:

@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-
-from bench.reporting.holes import parse_overrides
 
 SOURCE = "Bond-Taylor et al., Unleashing Transformers (ECCV 2022)"
 
@@ -36,7 +35,8 @@ class PublishedCell:
     @property
     def selects(self) -> dict[str, object]:
         """{"prior": "absorbing", "sampler.temperature": 0.9}."""
-        return parse_overrides(self.counterpart.split())
+        pairs = (text.partition("=") for text in self.counterpart.split())
+        return {key: _plain(value) for key, _, value in pairs}
 
 
 @cache
@@ -46,3 +46,11 @@ def published(table: int) -> tuple[PublishedCell, ...]:
     return tuple(PublishedCell(int(line["table"]), line["row"], line["dataset"], line["metric"],
                                float(line["value"]) if line["value"] else None, line["printed"], line["counterpart"],
                                line["note"]) for line in csv.DictReader(text.splitlines()))
+
+
+def _plain(text: str) -> object:
+    """"0.9" -> 0.9, "true" -> True, "absorbing" -> "absorbing"."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

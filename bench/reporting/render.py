@@ -68,7 +68,7 @@ def markdown(table: Table) -> str:
         for row in rows:
             cells = [_markdown_cell(table, row, column, notes) for column in table.columns]
             lines.append("| " + " | ".join([_md(row.label) + _row_mark(row, notes), *cells]) + " |")
-    text = f"**{_md(table.title)}**\n\n" + "\n".join(lines) + "\n"
+    text = (f"**{_md(table.title)}**\n\n" if table.title else "") + "\n".join(lines) + "\n"
     text += f"\n{_md(table.caption)}\n" if table.caption else ""
     return text + "".join(f"\n({letter}) {_md(reason)}  " for reason, letter in notes.letters.items()) \
         + ("\n" if notes.letters else "")
@@ -118,8 +118,8 @@ def _csv_cells(row: TableRow, column: Column) -> list[object]:
     cell = row.cells.get(column.key)
     if column.block == "published":
         return [cell.printed if cell else EMPTY]
-    if cell is None:
-        return [EMPTY] * 4
+    if cell is None or cell.printed:
+        return [cell.printed if cell else EMPTY, EMPTY, EMPTY, EMPTY]
     return [EMPTY if v is None else v for v in (cell.value, cell.low, cell.high)] + [cell.bound]
 
 

@@ -19,13 +19,10 @@ from bench.errors import InputError, did_you_mean
 from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
 from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.estimates import Point, combine
-from bench.reporting.holes import Hole, holes_of
+from bench.reporting.holes import Hole, holes_of, protocols_of
+from bench.reporting.identity import dataset_of, identity, protocol_name_of, role_of, row_key, seeds_of, steps_of
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3}
-IDENTITY = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "source",
-            "protocol"), "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
-"""Which parts of the configuration make two runs of a role the same row, seeds apart."""
-IGNORED = {"dataset.path", "sampler.seed", "sampling.shards"}
 QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
 
 
@@ -91,8 +88,8 @@ class Row:
 
     @property
     def steps(self) -> int | None:
-        value = self.spec.get("sampler", {}).get("steps")
-        return int(value) if isinstance(value, int | float) else None
+        """Diffusion steps, None for a prior that has none."""
+        return steps_of(self.spec)
 
     @property
     def temperature(self) -> float:
@@ -160,54 +157,60 @@ def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: 
 
 
 def _groups(records: list[Record], sweeps: list[Sweep]) -> list[Group]:
-    ids = protocol_ids(records)
     placed: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        for protocol in ids[record.id]:
-            placed[dataset_of(record), protocol][row_key(record)].append(record)
+        key = row_key(role_of(record), record.label, record.spec)
+        for protocol in sorted({m.protocol for m in record.measurements}) or protocols_of(record.spec, records):
+            placed[dataset_of(record.spec), protocol][key].append(record)
     holes: dict[tuple[str, str], list[Hole]] = defaultdict(list)
-    for hole in holes_of(sweeps, records, ids):
-        holes[hole.dataset, hole.protocol].append(hole)
-    groups = []
-    slugs: dict[str, int] = defaultdict(int)
+    for hole in holes_of(sweeps, records):
+        holes[dataset_of(hole.spec), protocols_of(hole.spec, records)[0]].append(hole)
+    groups: list[Group] = []
     for dataset, protocol in sorted(set(placed) | set(holes)):
         rows = _rows(placed.get((dataset, protocol), {}), protocol, holes.get((dataset, protocol), []))
-        names = [row.spec["protocol"]["name"] for row in rows if row.spec.get("protocol", {}).get("name")]
-        name = names[0] if names else protocol
+        name = next((protocol_name_of(row.spec) for row in rows if row.spec), protocol)
         slug = slugify(f"{dataset}-{name}")
-        slugs[slug] += 1
-        groups.append(Group(dataset, protocol, name, slug if slugs[slug] == 1 else f"{slug}-{slugs[slug]}", rows))
+        taken = sum(group.slug.startswith(slug) for group in groups)
+        groups.append(Group(dataset, protocol, name, f"{slug}-{taken + 1}" if taken else slug, rows))
     return groups
 
 
 def _rows(by_key: dict[str, list[Record]], protocol: str, holes: list[Hole]) -> tuple[Row, ...]:
-    rows = [_row(key, runs, protocol, [hole for hole in holes if hole.repeats_of in {r.run_key for r in runs}])
-            for key, runs in by_key.items()]
-    known = {record.run_key for runs in by_key.values() for record in runs}
-    lonely: dict[str, list[Hole]] = defaultdict(list)
+    missing: dict[str, list[Hole]] = defaultdict(list)
     for hole in holes:
-        if hole.repeats_of not in known:
-            lonely[hole.identity].append(hole)
-    rows += [Row(key=identity, role=found[0].role, name=found[0].spec.get("prior", {}).get("name", ""),
-                 label=describe(found[0].role, found[0].spec, found[0].label), status="missing",
-                 reason=f"no record: {_plural(len(found), 'run')} asked for by a sweep and not there yet",
-                 spec=found[0].spec) for identity, found in lonely.items()]
+        missing[hole.key].append(hole)
+    rows = [_row(key, runs, protocol, missing.pop(key, [])) for key, runs in by_key.items()]
+    rows += [_missing_row(key, found) for key, found in missing.items()]
     return tuple(sorted(distinguish(rows), key=_position))
 
 
 def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) -> Row:
-    runs = _best_of_each_run(records)
+    runs = _standing(records)
     best = max(runs, key=lambda r: QUALITY.get(r.status, 0))
+    num_runs = len({seeds_of(r.spec) for r in runs}) + len(missing)
     reasons = [f"{r.status}: {first_line(r.message)}" for r in runs if r.status != "ok"]
-    reasons += [f"{_plural(len(missing), 'run')} of {len(runs) + len(missing)} not there yet"] if missing else []
-    sources: dict[str, list[Source]] = defaultdict(list)
+    reasons += [f"{_plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
+    sources: dict[str, dict[tuple[int, int], Source]] = defaultdict(dict)
     for record in runs:
-        for measurement in record.measurements:
-            if measurement.protocol == protocol:
-                sources[measurement.metric].append(Source(record.id, *seeds_of(record), measurement))
-    return Row(key, best.role, name_of(best), describe(best.role, best.spec, best.label), best.status,
-               "; ".join(dict.fromkeys(reasons)), best.spec, tuple(runs),
-               {metric: cell_of(metric, found) for metric, found in sources.items()})
+        for measurement in (m for m in record.measurements if m.protocol == protocol):
+            seeds = seeds_of(record.spec)
+            old = sources[measurement.metric].get(seeds)
+            if old is None or measurement.value is not None or old.measurement.value is None:
+                sources[measurement.metric][seeds] = Source(record.id, *seeds, measurement)
+    role = role_of(best)
+    name = str(best.spec.get("prior", {}).get("name", "")) if role == "prior" else role
+    return Row(key, role, name, describe(role, best.spec, best.label), best.status, "; ".join(dict.fromkeys(reasons)),
+               best.spec, tuple(runs), {metric: cell_of(metric, list(by_seed.values()))
+                                        for metric, by_seed in sources.items()})
+
+
+def _missing_row(key: str, holes: list[Hole]) -> Row:
+    first = holes[0]
+    name = str(first.spec.get("prior", {}).get("name", "")) if first.role == "prior" else first.role
+    status = "unsupported" if first.unsupported else "missing"
+    reason = f"unsupported: {first.unsupported}" if first.unsupported else \
+        f"no record: {_plural(len(holes), 'run')} asked for by a sweep and not there yet"
+    return Row(key, first.role, name, describe(first.role, first.spec, first.label), status, reason, first.spec)
 
 
 def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
@@ -236,7 +239,8 @@ def describe(role: str, spec: dict[str, Any], label: str) -> str:
     sampler = spec.get("sampler", {})
     if name == "plugin":
         name = str(spec["prior"].get("target") or label).split(":")[-1]
-    parts = [name] + ([f"{sampler['steps']} steps"] if sampler.get("steps") else [])
+    steps = steps_of(spec)
+    parts = [name] + ([f"{steps} steps"] if steps else [])
     temperature = sampler.get("temperature")
     return ", ".join(parts + ([f"temperature {temperature:g}"] if temperature not in (None, 1, 1.0) else []))
 
@@ -248,59 +252,13 @@ def distinguish(rows: Iterable[Row]) -> list[Row]:
         by_label[row.label].append(row)
     result = []
     for label, twins in by_label.items():
-        flat = [flatten({part: row.spec.get(part) for part in IDENTITY[row.role] if part in row.spec}) for row in twins]
-        differing = [key for key in sorted({k for f in flat for k in f} - IGNORED)
+        flat = [identity(row.role, row.spec) for row in twins]
+        differing = [key for key in sorted({k for f in flat for k in f})
                      if len({json.dumps(f.get(key), default=str) for f in flat}) > 1]
         for row, own in zip(twins, flat, strict=True):
             extra = ", ".join(f"{key.replace('.options.', '.')}={own[key]}" for key in differing if key in own)
             result.append(replace(row, label=f"{label} ({extra})") if extra and len(twins) > 1 else row)
     return result
-
-
-def row_key(record: Record) -> str:
-    """Equal for two runs that differ in seeds alone (or in where their files lie)."""
-    parts = {part: record.spec.get(part) for part in IDENTITY[record.role]}
-    flat = {key: value for key, value in flatten(parts).items() if key not in IGNORED}
-    return json.dumps([record.role, record.label if record.role == "source" else "", flat], sort_keys=True, default=str)
-
-
-def protocol_ids(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
-    """Record id -> the protocols its measurements were made under.
-
-    A run that measured nothing belongs to the protocols of its name and data set, or to its protocol's name alone.
-    """
-    records = list(records)
-    own = {r.id: tuple(sorted({m.protocol for m in r.measurements})) for r in records}
-    named: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for record in records:
-        named[dataset_of(record), protocol_name(record)].update(own[record.id])
-    return {r.id: own[r.id] or tuple(sorted(named[dataset_of(r), protocol_name(r)])) or (protocol_name(r),)
-            for r in records}
-
-
-def dataset_of(record: Record) -> str:
-    return str(record.spec.get("dataset", {}).get("name", "unknown data set"))
-
-
-def protocol_name(record: Record) -> str:
-    return str(record.spec.get("protocol", {}).get("name", "unknown protocol"))
-
-
-def name_of(record: Record) -> str:
-    return str(record.spec.get("prior", {}).get("name", "")) if record.role == "prior" else record.role
-
-
-def seeds_of(record: Record) -> tuple[int, int]:
-    """(training seed, sampling seed)."""
-    return int(record.spec.get("seed") or 0), int(record.spec.get("sampler", {}).get("seed") or 0)
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def slugify(text: str) -> str:
@@ -315,12 +273,15 @@ def first_line(message: str) -> str:
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
-def _best_of_each_run(records: list[Record]) -> list[Record]:
-    """Of repeats (equal run keys) the best status, then the latest; in order of seeds."""
-    best: dict[str, Record] = {}
-    for record in sorted(records, key=lambda r: (QUALITY.get(r.status, 0), r.created, r.id)):
-        best[record.run_key] = record
-    return sorted(best.values(), key=lambda r: (seeds_of(r), r.id))
+def _standing(records: list[Record]) -> list[Record]:
+    """In order of creation, without the runs that were repeated (same seeds) with a better end."""
+    best: dict[tuple[int, int], int] = {}
+    for record in records:
+        quality = QUALITY.get(record.status, 0)
+        best[seeds_of(record.spec)] = max(quality, best.get(seeds_of(record.spec), 0))
+    standing = [r for r in records if QUALITY.get(r.status, 0) == best[seeds_of(r.spec)]]
+    latest_failure = {seeds_of(r.spec): r.id for r in standing if not r.measurements}
+    return [r for r in standing if r.measurements or latest_failure[seeds_of(r.spec)] == r.id]
 
 
 def _position(row: Row) -> tuple[Any, ...]:

@@ -51,7 +51,10 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """name: for files.  stub: the heading of the labels."""
+    """name: for files.  stub: the heading of the labels.
+
+    has_best_in_each_section: sections are contests of their own (the paper's Table 1, one a data set).
+    """
 
     name: str
     title: str
@@ -59,10 +62,12 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
     caption: str = ""
+    has_best_in_each_section: bool = False
 
-    def best(self, column: Column) -> float | None:
+    def best(self, column: Column, section: str) -> float | None:
         """The best value of a column among the rows in contest, if at least two compete."""
-        values = [row.cells[column.key].value for row in self.rows if row.contest and column.key in row.cells]
+        values = [row.cells[column.key].value for row in self.rows if row.contest and column.key in row.cells
+                  and (row.section == section or not self.has_best_in_each_section)]
         present = [value for value in values if value is not None]
         if column.better == "none" or len(present) < 2:
             return None
@@ -70,7 +75,8 @@ class Table:
 
     def is_best(self, row: TableRow, column: Column) -> bool:
         cell = row.cells.get(column.key)
-        return row.contest and cell is not None and cell.value is not None and cell.value == self.best(column)
+        is_there = cell is not None and cell.value is not None
+        return row.contest and is_there and cell.value == self.best(column, row.section)
 
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""

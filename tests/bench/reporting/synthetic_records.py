@@ -24,13 +24,15 @@ STEPS = (8, 16, 32, 64)
 def spec_of(prior: str | None, *, dataset="cifar10", protocol="demo", steps=None, temperature=1.0, sampling_seed=0,
             seed=0, options=None, vq_options=None) -> dict:
     sampler = {"temperature": temperature, "seed": sampling_seed} | ({"steps": steps} if steps else {})
-    backbone = {"width": 128, "layers": 4, "heads": 4}
+    backbone = {"width": 128, "num_layers": 4, "num_heads": 4}
     training = {"steps": 3000, "batch_size": 64, "learning_rate": 1e-3}
     return {"dataset": {"name": dataset, "path": None, "resolution": 32, "resize": "antialias"},
-            "vq": {"name": "vqgan", "path": None, "options": {"codebook_size": 256, **(vq_options or {})},
-                   "training": training},
+            "vq": {"name": "vqgan", "path": None, "training": training,
+                   "options": {"codebook_size": 256, "channel_multipliers": [1, 2, 2], "lambda_max": 1.0,
+                               "diffaug": True, **(vq_options or {})}},
             "prior": {"name": prior or "", "path": None, "options": backbone | (options or {}), "training": training},
-            "sampler": sampler if prior else {}, "sampling": {"chunk": 100, "shards": 1},
+            "source": "prior", "sampler": sampler if prior else {"seed": sampling_seed},
+            "sampling": {"chunk": 100, "shards": 1},
             "protocol": {"name": protocol, "extractor": "inception-v3-compat", "num_fake": 500, "num_real": 1000},
             "metrics": {"names": ["fid", "kid", "prdc", "nll", "speed", "neighbours"], "memory_gb": 2.0},
             "seed": seed, "device": "auto", "results_dir": "results/runs"}
@@ -110,8 +112,8 @@ def curve(root: Path, record_id: str, final: float, seed: int) -> dict[str, str]
 
 def make_record(root: Path, role: str, spec: dict, measurements: list[Measurement], *, created: str, status="ok",
                 message="", media=(), blur=0.3, curve_end: float | None = None, label: str | None = None) -> Record:
-    run_key = content_id([role, spec, label])
-    record_id = content_id([run_key, created])
+    run_key = content_id([role, spec, label]) if status in ("ok", "partial") else ""
+    record_id = content_id([run_key, role, spec, created])
     rng = np.random.default_rng(int(record_id[:8], 16))
     label = label or f"{spec['prior']['name'] or role} {spec['sampler'].get('steps', '')}".strip()
     curves = curve(root, record_id, curve_end, spec["seed"]) if curve_end else {}
@@ -120,6 +122,7 @@ def make_record(root: Path, role: str, spec: dict, measurements: list[Measuremen
         {"artefacts": {"tokenizer": {"key": "a1b2c3", "wall_seconds": 240.5, "built_at": created},
                        "prior": {"key": content_id(spec["prior"]), "wall_seconds": 121.0, "built_at": created}},
          "git_commit": "0123456789abcdef0123456789abcdef01234567", "git_dirty": False,
+         "parameters": {"tokenizer": 1_204_003} | ({"prior": 834_560} if role == "prior" else {}),
          "versions": {"torch": "2.13.0", "python": "3.12.3", "vq-prior-bench": "0.1.0"},
          "hardware": {"cpu": "two quiet cores", "threads": 2, "device": "cpu", "memory_gb": 16},
          "protocol": {"id": f"{spec['protocol']['name']}-7c1d", "num_fake": 500, "num_real": 1000}},
@@ -142,8 +145,10 @@ def write_demo(root: Path, *, seeds=(0,), dataset="cifar10", protocol="demo", me
         records.append(make_record(root, role, spec, values, created=next(stamp), **more))
 
     records: list[Record] = []
-    make("real", spec_of(None, **common), fidelity(65.8, pid, rng, with_interval=intervals), media=samples, blur=0)
-    make("reconstruction", spec_of(None, **common), fidelity(150, pid, rng, with_interval=intervals)
+    make("real", spec_of(None, **common) | {"source": "real"}, fidelity(65.8, pid, rng, with_interval=intervals),
+         media=samples, blur=0)
+    make("reconstruction", spec_of(None, **common) | {"source": "reconstruction"},
+         fidelity(150, pid, rng, with_interval=intervals)
          + [measurement(m, v, None, pid) for m, v in [("psnr", 21.4), ("ssim", .71), ("lpips", .12),
             ("codebook_usage", .98), ("codebook_perplexity", 171.3)]],
          media=("samples", "reconstruction") if media else (), blur=.1)
@@ -153,22 +158,19 @@ def write_demo(root: Path, *, seeds=(0,), dataset="cifar10", protocol="demo", me
             more = {"curve_end": nll} if prior == "autoregressive" else {}
             make("prior", spec_of(prior, sampling_seed=k, **common), fidelity(fid, pid, rng, with_interval=intervals)
                  + likelihood(nll, pid, bound=False) + speed(evals, pid, cached=cached)
-                 + [measurement("lpips_nearest", .21, .004, pid), measurement("memorised_share", 0.0, None, pid)],
+                 + [measurement("lpips_nearest_mean", .21, .004, pid), measurement("memorised_share", 0.0, None, pid)],
                  media=("samples", "neighbours") if media and prior != "unigram" else samples, blur=fid / 300, **more)
         for steps, temperature, fid in [(8, 1., 238), (16, 1., 231), (32, 1., 227), (64, 1., 224.5), (64, .9, 219)]:
             evals = steps * (1 - (1 - 1 / steps) ** 64)
             make("prior", spec_of("absorbing", steps=steps, temperature=temperature, sampling_seed=k,
-                                  options={"loss": "reweighted_elbo"}, **common),
+                                  options={"objective": "reweighted_elbo"}, **common),
                  fidelity(fid, pid, rng, with_interval=intervals) + likelihood(6.08, pid, bound=True)
-                 + speed(evals, pid, cached=False) + [measurement("lpips_nearest", .22, .004, pid),
+                 + speed(evals, pid, cached=False) + [measurement("lpips_nearest_mean", .22, .004, pid),
                                                       measurement("memorised_share", 0.002, .002, pid)],
                  media=every_picture if media and steps == 64 else samples,
                  blur=fid / 300, curve_end=6.08)
-    overrides = [[f"prior={r.spec['prior']['name']}", f"dataset={dataset}", f"protocol={protocol}"]
-                 + [f"sampler.{key}={value}" for key, value in r.spec["sampler"].items()] for r in records
-                 if r.role == "prior"]
-    cells = tuple({"run_key": r.run_key, "label": r.label, "overrides": o}
-                  for r, o in zip([r for r in records if r.role == "prior"], overrides, strict=True))
+    cells = tuple({"run_key": r.run_key, "label": r.label, "overrides": [], "spec": r.spec, "unsupported": ""}
+                  for r in records)
     command = "python -m bench.run preset=demo"
     save_sweep(Sweep(content_id([dataset, protocol]), "2026-01-02T00:00:00Z", command, cells), root)
     return records
@@ -189,8 +191,12 @@ def write_troubled(root: Path) -> None:
                                                                  note="this prior has no bound yet")],
                           created="2026-01-03T00:02:00Z", status="partial", message="speed was interrupted")
     save_sweep(Sweep("troubled", "2026-01-03T00:00:00Z", "python -m bench.run ...", (
-        *[{"run_key": r.run_key, "label": r.label, "overrides": []} for r in (failed, unsupported, partial)],
-        {"run_key": "never", "label": "absorbing 128", "overrides": ["prior=absorbing", "sampler.steps=128"]})), root)
+        *[{"run_key": r.run_key, "label": r.label, "overrides": [], "spec": r.spec}
+          for r in (failed, unsupported, partial)],
+        {"run_key": "never", "label": "absorbing 128", "overrides": ["sampler.steps=128"], "unsupported": "",
+         "spec": spec_of("absorbing", steps=128, options={"objective": "reweighted_elbo"})},
+        {"run_key": "", "label": "unigram 8", "overrides": ["prior=unigram", "sampler.steps=8"],
+         "unsupported": "unigram has no sampler.steps", "spec": spec_of("unigram", temperature=0.5)})), root)
 
 
 def damage(root: Path) -> Path:

@@ -44,7 +44,8 @@ def test_a_failed_run_is_a_row_with_the_last_line_of_its_traceback(troubled_resu
 
 def test_an_unsupported_run_prints_its_reason(troubled_results):
     rows = [r for r in gather(troubled_results).groups[0].rows if r.status == "unsupported"]
-    assert [r.reason for r in rows] == ["unsupported: autoregressive decodes in raster order only"]
+    assert {r.reason for r in rows} == {"unsupported: autoregressive decodes in raster order only",
+                                        "unsupported: unigram has no sampler.steps"}
 
 
 def test_a_measurement_without_value_is_a_hole_with_its_note(troubled_results):
@@ -81,10 +82,29 @@ def test_a_missing_seed_is_told_on_the_row_that_has_the_others(synthetic, tmp_pa
 
 def test_a_repeat_that_succeeded_replaces_one_that_failed(synthetic, tmp_path):
     record = synthetic.write_demo(tmp_path, media=False)[-1]
-    failed = dataclasses.replace(record, id="later", created="2027", status="failed", measurements=(), message="x")
+    failed = dataclasses.replace(record, id="later", created="2027", status="failed", measurements=(), message="x",
+                                 run_key="")
     save_record(failed, tmp_path)
     row = row_of(gather(tmp_path), "absorbing, 64 steps, temperature 0.9")
     assert (row.status, row.reason, len(row.records)) == ("ok", "", 1)
+
+
+def test_metrics_measured_in_a_later_run_of_the_same_seeds_join_the_row(synthetic, tmp_path):
+    spec = synthetic.spec_of("unigram")
+    for index, (metric, value) in enumerate([("fid", 9.0), ("kid", 2.0), ("fid", 8.0)]):
+        synthetic.make_record(tmp_path, "prior", spec, [synthetic.measurement(metric, value, None, "demo-x")],
+                              created=f"2026-01-0{index + 1}")
+    [row] = gather(tmp_path).groups[0].rows
+    assert {metric: cell.value for metric, cell in row.cells.items()} == {"fid": 8.0, "kid": 2.0}
+
+
+def test_steps_left_to_their_default_are_one_for_each_token(synthetic, tmp_path):
+    for index, steps in enumerate((64, None)):
+        spec = synthetic.spec_of("absorbing", steps=8)
+        spec["sampler"]["steps"] = steps
+        synthetic.make_record(tmp_path, "prior", spec, [synthetic.measurement("fid", 9.0, None, "demo-x")],
+                              created=f"2026-01-0{index + 1}")
+    assert [row.label for row in gather(tmp_path).groups[0].rows] == ["absorbing, 64 steps"]
 
 
 def test_rows_with_one_label_are_told_apart_by_what_differs(synthetic, tmp_path):

@@ -1,0 +1,56 @@
+"""Which row speaks for a prior, chosen by configuration alone and never by score."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.reporting.rows import Group, Row
+
+PLAIN = {"order": (None, "random"), "schedule": (None, "even"), "counts": (None, "random"), "confidence_noise": (None,),
+         "method": (None, "event", "loop"), "top_k": (None,), "top_p": (None,), "cache": (None, True)}
+"""The paper's sampler: random order, even steps, nothing truncated."""
+PAPER_OBJECTIVES = (None, "reweighted_elbo")
+BACKBONE = ("width", "num_layers", "num_heads")
+
+
+def is_plain(row: Row) -> bool:
+    """Whether a row is sampled, and its prior trained, as in the paper (temperature and steps apart)."""
+    sampler = row.spec.get("sampler", {})
+    return all(sampler.get(key) in valid for key, valid in PLAIN.items()) and \
+        row.option("prior", "objective") in PAPER_OBJECTIVES
+
+
+def order_of_preference(row: Row) -> tuple[Any, ...]:
+    """Smallest first: measured, plain, most steps, longest training, and then by name."""
+    return (not row.cells, not is_plain(row), -(row.steps or 0), -training_steps(row), row.label)
+
+
+def most_comparable(group: Group, name: str, *, temperature: float = 1.0) -> Row | None:
+    """The row that speaks for a prior, None where it was not asked for."""
+    rows = [row for row in group.rows if row.role == "prior" and row.name == name and row.temperature == temperature]
+    return min(rows, key=order_of_preference, default=None)
+
+
+def plain_rows(group: Group, name: str, *, temperature: float = 1.0) -> list[Row]:
+    """Measured rows of a prior with the paper's sampler, in order of preference."""
+    return sorted((row for row in group.measured(name=name) if row.temperature == temperature and is_plain(row)),
+                  key=order_of_preference)
+
+
+def same_backbone(ours: Row, theirs: Row) -> bool:
+    """One tokenizer and one transformer: the only pairs that compare priors."""
+    return all(ours.option("prior", key) == theirs.option("prior", key) for key in BACKBONE) and \
+        json.dumps(ours.spec.get("vq"), sort_keys=True, default=str) == \
+        json.dumps(theirs.spec.get("vq"), sort_keys=True, default=str)
+
+
+def fair_pair(ours: list[Row], theirs: list[Row]) -> tuple[Row, Row] | None:
+    """The first pair with one tokenizer and backbone, equally long trained if there is one."""
+    pairs = [(a, b) for a in ours for b in theirs if same_backbone(a, b)]
+    equal = [(a, b) for a, b in pairs if training_steps(a) == training_steps(b)]
+    return next(iter(equal or pairs), None)
+
+
+def training_steps(row: Row) -> int:
+    return int(row.spec.get("prior", {}).get("training", {}).get("steps") or 0)

@@ -1,0 +1,322 @@
+"""The paper's claims as predicates over records: effect, interval, seeds, verdict, and the records behind it.
+
+    for verdict in ledger(group, results_dir): print(verdict.claim.text, verdict.verdict, verdict.effect)
+
+A claim is replicated if its whole 95% interval lies on the claimed side, not replicated if it lies on the other, and
+inconclusive if it spans the border or no sound interval is at hand. Where FID has no interval, KID decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.reporting.catalogue import metric_of
+from bench.reporting.choice import fair_pair, order_of_preference, plain_rows, same_backbone, training_steps
+from bench.reporting.curves import read_curve
+from bench.reporting.differences import compare_cells
+from bench.reporting.estimates import Estimate, t_interval
+from bench.reporting.identity import identity, num_tokens
+from bench.reporting.numbers import decimals_for, number
+from bench.reporting.paper import is_adversarial, matches
+from bench.reporting.published import published
+from bench.reporting.rows import Group, Row
+
+DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
+"""The two priors that the paper's claims are about."""
+TOLERANCE = 0.03
+"""How much worse is still "similar": Table 3 at 100 steps lies 2.7% above Table 4's autoregressive prior (Churches)."""
+Outcome = Literal["replicated", "not replicated", "inconclusive", "not run"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """text: in one sentence.  where: in the paper.  needs: the command that measures it."""
+
+    key: str
+    text: str
+    where: str
+    needs: str
+    judge: Callable[[Group, Path], Finding | str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say. effect < border is what the claim asserts.
+
+    metric: of the effect.  says: the two sides in words, such as "absorbing, 64 steps - autoregressive".
+    """
+
+    metric: str
+    says: str
+    estimate: Estimate
+    rows: tuple[Row, ...]
+    seeds: str
+    border: float = 0.0
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim on one data set under one protocol. records: ids of the runs behind it."""
+
+    claim: Claim
+    group: Group
+    verdict: Outcome
+    effect: str
+    interval: str
+    says: str
+    seeds: str
+    reason: str
+    records: tuple[str, ...]
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    border: float = 0.0
+
+
+def ledger(group: Group, results_dir: Path) -> list[Verdict]:
+    """Every claim judged on one group."""
+    return [verdict_of(claim, group, claim.judge(group, results_dir)) for claim in CLAIMS]
+
+
+def verdict_of(claim: Claim, group: Group, finding: Finding | str) -> Verdict:
+    """A string is the reason why a claim could not be judged."""
+    if isinstance(finding, str):
+        return Verdict(claim, group, "not run", "", "", "", "", f"{finding} Run: {claim.needs}", ())
+    estimate = finding.estimate
+    half = (estimate.high - estimate.low) / 2 if estimate.low is not None and estimate.high is not None else None
+    decimals = decimals_for(estimate.value, half, metric_of(finding.metric).decimals)
+    interval = f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]" if half is not None else ""
+    reason = "; ".join(filter(None, [finding.remark, estimate.basis]))
+    return Verdict(claim, group, outcome(estimate, finding.border),
+                   f"{metric_of(finding.metric).title} {signed(estimate.value, decimals)}", interval, finding.says,
+                   finding.seeds, reason, tuple(dict.fromkeys(r.id for row in finding.rows for r in row.records)),
+                   estimate.value, estimate.low, estimate.high, finding.border)
+
+
+def outcome(estimate: Estimate, border: float = 0.0) -> Outcome:
+    """Claimed: the effect lies below the border."""
+    if estimate.low is None or estimate.high is None:
+        return "inconclusive"
+    if estimate.high < border:
+        return "replicated"
+    return "not replicated" if estimate.low > border else "inconclusive"
+
+
+def signed(value: float, decimals: int) -> str:
+    text = number(abs(value), decimals)
+    return f"{'-' if value < 0 else '+'}{text}"
+
+
+def compare_fidelity(ours: Row, theirs: Row) -> tuple[str, Estimate, str, str] | None:
+    """(metric that decides, effect, seeds, remark): FID, or KID where FID has no interval and KID has one."""
+    found = {}
+    for metric in ("fid", "kid"):
+        a, b = ours.cells.get(metric), theirs.cells.get(metric)
+        if a and b and a.value is not None and b.value is not None:
+            found[metric] = compare_cells(a, b)
+    if not found:
+        return None
+    fid = found.get("fid")
+    if fid and (fid[0].has_interval or "kid" not in found or not found["kid"][0].has_interval):
+        return "fid", *fid, ""
+    remark = f"FID {signed(fid[0].value, 1)} has no interval here, so KID decides" if fid else "KID decides"
+    return "kid", *found["kid"], remark
+
+
+def fidelity_finding(ours: Row, theirs: Row) -> Finding | str:
+    compared = compare_fidelity(ours, theirs)
+    if compared is None:
+        return f"{ours.label} and {theirs.label} share neither FID nor KID."
+    metric, estimate, seeds, remark = compared
+    return Finding(metric, f"{ours.label} minus {theirs.label}", estimate, (ours, theirs), seeds,
+                   remark="; ".join(filter(None, [budgets(ours, theirs), remark])))
+
+
+def budgets(ours: Row, theirs: Row) -> str:
+    a, b = training_steps(ours), training_steps(theirs)
+    return "" if a == b else f"unequal training: {a:,} and {b:,} steps"
+
+
+# -- the claims -------------------------------------------------------------------------------------------------------
+
+
+def beats_on_fid(group: Group, results_dir: Path) -> Finding | str:
+    pair = fair_pair(plain_rows(group, DIFFUSION), plain_rows(group, AUTOREGRESSIVE))
+    return fidelity_finding(*pair) if pair else NO_PAIR
+
+
+def beats_on_likelihood(group: Group, results_dir: Path) -> Finding | str:
+    pair = fair_pair(_with(plain_rows(group, DIFFUSION), "bits_per_token"),
+                     _with(plain_rows(group, AUTOREGRESSIVE), "bits_per_token"))
+    if pair is None:
+        return NO_PAIR
+    ours, theirs = pair
+    estimate, seeds = compare_cells(ours.cells["bits_per_token"], theirs.cells["bits_per_token"])
+    remark = "an upper bound against an exact value, as in the paper" if ours.cells["bits_per_token"].bound else ""
+    return Finding("bits_per_token", f"{ours.name} minus {theirs.name}", estimate, pair, seeds,
+                   remark="; ".join(filter(None, [budgets(*pair), remark])))
+
+
+def falls_with_steps(group: Group, results_dir: Path) -> Finding | str:
+    rows = step_rows(group)
+    if len(rows) < 2:
+        return f"Fewer than two step counts of {DIFFUSION}."
+    finding = fidelity_finding(rows[-1], rows[0])
+    if isinstance(finding, str):
+        return finding
+    values = [row.cells[finding.metric].value for row in rows if row.cells.get(finding.metric)]
+    falls = sum(b < a for a, b in zip(values, values[1:], strict=False) if a is not None and b is not None)
+    remark = f"falls at {falls} of {len(values) - 1} increases of the number of steps"
+    return Finding(finding.metric, finding.says, finding.estimate, tuple(rows), finding.seeds,
+                   remark="; ".join(filter(None, [remark, finding.remark])))
+
+
+def half_the_steps_match(group: Group, results_dir: Path) -> Finding | str:
+    pair = fair_pair(half_rows(group), plain_rows(group, AUTOREGRESSIVE))
+    if pair is None:
+        return f"No {DIFFUSION} row with at most half of the full number of steps beside {AUTOREGRESSIVE}."
+    finding = fidelity_finding(*pair)
+    if isinstance(finding, str):
+        return finding
+    theirs = pair[1].cells[finding.metric].value or 0.0
+    border = TOLERANCE * abs(theirs)
+    return Finding(finding.metric, finding.says, finding.estimate, pair, finding.seeds, border,
+                   "; ".join(filter(None, [f"similar means at most {TOLERANCE:.0%} above", finding.remark])))
+
+
+def temperature_lowers_fid(group: Group, results_dir: Path) -> Finding | str:
+    for cold in plain_rows(group, DIFFUSION, temperature=0.9):
+        for warm in plain_rows(group, DIFFUSION):
+            if _but(cold, "sampler.temperature") == _but(warm, "sampler.temperature"):
+                return fidelity_finding(cold, warm)
+    return "No two rows differ in temperature 0.9 against 1.0 alone."
+
+
+def reweighting_is_sooner(group: Group, results_dir: Path) -> Finding | str:
+    rows = sorted((r for r in group.measured(name=DIFFUSION) if r.temperature == 1.0), key=order_of_preference)
+    for ours in (r for r in rows if r.option("prior", "objective") == "reweighted_elbo"):
+        for theirs in (r for r in rows if r.option("prior", "objective") == "elbo"):
+            if same_backbone(ours, theirs) and training_steps(ours) == training_steps(theirs):
+                return _reweighting(ours, theirs, results_dir)
+    return "No two equally long trainings differ in the objective elbo against reweighted_elbo."
+
+
+def _reweighting(ours: Row, theirs: Row, results_dir: Path) -> Finding | str:
+    left, right = (_curves(row, results_dir) for row in (ours, theirs))
+    common = sorted(left.keys() & right.keys())
+    arrivals = [_arrival(left[s], min(v for _, v in right[s])) for s in common]
+    remark = "" if not common else "reaches the other's best after " + ", ".join(
+        "never" if step is None else f"{step:,.0f} of {right[s][-1][0]:,.0f} steps"
+        for s, step in zip(common, arrivals, strict=True))
+    a, b = ours.cells.get("bits_per_token"), theirs.cells.get("bits_per_token")
+    if a and b and a.value is not None and b.value is not None:
+        estimate, seeds = compare_cells(a, b)
+    elif common:
+        gaps = [min(v for _, v in left[s]) - min(v for _, v in right[s]) for s in common]
+        interval = t_interval(gaps) if len(gaps) >= 3 else (None, None)
+        estimate = Estimate(math.fsum(gaps) / len(gaps), *interval, "best of the validation curves")
+        seeds = f"{len(gaps)} training"
+    else:
+        return "Neither likelihoods nor curves of the two objectives."
+    return Finding("bits_per_token", "reweighted_elbo minus elbo", estimate, (ours, theirs), seeds, remark=remark)
+
+
+def both_reconstruct_best(group: Group, results_dir: Path) -> Finding | str:
+    variants = {}
+    for cell in published(5):
+        rows = [r for r in group.measured("reconstruction") if matches(r, cell.selects) and is_adversarial(r)]
+        if rows:
+            variants[cell.row] = min(rows, key=order_of_preference)
+    if len(variants) < 4:
+        return f"{len(variants)} of the four tokenizers of Table 5, trained with a discriminator."
+    both = variants.pop("Both")
+    rival = min(variants.values(), key=lambda r: (r.cells["fid"].value if "fid" in r.cells else None) or math.inf)
+    return fidelity_finding(both, rival)
+
+
+def faster_cached(group: Group, results_dir: Path) -> Finding | str:
+    return _faster(group, "seconds_per_image", "with key-value cache")
+
+
+def faster_uncached(group: Group, results_dir: Path) -> Finding | str:
+    return _faster(group, "seconds_per_image_uncached", "without key-value cache")
+
+
+def _faster(group: Group, their_metric: str, how: str) -> Finding | str:
+    pair = fair_pair(_with(half_rows(group) or plain_rows(group, DIFFUSION), "seconds_per_image"),
+                     _with(plain_rows(group, AUTOREGRESSIVE), their_metric))
+    if pair is None:
+        return f"No pair with seconds per image ({AUTOREGRESSIVE} {how})."
+    ours, theirs = pair[0].cells["seconds_per_image"], pair[1].cells[their_metric]
+    estimate, seeds = compare_cells(ours, theirs)
+    ratio = (theirs.value or math.nan) / (ours.value or math.nan)
+    return Finding("seconds_per_image", f"{pair[0].label} minus {pair[1].label} {how}", estimate, pair, seeds,
+                   remark=f"{ratio:.2f} times as fast")
+
+
+def step_rows(group: Group) -> list[Row]:
+    """Rows that differ from the preferred one in steps alone, in order of steps."""
+    rows = [row for row in plain_rows(group, DIFFUSION) if row.steps is not None]
+    return sorted((r for r in rows if _but(r, "sampler.steps") == _but(rows[0], "sampler.steps")),
+                  key=lambda r: r.steps or 0)
+
+
+def half_rows(group: Group) -> list[Row]:
+    """The row with the most steps that are no more than half of the full number (one a token)."""
+    rows = step_rows(group)
+    if not rows:
+        return []
+    full = rows[0].option("prior", "timesteps") or num_tokens(rows[0].spec) or rows[-1].steps or 0
+    return [row for row in rows if (row.steps or 0) <= full // 2][-1:]
+
+
+def _with(rows: list[Row], metric: str) -> list[Row]:
+    return [row for row in rows if metric in row.cells and row.cells[metric].value is not None]
+
+
+def _but(row: Row, key: str) -> dict[str, object]:
+    return {k: v for k, v in identity(row.role, row.spec).items() if k != key}
+
+
+def _curves(row: Row, results_dir: Path) -> dict[int, list[tuple[float, float]]]:
+    """Training seed -> validation curve in bits per token."""
+    found = {}
+    for record in row.records:
+        path = record.curves.get("prior")
+        points = read_curve(results_dir / path, "validation_bits_per_token") if path else []
+        if points:
+            found[int(record.spec.get("seed") or 0)] = points
+    return found
+
+
+def _arrival(curve: list[tuple[float, float]], level: float) -> float | None:
+    return next((step for step, value in curve if value <= level), None)
+
+
+NO_PAIR = f"No {DIFFUSION} and {AUTOREGRESSIVE} rows on one tokenizer and backbone."
+RUN = "`python -m bench.run"
+CLAIMS = (
+    Claim("fid-ar", "Absorbing diffusion beats the autoregressive prior on FID, with the same backbone.", "Table 4",
+          f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE}`", beats_on_fid),
+    Claim("nll-ar", "Absorbing diffusion beats the autoregressive prior on likelihood, with the same backbone.",
+          "Table 4", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE}`", beats_on_likelihood),
+    Claim("steps", "FID falls as the number of sampling steps grows.", "Table 3",
+          f"{RUN} prior={DIFFUSION} sampler.steps=8,16,32,64`", falls_with_steps),
+    Claim("half-steps", "Half the steps match the autoregressive prior's FID.", "Section 4.2.1",
+          f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", half_the_steps_match),
+    Claim("temperature", "Sampling at temperature 0.9 lowers FID.", "Table 2",
+          f"{RUN} prior={DIFFUSION} sampler.temperature=0.9,1.0`", temperature_lowers_fid),
+    Claim("reweighting", "The reweighted ELBO reaches a lower validation ELBO, sooner.", "Figure 5",
+          f"{RUN} prior={DIFFUSION} prior.objective=reweighted_elbo,elbo`", reweighting_is_sooner),
+    Claim("reconstruction", "DiffAug and the adaptive-weight limit together give the best reconstruction FID.",
+          "Table 5", f"{RUN} source=reconstruction vq=default,lambda_max,diffaug,both`", both_reconstruct_best),
+    Claim("speed", "At half the steps, sampling is faster than autoregressive sampling with a key-value cache.",
+          "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_cached),
+    Claim("speed-uncached", "At half the steps, sampling is faster than autoregressive sampling as published, without "
+          "cache.", "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_uncached),
+)

@@ -1,0 +1,38 @@
+"""The difference of two cells: paired by seeds where both have the same ones.
+
+    estimate, seeds = compare_cells(absorbing.cells["fid"], autoregressive.cells["fid"])
+"""
+
+from __future__ import annotations
+
+import math
+
+from bench.reporting.estimates import Estimate, Point, difference, mean_standard_error
+from bench.reporting.rows import Cell
+
+NOT_SAMPLED = ("bits_per_token", "bits_per_dim")
+"""Metrics of the model and not of its samples: their sampling seeds are no repetitions."""
+
+
+def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
+    """ours - theirs, and the seeds behind it in words."""
+    left, right = _by_seed(ours), _by_seed(theirs)
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        return difference(list(left.values()), list(right.values()), paired=False), "no common seed"
+    estimate = difference([left[s] for s in common], [right[s] for s in common], paired=True)
+    training = len({training for training, _ in common})
+    sampling = "" if ours.metric in NOT_SAMPLED else f", {len({sampling for _, sampling in common})} sampling"
+    return estimate, f"{training} training{sampling}"
+
+
+def _by_seed(cell: Cell) -> dict[tuple[int, int], Point]:
+    """(training seed, sampling seed) -> value; for metrics that need no samples one a training seed."""
+    points = dict(zip(cell.seeds(), cell.points(), strict=True))
+    if cell.metric not in NOT_SAMPLED:
+        return points
+    merged = {}
+    for seed in {training for training, _ in points}:
+        own = [point for (training, _), point in points.items() if training == seed]
+        merged[seed, 0] = Point(math.fsum(p.value for p in own) / len(own), standard_error=mean_standard_error(own))
+    return merged

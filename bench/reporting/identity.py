@@ -1,0 +1,73 @@
+"""What makes two runs the same row of a report: everything but their seeds, and but where their files lie.
+
+    row_key("prior", "absorbing", spec)        # equal for two sampling seeds, different for two temperatures
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.records import Record
+
+PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "protocol"),
+         "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
+"""Which parts of the configuration a row of each role depends on."""
+IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "sampling.shards", "vq.schema", "prior.schema",
+           *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
+
+
+def row_key(role: str, label: str, spec: dict[str, Any]) -> str:
+    """Equal for two runs that differ in seeds alone. A source from elsewhere is known by its label."""
+    return json.dumps([role, label if role == "source" else "", identity(role, spec)], sort_keys=True, default=str)
+
+
+def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The flat configuration that a row depends on; steps left to their default are the number they come to."""
+    flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
+    if "sampler.steps" in flat:
+        flat["sampler.steps"] = steps_of(spec)
+    return {key: value for key, value in flat.items() if key not in IGNORED}
+
+
+def role_of(record: Record) -> str:
+    """Of a run that failed, what it was to be."""
+    source = record.spec.get("source", "prior")
+    return str(source) if record.role == "prior" and source in ("real", "reconstruction") else record.role
+
+
+def steps_of(spec: dict[str, Any]) -> int | None:
+    """Diffusion steps: as asked for, or one for each trained time step, or one for each token; None without steps."""
+    sampler = spec.get("sampler") or {}
+    if "steps" not in sampler:
+        return None
+    asked = sampler["steps"] or (spec.get("prior") or {}).get("options", {}).get("timesteps")
+    return int(asked) if asked else num_tokens(spec)
+
+
+def num_tokens(spec: dict[str, Any]) -> int | None:
+    """Tokens an image, where the tokenizer halves the resolution once for every level after the first."""
+    levels = (spec.get("vq") or {}).get("options", {}).get("channel_multipliers")
+    resolution = (spec.get("dataset") or {}).get("resolution")
+    return (int(resolution) // 2 ** (len(levels) - 1)) ** 2 if levels and resolution else None
+
+
+def seeds_of(spec: dict[str, Any]) -> tuple[int, int]:
+    """(training seed, sampling seed)."""
+    return int(spec.get("seed") or 0), int((spec.get("sampler") or {}).get("seed") or 0)
+
+
+def dataset_of(spec: dict[str, Any]) -> str:
+    return str((spec.get("dataset") or {}).get("name", "unknown data set"))
+
+
+def protocol_name_of(spec: dict[str, Any]) -> str:
+    return str((spec.get("protocol") or {}).get("name", "unknown protocol"))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,81 @@
+"""The results block of a README, made from records, between two markers.
+
+    refresh(Path("README.md"), book, command="python -m bench.report ... readme=README.md")
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bench.errors import BenchError, InputError
+from bench.reporting.claims import Verdict, ledger
+from bench.reporting.render import markdown
+from bench.reporting.rows import Book, Group
+from bench.reporting.tables import Table, summary
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def refresh(readme: Path, book: Book, *, command: str) -> bool:
+    """Write the block anew; returns whether that changed the file. Raises InputError if the markers are not there."""
+    text = _read(readme)
+    fresh = replaced(text, block(book, command), str(readme))
+    if fresh != text:
+        readme.write_text(fresh, encoding="utf-8")
+    return fresh != text
+
+
+def check(readme: Path, book: Book, *, command: str) -> None:
+    """Raises BenchError (exit code 1) if the block is not what the records say."""
+    text = _read(readme)
+    if replaced(text, block(book, command), str(readme)) != text:
+        raise BenchError(f"{readme}: its results are stale. Refresh them: {command}")
+
+
+def replaced(text: str, block_text: str, name: str) -> str:
+    """The text with what stands between the markers replaced."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise InputError(f"{name}: expected one line {BEGIN} and, below it, one line {END}")
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{block_text}{END}{rest.split(END)[1]}"
+
+
+def block(book: Book, command: str) -> str:
+    """Tables and verdicts of every group."""
+    parts = [f"<!-- made by: {command} -->\n"]
+    for group in book.groups:
+        parts += [f"\n### {group.dataset}, protocol `{group.protocol_name}`\n\n{hardware(group)}\n\n",
+                  markdown(replace(headline(summary(group)), title="", caption="")),
+                  "\n", claims_markdown(ledger(group, book.results_dir))]
+    return "".join(parts)
+
+
+def headline(table: Table) -> Table:
+    """The columns that fit a page."""
+    return replace(table, columns=tuple(column for column in table.columns if column.headline))
+
+
+def claims_markdown(verdicts: list[Verdict]) -> str:
+    """The ledger as a pipe table; what was not run is named below it."""
+    lines = ["| claim of the paper | verdict | effect, 95% interval | seeds |", "|:--|:--|:--|--:|"]
+    lines += [f"| {v.claim.text} ({v.claim.where}) | **{v.verdict}** | {f'{v.effect} {v.interval}'.strip()}"
+              f"{f', {v.says}' if v.says else ''} | {v.seeds} |" for v in verdicts]
+    return "\n".join(lines) + "\n"
+
+
+def hardware(group: Group) -> str:
+    """On what, how long and from which commits the numbers come."""
+    records = [record for row in group.rows for record in row.records]
+    machines = sorted({str(r.provenance.get("hardware", {}).get("cpu")) for r in records} - {"None"})
+    devices = sorted({str(r.provenance.get("device")) for r in records if r.provenance.get("device")})
+    commits = sorted({str(r.provenance.get("git_commit"))[:8] for r in records if r.provenance.get("git_commit")})
+    return f"{len(records)} runs on {', '.join(machines) or 'unknown hardware'}" + \
+        (f" ({', '.join(devices)})" if devices else "") + \
+        (f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}" if commits else "") + "."
+
+
+def _read(readme: Path) -> str:
+    if not readme.is_file():
+        raise InputError(f"readme={readme}: no such file")
+    return readme.read_text(encoding="utf-8")

@@ -1,0 +1,134 @@
+"""Verdicts on records whose truth is known."""
+
+import pytest
+
+from bench.reporting.claims import CLAIMS, ledger, outcome
+from bench.reporting.estimates import Estimate
+from bench.reporting.rows import gather
+
+
+def verdicts(results_dir, group=0):
+    found = ledger(gather(results_dir).groups[group], results_dir)
+    return {verdict.claim.key: verdict for verdict in found}
+
+
+def write(synthetic, root, values, **spec):
+    """One record of a prior; values: metric -> (value, error)."""
+    measurements = [synthetic.measurement(m, v, e, "demo-x", bound="upper" if m == "bits_per_token" and
+                                          spec["prior"] == "absorbing" else "") for m, (v, e) in values.items()]
+    prior = spec.pop("prior")
+    made = synthetic.spec_of(prior, **spec)
+    return synthetic.make_record(root, "prior", made, measurements, created=f"2026-{len(list(root.rglob('*.json')))}")
+
+
+@pytest.mark.parametrize("low, high, expected", [(-2, -1, "replicated"), (1, 2, "not replicated"),
+                                                 (-1, 1, "inconclusive"), (None, None, "inconclusive")])
+def test_a_verdict_is_where_the_interval_lies(low, high, expected):
+    assert outcome(Estimate(-1.0, low, high, "")) == expected
+
+
+def test_every_claim_of_the_protocols_is_judged_once(demo_results):
+    assert set(verdicts(demo_results)) == {claim.key for claim in CLAIMS}
+    assert len(CLAIMS) == 9
+
+
+@pytest.mark.parametrize("fid, expected", [(190.0, "replicated"), (220.0, "not replicated"), (201.0, "inconclusive")])
+def test_absorbing_against_autoregressive_on_fid(synthetic, tmp_path, fid, expected):
+    write(synthetic, tmp_path, {"fid": (200.0, 1.0)}, prior="autoregressive")
+    write(synthetic, tmp_path, {"fid": (fid, 1.0)}, prior="absorbing", steps=64)
+    verdict = verdicts(tmp_path)["fid-ar"]
+    assert verdict.verdict == expected
+    assert verdict.value == pytest.approx(fid - 200)
+    assert len(verdict.records) == 2
+
+
+def test_another_backbone_is_no_comparison_of_priors(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (200.0, 1.0)}, prior="autoregressive", options={"width": 512})
+    write(synthetic, tmp_path, {"fid": (190.0, 1.0)}, prior="absorbing", steps=64)
+    assert verdicts(tmp_path)["fid-ar"].verdict == "not run"
+
+
+def test_without_interval_on_fid_kid_decides(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (200.0, None), "kid": (0.10, 0.001)}, prior="autoregressive")
+    write(synthetic, tmp_path, {"fid": (190.0, None), "kid": (0.05, 0.001)}, prior="absorbing", steps=64)
+    verdict = verdicts(tmp_path)["fid-ar"]
+    assert verdict.verdict == "replicated" and verdict.effect.startswith("KID")
+    assert "FID -10.0 has no interval" in verdict.reason
+
+
+def test_without_any_interval_the_verdict_is_inconclusive(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (200.0, None)}, prior="autoregressive")
+    write(synthetic, tmp_path, {"fid": (190.0, None)}, prior="absorbing", steps=64)
+    assert verdicts(tmp_path)["fid-ar"].verdict == "inconclusive"
+
+
+def test_three_seeds_are_paired(synthetic, tmp_path):
+    for seed, shared in enumerate((0.0, 50.0, -50.0)):
+        write(synthetic, tmp_path, {"fid": (200.0 + shared, None)}, prior="autoregressive", sampling_seed=seed)
+        write(synthetic, tmp_path, {"fid": (197.0 + shared + seed / 10, None)}, prior="absorbing", steps=64,
+              sampling_seed=seed)
+    verdict = verdicts(tmp_path)["fid-ar"]
+    assert (verdict.verdict, verdict.seeds) == ("replicated", "1 training, 3 sampling")
+
+
+def test_sampling_seeds_are_no_repetitions_of_a_likelihood(synthetic, tmp_path):
+    for seed in range(3):
+        write(synthetic, tmp_path, {"bits_per_token": (6.0, 0.1)}, prior="autoregressive", sampling_seed=seed)
+        write(synthetic, tmp_path, {"bits_per_token": (5.9 + seed / 1e4, 0.1)}, prior="absorbing", steps=64,
+              sampling_seed=seed)
+    verdict = verdicts(tmp_path)["nll-ar"]
+    assert (verdict.verdict, verdict.seeds) == ("inconclusive", "1 training")
+
+
+def test_half_of_the_steps_is_half_of_the_tokens(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (200.0, 0.5)}, prior="autoregressive")
+    for steps, fid in ((8, 300.0), (32, 202.0), (64, 190.0)):
+        write(synthetic, tmp_path, {"fid": (fid, 0.5)}, prior="absorbing", steps=steps)
+    verdict = verdicts(tmp_path)["half-steps"]
+    assert verdict.verdict == "replicated" and verdict.says.startswith("absorbing, 32 steps")
+    assert verdict.border == pytest.approx(6.0)
+
+
+def test_fid_over_steps_counts_every_increase(synthetic, tmp_path):
+    for steps, fid in ((8, 240.0), (16, 230.0), (32, 235.0), (64, 220.0)):
+        write(synthetic, tmp_path, {"fid": (fid, 1.0)}, prior="absorbing", steps=steps)
+    verdict = verdicts(tmp_path)["steps"]
+    assert verdict.verdict == "replicated" and "falls at 2 of 3" in verdict.reason
+
+
+def test_temperature_pairs_rows_that_differ_in_nothing_else(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (220.0, 1.0)}, prior="absorbing", steps=64)
+    write(synthetic, tmp_path, {"fid": (210.0, 1.0)}, prior="absorbing", steps=32, temperature=0.9)
+    assert verdicts(tmp_path)["temperature"].verdict == "not run"
+    write(synthetic, tmp_path, {"fid": (212.0, 1.0)}, prior="absorbing", steps=64, temperature=0.9)
+    assert verdicts(tmp_path)["temperature"].value == pytest.approx(-8)
+
+
+def test_the_reweighted_objective_is_judged_on_likelihood_with_its_curve_beside(synthetic, tmp_path):
+    for objective, bits in (("elbo", 6.2), ("reweighted_elbo", 6.0)):
+        made = synthetic.spec_of("absorbing", steps=64, options={"objective": objective})
+        synthetic.make_record(tmp_path, "prior", made, [synthetic.measurement("bits_per_token", bits, 0.01, "demo-x")],
+                              created=objective, curve_end=bits)
+    verdict = verdicts(tmp_path)["reweighting"]
+    assert verdict.verdict == "replicated" and "steps" in verdict.reason
+
+
+def test_the_reconstruction_claim_needs_all_four_tokenizers(synthetic, tmp_path):
+    for index, (lam, aug, fid) in enumerate([(1e4, False, 5.0), (1.0, False, 8.0), (1e4, True, 5.1), (1.0, True, 2.0)]):
+        assert index == 0 or verdicts(tmp_path)["reconstruction"].verdict == "not run"
+        made = synthetic.spec_of(None, vq_options={"lambda_max": lam, "diffaug": aug})
+        synthetic.make_record(tmp_path, "reconstruction", made | {"source": "reconstruction"},
+                              [synthetic.measurement("fid", fid, 0.1, "demo-x")], created=str(index))
+    verdict = verdicts(tmp_path)["reconstruction"]
+    assert verdict.verdict == "replicated" and verdict.value == pytest.approx(-3.0)
+
+
+def test_speed_with_cache_and_without_are_two_verdicts(demo_results):
+    found = verdicts(demo_results)
+    assert found["speed"].value == pytest.approx(0.1196 - 0.1344, abs=1e-3)
+    assert found["speed-uncached"].verdict == "replicated"
+
+
+def test_a_claim_that_was_not_run_says_which_command_would(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (220.0, 1.0)}, prior="absorbing", steps=64)
+    assert "python -m bench.run" in verdicts(tmp_path)["fid-ar"].reason
