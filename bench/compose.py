@@ -110,7 +110,7 @@ def _parse(argument: str) -> _Assignment:
         raise InputError(f"'{argument}': write {key}=value, without '+' or '~'.")
     if override.is_sweep_override():
         return _Assignment(key, tuple(override.sweep_string_iterator()))
-    return _Assignment(key, (override.get_value_element_as_str(),))
+    return _Assignment(key, (argument.partition("=")[2],))
 
 
 def _check_key(key: str) -> None:
@@ -201,14 +201,14 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
 
 def _to_hydra(key: str, value: str) -> list[str]:
     """One override of ours as Hydra's: plug-ins by dotted path, options of classes under `.options`."""
-    plain = value.strip("'\"")
+    plain = value.strip("'\"").replace("\\:", ":")
     if key in GROUPS:
         known = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
         if plain in known:
             return [f"{key}={plain}"]
         if key in PLUGGABLE and (":" in plain or registry.is_registered(PLUGGABLE[key], plain)):
-            target = [f"{key}.target='{plain}'"] if ":" in plain else []
-            return [f"{key}=plugin", f"{key}.name={'plugin' if ':' in plain else plain}", *target]
+            target = [f"++{key}.target='{plain}'"] if ":" in plain else []
+            return [f"{key}=plugin", f"++{key}.name={'plugin' if ':' in plain else plain}", *target]
         also = registry.names(PLUGGABLE[key]) if key in PLUGGABLE else []
         dotted = " Your own class works by its dotted path, as package.module:Name." if key in PLUGGABLE else ""
         raise InputError(f"unknown {key} '{plain}'. {did_you_mean(plain, set(known) - {'plugin'} | set(also))}{dotted}")

@@ -1,0 +1,131 @@
+"""A whole run on real digits with the real Inception weights: built once, resumed after a kill, shared by shards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.compose import compose
+from bench.pipeline import Pipeline, build, run
+from bench.store import Store
+
+pytestmark = pytest.mark.network
+SMOKE = ["dataset=digits", "preset=smoke", "metrics.names=[fid,kid,prdc,nll]", "protocol.num_fake=12",
+         "protocol.num_real=16", "protocol.prdc_num=12", "protocol.nll_images=16", "sampling.chunk=4"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def _spec(results, *more):
+    return compose([*SMOKE, f"results_dir={results}", *more])
+
+
+def _values(record) -> dict[str, float]:
+    return {m.metric: m.value for m in record.measurements}
+
+
+@pytest.fixture(scope="module")
+def record(results, store):
+    return run(_spec(results, "prior=absorbing", "sampler.steps=4"), store=store, announce=lambda text: None)
+
+
+def test_a_run_measures_what_was_asked_for(record):
+    assert set(_values(record)) >= {"fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token"}
+    assert record.status == "ok" and all(m.value is not None or m.note for m in record.measurements)
+
+
+def test_every_value_carries_the_protocol(record):
+    assert {m.protocol for m in record.measurements} == {record.measurements[0].protocol}
+    assert record.measurements[0].protocol.startswith("smoke-")
+
+
+def test_a_second_identical_run_builds_nothing(record, results, store):
+    said = []
+    again = run(_spec(results, "prior=absorbing", "sampler.steps=4"), store=store, announce=said.append)
+    assert not [line for line in said if line.startswith("building")]
+    assert _values(again) == _values(record)
+
+
+def test_another_sampler_rebuilds_only_what_depends_on_it(record, results, store):
+    said = []
+    run(_spec(results, "prior=absorbing", "sampler.steps=2"), store=store, announce=said.append)
+    built = {line.split()[1] for line in said if line.startswith("building")}
+    assert built == {"metric", "samples", "features"}
+    assert not [line for line in said if line.startswith("building features of real")]
+
+
+@pytest.mark.parametrize("shards", [2, 7])
+def test_samples_do_not_depend_on_how_many_jobs_share_the_work(record, results, store, tmp_path, shards):
+    spec = _spec(results, "prior=absorbing", "sampler.steps=4", f"sampling.shards={shards}")
+    whole = Pipeline(spec, store=store, announce=lambda text: None)
+    other = Store(tmp_path)
+    for stage in ("tokenizer", "tokens", "prior"):   # the trained models are the same ones
+        (tmp_path / stage).symlink_to(store.root / stage)
+    for shard in reversed(range(shards)):
+        build(spec, "samples", shard=shard, store=other, announce=lambda text: None)
+    shared = Pipeline(spec, store=other, announce=lambda text: None)
+    assert np.array_equal(np.load(whole.samples.path / "images.npy"), np.load(shared.samples.path / "images.npy"))
+    assert np.array_equal(np.load(whole.samples.path / "tokens.npy"), np.load(shared.samples.path / "tokens.npy"))
+
+
+def test_a_prior_from_outside_runs_by_its_dotted_path(results, store, tmp_path, monkeypatch):
+    (tmp_path / "outside.py").write_text(
+        "from priors.unigram import Unigram\n\nclass Mine(Unigram):\n    '''Somebody else's.'''\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    record = run(_spec(results, "prior=outside:Mine"), store=store, announce=lambda text: None)
+    assert record.label == "outside:Mine" and _values(record)["bits_per_token"] > 0
+
+
+def test_images_of_another_model_are_judged_from_a_folder_of_npz(record, results, store, tmp_path):
+    images = np.load(Pipeline(_spec(results, "prior=absorbing", "sampler.steps=4"), store=store).samples.path
+                     / "images.npy")
+    np.savez(tmp_path / "theirs.npz", arr_0=images.transpose(0, 2, 3, 1))
+    theirs = run(_spec(results, f"source={tmp_path / 'theirs.npz'}"), store=store, announce=lambda text: None)
+    assert theirs.role == "source"
+    assert _values(theirs)["fid"] == pytest.approx(_values(record)["fid"])
+
+
+def _start(results, cache) -> subprocess.Popen:
+    command = [sys.executable, "-m", "bench.run", *SMOKE, "prior=autoregressive", "baselines=false",
+               f"results_dir={results}"]
+    return subprocess.Popen(command, env={**os.environ, "VQ_PRIOR_BENCH_CACHE": str(cache)},
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finished(results, cache) -> dict[str, float]:
+    process = _start(results, cache)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    record, = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
+    return {m["metric"]: m["value"] for m in record["measurements"]}
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_numbers(tmp_path, cache, tmp_path_factory):
+    own = [tmp_path_factory.mktemp(name) for name in ("whole", "killed")]
+    for folder in own:
+        for name in ("assets", "datasets"):
+            (folder / name).symlink_to((cache / name).resolve())
+    expected = _finished(tmp_path / "a", own[0])
+    for seconds in (3.0, 4.5, 6.0, 7.5):
+        process = _start(tmp_path / "b", own[1])
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    records = list((tmp_path / "b").glob("records/*.json"))
+    for path in records:   # it may have finished before the last kill
+        path.unlink()
+    assert _finished(tmp_path / "b", own[1]) == expected

@@ -1,0 +1,31 @@
+"""Shared by all tests: few threads, and a cache of one's own that borrows the downloaded assets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config):
+    import torch
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """A fresh cache folder whose assets and data sets are those of the machine's cache."""
+    from bench.assets import cache_root
+    shared, own = cache_root(), tmp_path_factory.mktemp("cache")
+    for name in ("assets", "datasets", "downloads"):
+        (shared / name).mkdir(parents=True, exist_ok=True)
+        (own / name).symlink_to(shared / name)
+    return own
+
+
+@pytest.fixture
+def own_cache(cache, monkeypatch) -> Path:
+    """That folder as VQ_PRIOR_BENCH_CACHE of this test and of the processes it starts."""
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
+    return cache
