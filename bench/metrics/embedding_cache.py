@@ -26,6 +26,8 @@ from torch import Tensor
 from bench.data.base import ImageData
 from bench.metrics.lpips_embedding import LpipsEmbedding
 
+BLOCK_IMAGES = 256
+"""The most images in a block."""
 CENTRE_IMAGES = 256
 """The centre is the mean embedding of so many first candidates; any fixed vector near them would do."""
 
@@ -58,8 +60,8 @@ class Candidates:
 
     @property
     def rows(self) -> int:
-        """Images a block: at most 256, and at most 64 MiB in float16."""
-        return min(256, max(1, 2**25 // self.embedding.dimension))
+        """Images a block: at most BLOCK_IMAGES, and at most 64 MiB in float16."""
+        return min(BLOCK_IMAGES, max(1, 2**25 // self.embedding.dimension))
 
     def blocks(self, start: int = 0, *, progress: Callable[[str], None] = lambda text: None) -> Iterator[Block]:
         """All blocks from candidate `start` (a multiple of `rows`) on, from disk where they are sound."""

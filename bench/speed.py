@@ -1,0 +1,170 @@
+"""Every speed claim, measured on this machine: ours against the textbook algorithm, in turn, in one process.
+
+    python -m bench.speed                                     # all rows, some minutes
+    python -m bench.speed rows=ar,absorbing rounds=3 out=speed.json
+    python -m bench.speed quick=true                          # toy sizes: does every row run?
+
+Times are CPU-seconds on one thread (`threads=`), because machines are shared; on device=cuda wall clock.
+Exit codes: 0 done, 1 a row failed while working, 2 wrong input. A benchmark, not a test: nothing here asserts a time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import BenchError, InputError, did_you_mean
+from bench.provenance import provenance, utc_now
+from bench.reporting.options import split_commas
+
+ROW_NAMES = ("ar", "absorbing", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training")
+
+
+@dataclass(frozen=True)
+class Options:
+    """rows: which groups (default all).  rounds: turns a method takes.  out: also write this JSON file."""
+
+    rows: tuple[str, ...] = ROW_NAMES
+    quick: bool = False
+    rounds: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    out: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    console, errors = _console(), Console(stderr=True)
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        return measure(options, console)
+    except BenchError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """key=value options. Raises InputError for an unknown or repeated key and a value of the wrong kind."""
+    values: dict[str, Any] = {}
+    names = [f.name for f in fields(Options)]
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or key not in names:
+            raise InputError(f"'{argument}': expected key=value. {did_you_mean(key, names)}")
+        if key in values:
+            raise InputError(f"{key} is given twice; give it once.")
+        values[key] = _value(key, text)
+    for row in values.get("rows", ()):
+        if row not in ROW_NAMES:
+            raise InputError(f"rows={row}: {did_you_mean(row, ROW_NAMES)}")
+    return Options(**values)
+
+
+def measure(options: Options, console: Console) -> int:
+    """Time the rows, print the table and write the JSON; 1 if a row failed, which is then named."""
+    import torch
+
+    from bench.metrics.speed import threads
+    from bench.speed_rows import ROWS, Settings, gemm_peak
+
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device={options.device}: torch sees no CUDA device here. Use device=cpu.")
+    settings = Settings(quick=options.quick, rounds=options.rounds, device=options.device)
+    cells, failures = [], []
+    with threads(options.threads):
+        peak = gemm_peak(options.device, size=128 if options.quick else 1024)
+        for name in options.rows:
+            console.print(f"timing {name} ...", style="dim")
+            try:
+                cells += list(ROWS[name](settings))
+            except Exception as error:   # one broken row must not cost the others their hour
+                failures.append((name, f"{type(error).__name__}: {error}"))
+    console.print(render(cells, peak, options))
+    for name, reason in failures:
+        console.print(f"failed: {name}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if options.out:
+        write(Path(options.out), cells, peak, failures, options)
+        console.print(f"written: {options.out}", markup=False, highlight=False)
+    return 1 if failures else 0
+
+
+def render(cells: Sequence[Any], peak: float, options: Options) -> Table:
+    """The table for a terminal; the machine stands below it."""
+    hardware = provenance()["hardware"]
+    clock = "wall clock" if options.device.startswith("cuda") else "CPU time"
+    table = Table(title="Ours against the textbook algorithm" + (" (toy sizes)" if options.quick else ""),
+                  caption=f"{hardware['cpu']}, {hardware['cores']} cores, {options.threads} thread(s), "
+                          f"{options.device}, float32, {clock}, median of {options.rounds}; "
+                          f"GEMM peak {peak:.0f} GFLOP/s")
+    for heading in ("what", "textbook", "ours", "ratio", "aim", "of GEMM peak", "note"):
+        table.add_column(heading, justify="left" if heading in ("what", "note") else "right")
+    for cell in cells:
+        reached = cell.ratio is not None and cell.target is not None and cell.ratio >= cell.target
+        ratio = "-" if cell.ratio is None else f"{cell.ratio:.3g}x"
+        table.add_row(cell.what, _amount(cell.naive, cell.unit), _amount(cell.ours, cell.unit),
+                      f"[green]{ratio}[/]" if reached else ratio, _aim(cell), _share(cell, peak), cell.note)
+    return table
+
+
+def write(path: Path, cells: Sequence[Any], peak: float, failures: Sequence[tuple[str, str]],
+          options: Options) -> None:
+    """Everything the table shows, and every round, as JSON."""
+    rows = [asdict(cell) | {"ratio": cell.ratio, "gflops_peak_share": _shares(cell, peak)} for cell in cells]
+    result = {"created": utc_now(), "options": asdict(options), "gemm_peak_gflops": peak, "rows": rows,
+              "failures": [{"row": name, "reason": reason} for name, reason in failures],
+              "provenance": provenance()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, allow_nan=False))
+
+
+def _shares(cell: Any, peak: float) -> dict[str, float]:
+    """Share of the GEMM peak, ours and (where its work is known) the textbook's."""
+    pairs = (("ours", cell.gflop, cell.ours), ("naive", cell.gflop_naive, cell.naive))
+    return {name: gflop / seconds / peak for name, gflop, seconds in pairs if gflop and seconds}
+
+
+def _share(cell: Any, peak: float) -> str:
+    shares = _shares(cell, peak)
+    if "ours" not in shares:
+        return ""
+    return f"{shares['ours']:.0%}" + (f" (was {shares['naive']:.0%})" if "naive" in shares else "")
+
+
+def _amount(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.3g}" + (f" {unit}" if unit != "variance" else "")
+
+
+def _aim(cell: Any) -> str:
+    parts = [f"{value:g}x" for value in (cell.target, cell.stretch) if value is not None]
+    return " / ".join(parts)
+
+
+def _value(key: str, text: str) -> Any:
+    kind = {f.name: type(f.default) for f in fields(Options)}[key]
+    if kind is tuple:
+        return tuple(split_commas(text))
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise InputError(f"{key}={text}: expected true or false.")
+        return text == "true"
+    if kind is int:
+        if not text.isdigit() or int(text) < 1:
+            raise InputError(f"{key}={text}: expected a whole number of at least 1.")
+        return int(text)
+    return split_commas(text)[0]
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=180)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The memorisation check: copies are flagged, fresh images pass, its error rates are what they claim."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+
+from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.errors import InputError
+from bench.metrics import memorisation, neighbours
+from bench.metrics.base import Evidence
+from bench.metrics.memorisation import Memorisation, compare, held_out_images, newcombe, probability_closer
+from bench.sources import ArrayImages
+
+
+class TinyLpips(torch.nn.Module):
+    """An lpips.LPIPS in miniature: one layer, whose features are the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = lambda images: [images + 1.5]
+        self.scaling_layer = torch.nn.Identity()
+        head = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1, bias=False))
+        torch.nn.init.ones_(head[0].weight)
+        self.lins = torch.nn.ModuleList([torch.nn.Module()])
+        self.lins[0].model = head
+        self.lins[0].forward = head.forward
+        self.requires_grad_(False)
+
+
+class Darkener:
+    """A tokenizer that loses half of the light."""
+
+    def encode(self, images):
+        return images // 2
+
+    def decode(self, tokens):
+        return tokens
+
+
+@pytest.fixture(autouse=True)
+def tiny_lpips(monkeypatch):
+    monkeypatch.setattr(neighbours, "lpips_model", lambda net: TinyLpips())
+
+
+def pictures(num, seed):
+    """Images of one population, which lie close enough together for nearness to mean something."""
+    return np.random.default_rng(seed).integers(0, 256, (num, 3, 4, 4), dtype=np.uint8)
+
+
+def evidence_of(folder, fake, *, train=None, validation=None, tokenizer=None, num_fake=100):
+    sides = {"fake": fake, "train": pictures(300, 1) if train is None else train,
+             "validation": pictures(300, 2) if validation is None else validation}
+    return Evidence(role="prior", protocol=ProtocolConfig(neighbours_resolution=4, num_fake=num_fake), protocol_id="p",
+                    settings=MetricsConfig(), speed=SpeedConfig(), images=lambda side: ArrayImages(sides[side]),
+                    features=lambda side: pytest.fail("needs no features"),
+                    validation_tokens=lambda: pytest.fail("needs no tokens"), workspace=folder, caches=folder,
+                    tokenizer=tokenizer, fingerprints={"train": "train"})
+
+
+def test_a_copy_of_the_training_set_is_flagged(tmp_path):
+    share, auc = Memorisation()(evidence_of(tmp_path, pictures(300, 1)[:100]))
+    assert share.value == 1 and auc.value == 1 and share.extra["flagged"]
+    assert "copies training images" in share.note
+
+
+def test_a_tenth_of_copies_among_fresh_samples_is_flagged(tmp_path):
+    samples = np.concatenate([pictures(300, 1)[:30], pictures(270, 3)])
+    assert Memorisation()(evidence_of(tmp_path, samples))[0].extra["flagged"]
+
+
+def test_real_held_out_images_pass(tmp_path):
+    share, auc = Memorisation()(evidence_of(tmp_path, pictures(200, 4)))
+    assert not share.extra["flagged"] and auc.ci_low < 0.5 < auc.ci_high
+
+
+def test_near_duplicates_as_frequent_as_among_held_out_images_pass(tmp_path):
+    train = pictures(300, 1)
+    validation = np.concatenate([train[:9], pictures(291, 2)])
+    samples = np.concatenate([train[100:106], pictures(194, 5)])
+    share, _ = Memorisation()(evidence_of(tmp_path, samples, validation=validation))
+    assert not share.extra["flagged"]
+
+
+def test_copies_are_found_through_a_tokenizer_that_changes_every_image(tmp_path):
+    samples = pictures(300, 1)[:100] // 2
+    through, _ = Memorisation()(evidence_of(tmp_path, samples, tokenizer=Darkener()))
+    assert through.extra["flagged"] and through.extra["held_out_images"] == "reconstructed"
+
+
+def test_fresh_images_through_the_same_tokenizer_pass(tmp_path):
+    share, auc = Memorisation()(evidence_of(tmp_path, pictures(200, 6) // 2, tokenizer=Darkener()))
+    assert not share.extra["flagged"] and auc.ci_low < 0.5 < auc.ci_high
+
+
+def test_the_held_out_images_are_not_those_the_real_row_judges(tmp_path):
+    validation = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 4), dtype=np.uint8)
+    chosen = held_out_images(evidence_of(tmp_path, pictures(1, 1), validation=validation, num_fake=20))
+    judged = np.linspace(0, 59, 20).round()
+    assert len(chosen) == 40 and not np.isin(chosen[:, 0, 0, 0], judged).any()
+
+
+def test_held_out_distances_are_computed_once_for_all_rows(tmp_path, monkeypatch):
+    first = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
+    searched = []
+    monkeypatch.setattr(memorisation, "nearest", lambda images, *args, **options: (
+        searched.append(len(images)), neighbours.nearest(images, *args, **options))[1])
+    again = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
+    assert searched == [20] and again == first
+
+
+def test_no_validation_images_is_a_hole_with_its_reason(tmp_path):
+    measurements = Memorisation()(evidence_of(tmp_path, pictures(5, 3), validation=pictures(0, 2)))
+    assert [m.value for m in measurements] == [None, None] and "0 held-out images" in measurements[0].note
+
+
+def test_the_probability_of_being_closer_is_mann_whitney_s():
+    generator = np.random.default_rng(0)
+    samples, held_out = generator.integers(0, 9, 40).astype(float), generator.integers(0, 9, 30).astype(float)
+    expected = mannwhitneyu(held_out, samples).statistic / (40 * 30)
+    assert probability_closer(samples, held_out) == pytest.approx(expected)
+
+
+def test_identical_distances_are_as_close_as_each_other():
+    result = compare(np.full(50, 0.2), np.full(60, 0.2))
+    assert (result.closer, result.share, result.flagged) == (0.5, 0.0, False)
+
+
+@pytest.mark.parametrize("samples, held_out", [([], [1.0]), ([1.0], []), ([np.nan], [1.0]), ([1.0], [np.inf])])
+def test_distances_that_are_missing_or_not_finite_are_errors(samples, held_out):
+    with pytest.raises(InputError, match="distances"):
+        compare(np.array(samples), np.array(held_out))
+
+
+def test_one_sample_is_compared_with_wide_intervals():
+    result = compare(np.array([0.5]), np.linspace(0, 1, 101))
+    assert result.closer == pytest.approx(0.5) and not result.flagged
+    assert result.closer_interval[0] < 0.2 and result.closer_interval[1] > 0.8
+
+
+def test_without_copying_few_runs_are_flagged():
+    generator = np.random.default_rng(0)
+    flags = [compare(generator.normal(size=200), generator.normal(size=150)).flagged for _ in range(500)]
+    assert sum(flags) <= 3
+
+
+def test_the_tail_p_value_is_uniform_or_larger_without_copying():
+    generator = np.random.default_rng(0)
+    p = np.array([compare(generator.normal(size=100), generator.normal(size=100)).p_share for _ in range(500)])
+    assert all((p <= level).mean() < level + 0.03 for level in (0.01, 0.05, 0.2))
+
+
+@pytest.mark.parametrize("shift, auc", [(0.0, 0.5), (1.0, 0.7602499)])
+def test_intervals_of_the_probability_cover_the_truth(shift, auc):
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(300):
+        result = compare(generator.normal(size=60) - shift, generator.normal(size=80))
+        covered += result.closer_interval[0] <= auc <= result.closer_interval[1]
+    assert 0.90 <= covered / 300 <= 0.99
+
+
+def test_the_interval_of_a_perfect_separation_ends_at_one_and_has_width():
+    low, high = newcombe(1.0, 20, 20)
+    assert 0.8 < low < 0.95 and high == 1
+    mirrored = newcombe(0.0, 20, 20)
+    assert mirrored == pytest.approx((1 - high, 1 - low))
