@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vq.autoencoder import Decoder, Encoder
 from vq.discriminator import Discriminator
-from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
+from vq.losses import Perceptual, discretised_gaussian_log_mass, gaussian_log_density
 from vq.options import VQGANOptions
 from vq.quantize import GumbelQuantizer, NearestQuantizer
 
@@ -42,6 +42,11 @@ class VQGAN(nn.Module):
         self.decoder = Decoder(options, resolution=resolution)
         self.discriminator = Discriminator(channels=options.disc_channels, layers=options.disc_layers)
         self.to(memory_format=torch.channels_last)
+
+    def trainable(self, *, perceptual: Perceptual, learning_rate: float, betas: tuple[float, float]) -> nn.Module:
+        """What the training loop trains: this model, its discriminator and their two optimizers."""
+        from vq.training import VQGANTraining
+        return VQGANTraining(self, perceptual=perceptual, learning_rate=learning_rate, betas=betas)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -86,12 +91,14 @@ class VQGAN(nn.Module):
         return mean, logsigma
 
     def to_float(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> float in the networks' range, channels_last. Raises ValueError on other input."""
+        """(B, 3, H, W) uint8 -> float in the networks' range and the weights' memory format. Raises ValueError on other input."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images of shape {tuple(images.shape)} and type {images.dtype}: expected (B, 3, H, W) "
                              "uint8")
         weight = self.decoder.last_weight
-        x = images.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else \
+            torch.contiguous_format
+        x = images.to(weight.device, weight.dtype, memory_format=layout)
         return x.div_(127.5).sub_(1) if self.options.input_range == "signed" else x.div_(255)
 
     def to_uint8(self, values: Tensor) -> Tensor:
