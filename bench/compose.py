@@ -133,7 +133,7 @@ def _schema_keys(cls: type, prefix: str = "") -> Iterable[str]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             yield from _schema_keys(kind, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
@@ -173,14 +173,20 @@ def _is_built_in(prior: str) -> bool:
 
 
 def _default_prior() -> str:
-    return next(entry["prior"] for entry in OmegaConf.load(CONF / "config.yaml").defaults if "prior" in entry)
+    return next(entry["prior"] for entry in _load(CONF / "config.yaml").defaults if "prior" in entry)
+
+
+def _load(path: Path) -> DictConfig:
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig), path
+    return loaded
 
 
 def _stage_choice(group: str, name: str) -> StageConfig:
     """Name, target and schema of a prior or tokenizer, without composing the rest."""
     path = CONF / group / f"{name}.yaml"
     if path.is_file():
-        raw = OmegaConf.load(path)
+        raw = _load(path)
         return StageConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
     return StageConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
 
@@ -224,7 +230,7 @@ def _with_preset(overrides: list[list[str]]) -> list[list[str]]:
     if "preset" in choices:
         return overrides
     dataset = choices.get("dataset", "cifar10")
-    preset = OmegaConf.load(CONF / "dataset" / f"{dataset}.yaml").get("default_preset", "small")
+    preset = _load(CONF / "dataset" / f"{dataset}.yaml").get("default_preset", "small")
     return [*overrides, [f"preset={preset}"]]
 
 

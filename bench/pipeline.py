@@ -40,8 +40,8 @@ from bench.metrics.base import Evidence, Metric, Side
 from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import Recipes, spread_indices
-from bench.records import Measurement, Record, Sheet, save_record
+from bench.recipes import Judged, Recipes, spread_indices
+from bench.records import Measurement, Record, Sheet, Status, save_record
 from bench.sources import (
     ArrayImages,
     ImageDataSource,
@@ -75,7 +75,7 @@ def build(spec: RunSpec, stage: str, *, shard: int | None = None, store: Store |
     pipeline.build(stage, shard)
 
 
-def failed_record(spec: RunSpec, label: str, error: BaseException, *, status: str = "failed") -> Record:
+def failed_record(spec: RunSpec, label: str, error: BaseException, *, status: Status = "failed") -> Record:
     """A record that keeps the cell of a run that could not be had, with the reason."""
     message = str(error) if status == "unsupported" else "".join(traceback.format_exception(error))
     now = utc_now()
@@ -110,7 +110,7 @@ class Pipeline:
     # -- the stages, in reading order --------------------------------------------------------------------------------
 
     @cached_property
-    def tokenizer(self) -> nn.Module:
+    def tokenizer(self) -> Any:
         """The frozen tokenizer: imported, or trained here."""
         artefact = self._obtain("tokenizer", self.recipes.tokenizer(), self._build_tokenizer)
         return self._load(self._new_tokenizer(), artefact)
@@ -122,7 +122,7 @@ class Pipeline:
         return TokenArray(artefact.path / "train"), TokenArray(artefact.path / "validation")
 
     @cached_property
-    def prior(self) -> nn.Module:
+    def prior(self) -> Any:
         """The trained (fitted, imported) prior."""
         artefact = self._obtain("prior", self.recipes.prior(), self._build_prior)
         return self._load(self._new_prior(), artefact)
@@ -132,9 +132,11 @@ class Pipeline:
         """images.npy (n, 3, H, W) uint8, and tokens and costs where the source has them."""
         return self._obtain("samples", self.recipes.samples(), self._build_samples)
 
-    def features(self, side: str) -> np.ndarray:
+    def features(self, side: Side) -> np.ndarray:
         """(n, D) float32 memory map of the judged ("fake") or of the protocol's real images."""
-        recipe = self.recipes.features("fake" if side == "fake" else "real")
+        if side not in ("fake", "real"):
+            raise InputError(f"features of '{side}': only the judged (fake) and the protocol's real images have them.")
+        recipe = self.recipes.features(side)
         artefact = self._obtain(f"features of {side}", recipe, lambda out, work: self._build_features(side, out, work))
         return np.load(artefact.path / "features.npy", mmap_mode="r")
 
@@ -170,7 +172,7 @@ class Pipeline:
         save_record(record, self.spec.results_dir)
         return record
 
-    def build(self, stage: str, shard: int | None = None, sides: tuple[Side, ...] = ("real", "fake")) -> None:
+    def build(self, stage: str, shard: int | None = None, sides: tuple[Judged, ...] = ("real", "fake")) -> None:
         """Make one stage exist (of features, these sides); with a shard, only its share of the chunks."""
         if stage == "samples" and shard is not None:
             self._fill_samples(self.store.work_folder(self.recipes.samples()), shard)
@@ -253,11 +255,11 @@ class Pipeline:
                 _save_chunk(work / f"chunk-{index:06d}.npz", source.chunk(*self._sample_chunks[index]))
                 bar.advance()
 
-    def _build_features(self, side: str, out: Path, work: Path) -> None:
+    def _build_features(self, side: Judged, out: Path, work: Path) -> None:
         self._fill_features(side, work, None)
         np.save(out / "features.npy", load_features(work))
 
-    def _fill_features(self, side: str, work: Path, shard: int | None) -> None:
+    def _fill_features(self, side: Judged, work: Path, shard: int | None) -> None:
         images, num_jobs = self._images(side), self.spec.sampling.shards
         extractor = resolve_extractor(self.spec.protocol.extractor, device=self.device)
         total = len(images) if shard is None else -(-len(images) // num_jobs)
@@ -473,7 +475,7 @@ def _missing(work: Path, total: int, shard: int | None, shards: int) -> list[int
 def _save_chunk(path: Path, arrays: dict[str, np.ndarray]) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.npz")
     with open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)   # type: ignore[arg-type]
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)

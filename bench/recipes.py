@@ -26,7 +26,7 @@ from bench.store import Recipe
 # Raised whenever a stage's code changes what comes out of it.
 VERSIONS = {"tokenizer": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}
 SOURCES = ("prior", "reconstruction", "real")
-Side = Literal["fake", "real"]
+Judged = Literal["fake", "real"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Recipes:
     def samples(self) -> Recipe:
         """The images to be judged, whatever their source."""
         config: dict[str, Any] = {"source": self.role, "num": self.num_fake}
+        inputs: tuple[str, ...]
         if self.role == "prior":
             config |= {"sampler": self.spec.sampler, "chunk": self.spec.sampling.chunk}
             inputs = (self.prior().key, self.tokenizer().key)
@@ -99,7 +100,7 @@ class Recipes:
             inputs = (sha256_of(path), str(self.spec.dataset.resolution), self.spec.dataset.resize)
         return Recipe("samples", config, inputs, VERSIONS["samples"])
 
-    def features(self, side: Side) -> Recipe:
+    def features(self, side: Judged) -> Recipe:
         protocol = self.spec.protocol
         if side == "fake":
             source: dict[str, Any] = {"samples": self.samples().key}
@@ -198,4 +199,4 @@ def _lookup(spec: RunSpec, key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
         value = getattr(value, part)
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

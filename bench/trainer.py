@@ -36,7 +36,7 @@ from bench.progress import Bar
 from bench.store import Interrupted
 from priors.base import Draws, Unsupported
 
-PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 VALIDATION_BUDGET = 4   # network evaluations an image, for priors whose likelihood is a sum
 Optimize = Callable[[Tensor, Optimizer], None]
 
@@ -62,14 +62,15 @@ class Trainable(Protocol):
 class PriorTask(nn.Module):
     """A prior as a Trainable: one Adam, and the likelihood it reaches on held-out tokens as validation."""
 
-    def __init__(self, prior: nn.Module, config: TrainingConfig):
+    def __init__(self, prior: Any, config: TrainingConfig):
         super().__init__()
-        self.model = prior
+        self.model: Any = prior
         self.config = config
 
     def optimizers(self) -> list[Optimizer]:
+        first, second = self.config.betas
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.config.learning_rate,
-                                           betas=tuple(self.config.betas), weight_decay=self.config.weight_decay)
+                                           betas=(first, second), weight_decay=self.config.weight_decay)
         return [self.optimizer]
 
     def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
@@ -77,7 +78,7 @@ class PriorTask(nn.Module):
         optimize(loss, self.optimizer)
         return {"loss": loss.detach()}
 
-    def validate(self, model: nn.Module, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
         try:
             nats = model.nll(batch, draws=draws, budget=VALIDATION_BUDGET).nats.mean()
@@ -151,7 +152,7 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
     with Bar(label, config.steps, unit="step", start=loop.step) as bar, _stop_signals() as stop, \
             ThreadPoolExecutor(1) as ahead:
         local = _local_batches(fetch, config.batch_size, num_items, seed, fabric)
-        pending = ahead.submit(local, loop.step) if indices else None
+        pending = ahead.submit(local, loop.step)
         for step in indices:
             batch = pending.result().to(fabric.device)
             pending = ahead.submit(local, step + 1)
@@ -206,12 +207,13 @@ class _Loop:
                              f"{fabric.world_size} processes: choose a multiple.")
         self.task, self.config, self.fabric, self.seed = task.to(fabric.device), config, fabric, seed
         bare = task.optimizers()
-        self.optimizers = list(fabric.setup_optimizers(*bare)) if len(bare) > 1 else [fabric.setup_optimizers(bare[0])]
-        self.wrapped = {id(optimizer): wrapper for optimizer, wrapper in zip(bare, self.optimizers, strict=True)}
+        self.wrapped: dict[int, Any] = {id(optimizer): fabric.setup_optimizers(optimizer) for optimizer in bare}
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in bare]
         self.bare = bare
         self.average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False)
-        self.step, self.rows, self.sums, self.note = 0, [], {}, ""
+        self.step, self.note = 0, ""
+        self.rows: list[tuple[int, str, float]] = []
+        self.sums: dict[str, tuple[Tensor, int]] = {}
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def advance(self, batch: Tensor) -> None:
@@ -226,8 +228,9 @@ class _Loop:
         if self.step % self.config.ema_every == 0:
             self.average.update_parameters(self.task.model)
         for name, value in logged.items():
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + torch.as_tensor(value, dtype=torch.float64).detach(), count + 1)
+            value = torch.as_tensor(value).detach().double()
+            total, count = self.sums.get(name, (torch.zeros_like(value), 0))
+            self.sums[name] = (total + value, count + 1)
         if self.step % self.config.log_every == 0:
             self._log_sums()
 
@@ -313,8 +316,7 @@ class _Loop:
     def _log_sums(self) -> None:
         means = {name: float(total) / count for name, (total, count) in self.sums.items()}
         if self.fabric.world_size > 1:
-            means = {name: float(self.fabric.all_reduce(torch.tensor(value), reduce_op="mean"))
-                     for name, value in means.items()}
+            means = {name: float(_all_reduce(self.fabric, torch.tensor(mean), "mean")) for name, mean in means.items()}
         if not all(math.isfinite(value) for value in means.values()):
             raise BenchError(f"{means} by step {self.step} is not finite: lower training.learning_rate "
                              f"(now {self.peaks[0][0]}) or raise training.warmup_steps.")
@@ -331,12 +333,18 @@ def _any_process(flag: bool, fabric: Fabric) -> bool:
     """Whether any process was asked to stop, so that all stop at the same step."""
     if fabric.world_size == 1:
         return flag
-    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
+    return bool(_all_reduce(fabric, torch.tensor(float(flag), device=fabric.device), "sum") > 0)
+
+
+def _all_reduce(fabric: Fabric, value: Tensor, how: str) -> Tensor:
+    reduced = fabric.all_reduce(value, reduce_op=how)
+    assert isinstance(reduced, Tensor)
+    return reduced
 
 
 def _average_gradients(optimizer: Optimizer, fabric: Fabric) -> None:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    flat = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="mean")
+    flat = _all_reduce(fabric, torch.cat([gradient.flatten() for gradient in gradients]), "mean")
     for gradient, piece in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(piece.view_as(gradient))
 
