@@ -41,10 +41,13 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
     console, errors = _console(), Console(stderr=True)
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
-        return measure(options, console)
+        return measure(parse(arguments), console)
     except BenchError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code

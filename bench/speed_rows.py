@@ -13,6 +13,7 @@ import gc
 import math
 import statistics
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -422,7 +423,8 @@ def _lpips() -> Any:
     ensure_torchvision()
     import lpips
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")   # lpips calls torchvision through arguments that are deprecated
         torch.manual_seed(0)
         return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
 
