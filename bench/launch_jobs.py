@@ -27,7 +27,7 @@ from submitit.helpers import DelayedSubmission
 from bench.config import RunSpec
 from bench.errors import BenchError
 from bench.provenance import utc_now
-from bench.recipes import Recipes, Side, Stage
+from bench.recipes import Judged, Recipes, Stage
 from bench.records import Record
 from bench.store import Interrupted, Store, write_json
 
@@ -124,7 +124,7 @@ class StageJob:
     def _build(self) -> None:
         from bench.pipeline import Pipeline  # torch is imported in the job, never where jobs are submitted
         pipeline = Pipeline(self.spec)
-        sides: tuple[Side, ...] = ("fake",) if "samples" in self.stage.recipe.config else ("real",)
+        sides: tuple[Judged, ...] = ("fake",) if "samples" in self.stage.recipe.config else ("real",)
         pipeline.build(self.stage.name, self.shard, sides)
         if self.shard is None:
             return

@@ -7,9 +7,14 @@ the queue without a result; its run submits it again.  missing: nobody was asked
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from bench.config import RunSpec
 from bench.launch_graph import Node, graph, registered
@@ -86,3 +91,14 @@ def _progress(node: Node, folder: str) -> str:
 def _last_line(message: str) -> str:
     lines = message.strip().splitlines()
     return lines[-1] if lines else ""
+
+
+def print_status(specs: Sequence[RunSpec]) -> None:
+    """The table of `status`, and how many stand where."""
+    standings = status(specs)
+    table = Table("stage", "key", "state", "job", "detail", title="status")
+    for standing in standings:
+        table.add_row(standing.label, standing.key, standing.state, standing.job, standing.detail)
+    Console(width=160 if not sys.stdout.isatty() else None).print(table)
+    counts = Counter(standing.state for standing in standings)
+    print(", ".join(f"{number} {state}" for state, number in counts.items()))

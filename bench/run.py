@@ -3,6 +3,7 @@
     python -m bench.run prior=absorbing dataset=cifar10 sampler.steps=8,16,32,64
     python -m bench.run prior=absorbing,autoregressive,unigram preset=demo
     python -m bench.run prior=absorbing preset=demo plan=true          # what would be built, and stop
+    python -m bench.run prior=absorbing preset=demo status=true        # where every stage stands, and stop
 
 Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong.
 """
@@ -21,6 +22,8 @@ from rich.table import Table
 from bench import registry
 from bench.compose import Run, expand
 from bench.errors import BenchError, InputError
+from bench.launch import launch
+from bench.launch_status import print_status
 from bench.provenance import utc_now
 from bench.recipes import Recipes
 from bench.records import Record, Sweep, load_records, save_sweep
@@ -41,6 +44,9 @@ def main(arguments: list[str]) -> int:
         check_data(runs)
         if any(run.spec.plan for run in runs):
             return print_plan(runs)
+        if any(run.spec.status for run in runs):
+            print_status([run.spec for run in runs if not run.unsupported])
+            return 0
         records = execute(runs, " ".join(["python -m bench.run", *arguments]), console)
     except InputError as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
@@ -91,7 +97,6 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
     if not missing:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
-    from bench.launch import launch  # imports torch: only now that the input is known to be right
     fresh = launch(missing, console=console)
     found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
