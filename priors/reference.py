@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from priors.base import UNKNOWN, Draws
 from priors.transformer import Block, Transformer
@@ -64,8 +64,8 @@ def textbook_logits(net: Transformer, tokens: Tensor) -> Tensor:
     x = net.embed(tokens)
     for block in net.blocks:
         x = x + _textbook_attention(block, block.ln1(x))
-        x = x + block.mlp(block.ln2(x))
-    return net.head(net.ln_f(x))
+        x = x + _plain(block.out, F.gelu(_plain(block.fc, block.ln2(x))))
+    return _plain(net.head, net.ln_f(x))
 
 
 def _textbook_attention(block: Block, x: Tensor) -> Tensor:
@@ -76,4 +76,8 @@ def _textbook_attention(block: Block, x: Tensor) -> Tensor:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
     y = scores.softmax(-1) @ v
-    return block.proj(y.transpose(1, 2).contiguous().flatten(2))
+    return _plain(block.proj, y.transpose(1, 2).contiguous().flatten(2))
+
+
+def _plain(layer: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, layer.weight, layer.bias)

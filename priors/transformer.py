@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors.base import Draws
+from priors.linear import Linear, linear
 
 
 class Transformer(nn.Module):
@@ -47,7 +48,7 @@ class Transformer(nn.Module):
         self.tok_emb = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(Block(width, num_heads, causal=causal, dropout=dropout) for _ in range(num_layers))
         self.ln_f = nn.LayerNorm(width)
-        self.head = nn.Linear(width, num_classes, bias=False)
+        self.head = Linear(width, num_classes, bias=False)
         self.drop = nn.Dropout(dropout)
         self.apply(init_gpt)
         self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width))
@@ -73,26 +74,28 @@ class Transformer(nn.Module):
             x = torch.cat([self.start_tok.expand(len(x), -1, -1).to(x.dtype), x], 1)
         return self.drop(x + self.pos_emb[:, : x.shape[1]])
 
-    def new_cache(self, batch: int) -> list[tuple[Tensor, Tensor]]:
-        """Room for the keys and values of every block: pairs of (B, H, N, C/H)."""
+    def new_cache(self, batch: int) -> list[Tensor]:
+        """Room for the keys and values of every position: (2, B, H, N, C/H) a block."""
         heads = self.blocks[0].num_heads
-        shape = (batch, heads, self.num_tokens, self.pos_emb.shape[2] // heads)
-        return [(self.pos_emb.new_empty(shape), self.pos_emb.new_empty(shape)) for _ in self.blocks]
+        shape = (2, batch, heads, self.num_tokens, self.pos_emb.shape[2] // heads)
+        return [self.pos_emb.new_empty(shape) for _ in self.blocks]
 
-    def extend(self, tokens: Tensor | None, start: int, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def extend(self, tokens: Tensor | None, start: int, cache: list[Tensor]) -> Tensor:
         """Logits (B, K) of the token after the last one fed, as the causal network gives them.
 
         tokens: (B, n) at sequence positions start..start+n-1, all earlier ones being in the cache. At start=0 the start
             token comes first and the tokens, if any, after it, at positions 1..n.
         """
         if start == 0:
-            x = self.start_tok.expand(cache[0][0].shape[0], -1, -1)
+            x = self.start_tok.expand(cache[0].shape[1], -1, -1)
             x = x if tokens is None else torch.cat([x, self.tok_emb(tokens)], 1)
         else:
             x = self.tok_emb(tokens)
-        x = x + self.pos_emb[:, start : start + x.shape[1]]   # (B, n, C)
-        for block, (keys, values) in zip(self.blocks, cache, strict=True):
-            x = block.extend(x, start, keys, values)
+        end = start + x.shape[1]
+        x = x + self.pos_emb[:, start:end]   # (B, n, C)
+        seen = torch.ones(end - start, end, dtype=torch.bool, device=x.device).tril(start) if end - start > 1 else None
+        for block, keys_values in zip(self.blocks, cache, strict=True):
+            x = block.extend(x, start, keys_values, seen)
         return self.head(self.ln_f(x[:, -1]))
 
 
@@ -103,11 +106,11 @@ class Block(nn.Module):
         super().__init__()
         self.num_heads, self.causal, self.dropout = num_heads, causal, dropout
         self.ln1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
         self.ln2 = nn.LayerNorm(width)
-        self.fc = nn.Linear(width, 4 * width)
-        self.out = nn.Linear(4 * width, width)
+        self.fc = Linear(width, 4 * width)
+        self.out = Linear(4 * width, width)
         self.drop = nn.Dropout(dropout)
 
     def forward(
@@ -134,8 +137,8 @@ class Block(nn.Module):
         width = h.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         some = h.gather(1, at.unsqueeze(-1).expand(-1, -1, width))
-        k, v = F.linear(h, weight[width:], bias[width:]).chunk(2, -1)
-        return self.heads(F.linear(some, weight[:width], bias[:width])), self.heads(k), self.heads(v)
+        k, v = linear(h, weight[width:], bias[width:]).chunk(2, -1)
+        return self.heads(linear(some, weight[:width], bias[:width])), self.heads(k), self.heads(v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, at: Tensor | None = None) -> Tensor:
         """Scaled dot-product attention over heads: (B, H, n, C/H) -> (B, n, C)."""
@@ -148,18 +151,21 @@ class Block(nn.Module):
         )
         return y.transpose(1, 2).flatten(2)
 
-    def extend(self, x: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor:
-        """The block at n further positions, written into and reading from the cache: (B, n, C) -> (B, n, C)."""
-        q, k, v = (self.heads(part) for part in self.qkv(self.ln1(x)).chunk(3, -1))
+    def extend(self, x: Tensor, start: int, keys_values: Tensor, seen: Tensor | None) -> Tensor:
+        """The block at n further positions: (B, n, C) -> (B, n, C).
+
+        keys_values: (2, B, H, N, C/H), written at the new positions and read up to the last of them; seen: bool
+        (n, start + n), or None for all.  One token is a chain of tiny operations, so every call that can be is avoided.
+        """
         end = start + x.shape[1]
-        keys[:, :, start:end], values[:, :, start:end] = k, v
-        seen = None
-        if x.shape[1] > 1:
-            positions = torch.arange(end, device=x.device)
-            seen = positions <= positions[start:].unsqueeze(1)   # (n, end)
-        y = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], attn_mask=seen)
-        x = x + self.proj(y.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.ln2(x))
+        qkv = linear(self.ln1(x), self.qkv.weight, self.qkv.bias)
+        qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)   # (3, B, H, n, C/H)
+        keys_values[:, :, :, start:end] = qkv[1:]
+        keys, values = keys_values[:, :, :, :end].unbind()
+        y = F.scaled_dot_product_attention(qkv[0], keys, values, attn_mask=seen)
+        x = x + linear(y.transpose(1, 2).reshape(x.shape), self.proj.weight, self.proj.bias)
+        h = F.gelu(linear(self.ln2(x), self.fc.weight, self.fc.bias))
+        return x + linear(h, self.out.weight, self.out.bias)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, n, C) -> (B, H, n, C/H)."""
