@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from bench.data.base import ImageData
 from bench.metrics.lpips_embedding import LpipsEmbedding
+from bench.progress import LINE_EVERY_SECONDS
 
 BLOCK_IMAGES = 256
 """The most images in a block."""
@@ -65,8 +67,11 @@ class Candidates:
 
     def blocks(self, start: int = 0, *, progress: Callable[[str], None] = lambda text: None) -> Iterator[Block]:
         """All blocks from candidate `start` (a multiple of `rows`) on, from disk where they are sound."""
+        last_line = time.monotonic()
         for at in range(start, self.count, self.rows):
-            progress(f"neighbours: candidates {at} of {self.count}")
+            if time.monotonic() - last_line >= LINE_EVERY_SECONDS:
+                last_line = time.monotonic()
+                progress(f"LPIPS neighbours: candidate {at} of {self.count}")
             indices = range(at, min(at + self.rows, self.count))
             if self.folder is None:
                 vectors = self.embedding.embed(self.images.images(indices)) - self.centre

@@ -9,6 +9,7 @@ error of that estimate and the error over images are printed apart.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from bench.errors import BenchError, InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.intervals import normal_interval
+from bench.progress import LINE_EVERY_SECONDS
 from bench.records import Measurement
 from priors.base import Draws, Likelihood, Unsupported
 
@@ -89,8 +91,11 @@ def evaluate(tokens: Tensor, evidence: Evidence) -> Likelihood:
         raise InputError(f"validation tokens are {tuple(tokens.shape)}; the prior expects (M, {prior.num_tokens}). "
                          "Prior and tokenizer belong to different runs.")
     parts = []
+    last_line = time.monotonic()
     for number, batch in enumerate(tokens.split(settings.batch_size)):
-        evidence.progress(f"likelihood: images {number * settings.batch_size} of {len(tokens)}")
+        if time.monotonic() - last_line >= LINE_EVERY_SECONDS:
+            last_line = time.monotonic()
+            evidence.progress(f"likelihood: image {number * settings.batch_size} of {len(tokens)}")
         draws = Draws.seeded("nll", evidence.seed, number, device=evidence.device)
         with torch.inference_mode():
             parts.append(prior.nll(batch.to(evidence.device), draws=draws, budget=settings.budget))

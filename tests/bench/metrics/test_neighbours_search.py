@@ -164,6 +164,7 @@ def test_nothing_is_cached_beyond_the_disk_budget(embedding, tmp_path):
 def test_an_interrupted_search_goes_on_where_it_was(embedding, tmp_path, monkeypatch):
     images, queries = pictures(70, seed=2), pictures(2, seed=1)
     monkeypatch.setattr(neighbours, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(embedding_cache, "LINE_EVERY_SECONDS", 0.0)
     candidates = opened(embedding, images, tmp_path, fingerprint=None)
     seen = []
 
