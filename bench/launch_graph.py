@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def graph(specs: Sequence[RunSpec]) -> list[Node]:
     for spec in specs:
         for stage in Recipes(spec).stages():
             needs = tuple(recipe.key for recipe in stage.inputs)
-            nodes.setdefault(stage.recipe.key, Node(spec, _split(stage), needs))
+            nodes.setdefault(stage.recipe.key, Node(spec, stage, needs))
     return list(nodes.values())
 
 
@@ -70,8 +70,3 @@ def register(launcher: LauncherConfig, key: str, job: str, folder: SweepFolder) 
 def registered(launcher: LauncherConfig, key: str) -> dict[str, Any]:
     """{"job", "folder", "submitted"} of the last job for a key; {} if there never was one."""
     return read_json(launch_root(launcher) / "jobs" / f"{key}.json")
-
-
-def _split(stage: Stage) -> Stage:
-    """No more shards than there are pieces of work."""
-    return replace(stage, shards=max(1, min(stage.shards, stage.work))) if stage.shards > 1 else stage

@@ -40,7 +40,7 @@ from bench.metrics.base import Evidence, Metric, Side
 from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import Judged, Recipes, spread_indices
+from bench.recipes import FEATURE_CHUNK, Judged, Recipes, spread_indices
 from bench.records import Measurement, Record, Sheet, Status, save_record
 from bench.sources import (
     ArrayImages,
@@ -56,7 +56,6 @@ from bench.trainer import PriorTask, make_fabric, process_rank, train
 from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "samples", "features", "metrics")
-FEATURE_CHUNK = 250
 CALIBRATION_IMAGES = 128
 Announce = Callable[[str], None]
 

@@ -25,13 +25,14 @@ from bench.store import Recipe
 
 # Raised whenever a stage's code changes what comes out of it.
 VERSIONS = {"tokenizer": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}
+FEATURE_CHUNK = 250   # images whose features are saved together: the unit of resuming and of sharding
 SOURCES = ("prior", "reconstruction", "real")
 Judged = Literal["fake", "real"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run. shards: how many jobs may share its work; work: its size in `unit`, for estimates."""
+    """One step of a run. shards: how many jobs share its work; work: its size in `unit`, for estimates."""
 
     recipe: Recipe
     inputs: tuple[Recipe, ...]
@@ -161,15 +162,19 @@ class Recipes:
             steps = 0 if self.spec.prior.path else self.spec.prior.training.steps
             chain.append(Stage(self.prior(), (self.tokens(),), f"prior {self.spec.prior.name}", work=steps,
                                unit="steps"))
-        shards = self.spec.sampling.shards
         samples_inputs = {"prior": (self.prior, self.tokenizer), "reconstruction": (self.tokenizer,)}.get(self.role, ())
         chain.append(Stage(self.samples(), tuple(recipe() for recipe in samples_inputs),
-                           f"{self.num_fake:,} images ({self.role})", shards, self.num_fake, "images"))
-        chain.append(Stage(self.features("real"), (), f"features of {len(self.real_indices):,} real images", shards,
-                           len(self.real_indices), "images"))
-        chain.append(Stage(self.features("fake"), (self.samples(),), f"features of {self.num_fake:,} images", shards,
-                           self.num_fake, "images"))
+                           f"{self.num_fake:,} images ({self.role})",
+                           self._shards(self.num_fake, self.spec.sampling.chunk), self.num_fake, "images"))
+        chain.append(Stage(self.features("real"), (), f"features of {len(self.real_indices):,} real images",
+                           self._shards(len(self.real_indices), FEATURE_CHUNK), len(self.real_indices), "images"))
+        chain.append(Stage(self.features("fake"), (self.samples(),), f"features of {self.num_fake:,} images",
+                           self._shards(self.num_fake, FEATURE_CHUNK), self.num_fake, "images"))
         return chain
+
+    def _shards(self, num_images: int, chunk: int) -> int:
+        """No more than there are chunks: a shard without work would still be a job."""
+        return min(self.spec.sampling.shards, -(-num_images // chunk))
 
     def _model_recipe(self, stage: str, config: StageConfig, inputs: tuple[str, ...], more: dict[str, Any]) -> Recipe:
         identity = {"class": config.target or config.name, "options": config.options, **more}
