@@ -70,7 +70,10 @@ def write_report(book: Book, options: Options, console: Console) -> None:
     to_frame(book.records.values()).to_csv(out / "measurements.csv", index=False, lineterminator="\n")
     if options.figures:
         write_figures(book, out / "figures", console)
-    console.print(f"report: {out}", markup=False, highlight=False)
+    if options.page:
+        from bench.reporting.webpage import render_page
+        (out / "index.html").write_text(render_page(book, verdicts), encoding="utf-8")
+    console.print(f"report: {out / 'index.html' if options.page else out}", markup=False, highlight=False)
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
