@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from priors.base import Draws, Likelihood
+from priors.samplers import Adjust
 from priors.transitions import Corruption, kl_divergence
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-Predict = Callable[[Tensor], Tensor]
 
 
 def step_nats(denoise: Denoiser, corruption: Corruption, x_0: Tensor, t: Tensor, *, draws: Draws,
               dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Term t of the bound and the plain cross-entropy of x_0, each (B,) nats an image, with x_t drawn once.
 
-    The term is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 that is -log p(x_0 | x_1) (Gu et al. 2022, Eq. 9).
+    The term is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), at t = 1 equal to -log p(x_0 | x_1) (Gu et al., Eq. 9).
     """
     x_t = corruption.corrupt(x_0, t, draws=draws)
     log_x_0 = denoise(x_t, t).to(dtype).log_softmax(-1)   # (B, N, K)
@@ -72,16 +72,18 @@ class SampledTime(nn.Module):
         if not self.importance:
             return
         seen = nn.functional.one_hot(t - 1, self.num_timesteps)   # (B, T)
-        counts = seen.sum(0)
-        mean = (seen.double().T @ nats.double().square()) / counts.clamp(min=1)
-        updated = self.decay * self.mean_square + (1 - self.decay) * mean
+        counts, squares = seen.sum(0), seen.double().T @ nats.double().square()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for total in (counts, squares):   # of all processes, so that they keep drawing from one p(t)
+                torch.distributed.all_reduce(total)
+        updated = self.decay * self.mean_square + (1 - self.decay) * squares / counts.clamp(min=1)
         self.mean_square.copy_(torch.where(counts > 0, updated, self.mean_square))
         self.times_seen.add_(counts)
 
 
 def bound_loss(denoise: Denoiser, corruption: Corruption, time: SampledTime, tokens: Tensor, *, draws: Draws,
                auxiliary_weight: float, adaptive_auxiliary: bool, learn_time: bool) -> Tensor:
-    """Training loss in bits per token, (): an unbiased estimate of the bound's T terms plus the weighted auxiliary term.
+    """Training loss in bits per token, (): an unbiased estimate of the bound's T terms and the auxiliary term.
 
     The auxiliary term is the cross-entropy of x_0 (Gu et al. 2022, Eq. 11); adaptive: weighted 2 at t = 1 down to 1 at
     t = T, as the published code does. learn_time: whether this batch updates the estimates behind p(t).
@@ -95,32 +97,36 @@ def bound_loss(denoise: Denoiser, corruption: Corruption, time: SampledTime, tok
     return total.mean() / (tokens.shape[1] * math.log(2))
 
 
-def bound_T(denoise: Denoiser, corruption: Corruption, tokens: Tensor, *, draws: Draws,
+def bound_T(denoise: Denoiser, corruption: Corruption, tokens: Tensor, *, probabilities: Tensor, draws: Draws,
             budget: int | None) -> Likelihood:
     """-log p(x_0) <= KL(q(x_T | x_0) || p(x_T)) + the T terms, nats an image, x_t drawn at random.
 
-    budget None: every t once. Below T evaluations: budget // 2 strata of neighbouring times, two random times in each;
-    from 2 T on: every t budget // T times. Unbiased in every case. The reported variance is unbiased where a stratum
-    was drawn twice; with every t drawn once it is the collapsed-strata estimate, which errs upwards (Cochran 1977, 5A.12).
-    Raises ValueError if the budget is below 2.
+    budget None: every t once. Below 2 T evaluations an image: t ~ `probabilities` (T,) in budget // 2 strata of equal
+    probability, twice in each, weighted by 1 / p(t). From 2 T on: every t budget // T times. Unbiased in every case. The
+    reported variance is unbiased where things are drawn twice; with every t drawn once it is the collapsed-strata
+    estimate, which errs upwards (Cochran 1977). A budget of 1 is one random time, its variance unknown (nan).
+    Raises ValueError if the budget is below 1.
     """
-    strata = _strata(corruption.num_timesteps, budget)
-    values = []   # one (r, B) a stratum: estimates of its sum
-    for first, last, repeats in strata:
-        drawn = [_stratum_draw(denoise, corruption, tokens, first, last, draws=draws) for _ in range(repeats)]
-        values.append(torch.stack(drawn))
-    nats = torch.stack([value.mean(0) for value in values]).sum(0)
-    nats = nats + tokens.shape[1] * corruption.start_kl().to(nats.device)
-    spread = _collapsed_variance(torch.cat(values)) if strata[0][2] == 1 else sum(v.var(0) / len(v) for v in values)
-    return Likelihood(nats, spread, "bound_T", sum(repeats for _, _, repeats in strata))
+    num_timesteps = corruption.num_timesteps
+    if budget is not None and budget < 1:
+        raise ValueError(f"budget={budget}: expected at least 1 network evaluation an image, or none for all timesteps")
+    if budget is None or budget >= 2 * num_timesteps:
+        repeats = 1 if budget is None else budget // num_timesteps
+        terms = _every_term(denoise, corruption, tokens, repeats, draws)   # (T, r, B)
+    else:
+        repeats = min(budget, 2)
+        terms = _sampled_terms(denoise, corruption, tokens, budget // repeats, repeats, probabilities, draws)
+    nats = terms.mean(1).sum(0) + tokens.shape[1] * corruption.start_kl().to(terms.device)
+    variance = _collapsed_variance(terms[:, 0]) if repeats == 1 else terms.var(1).sum(0) / repeats
+    return Likelihood(nats, variance, "bound_T", terms.shape[0] * repeats)
 
 
 def ancestral(denoise: Denoiser, corruption: Corruption, start: Tensor, start_time: Tensor, *, steps: int, draws: Draws,
-              predict: Predict, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+              adjust: Adjust, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x_0 from x at start_time by `steps` strided steps x_s ~ sum over x_0 of q(x_s | x_t, x_0) p(x_0 | x_t).
 
     start (B, N) in [0, K], start_time (B,) in 0..T: each image's own times are spread evenly from there to 0.
-    predict: logits -> log p(x_0), where temperature and truncation live. keep: (B, N) bool, positions never changed.
+    adjust: temperature, top-k and top-p (truncation sampling) of p(x_0). keep: (B, N) bool, positions never changed.
     Returns tokens (B, N) and the network evaluations of each image (B,); a step of no stride costs none.
     """
     x = start.clone()
@@ -131,8 +137,8 @@ def ancestral(denoise: Denoiser, corruption: Corruption, start: Tensor, start_ti
         if len(active) == 0:
             continue
         x_t, t, s = x[active], t[active], s[active]
-        log_p = corruption.log_posterior(predict(denoise(x_t, t)), x_t, s=s, t=t)   # (b, N, K + 1)
-        x_s = draws.categorical(log_p.to(draws.device)).to(x.device)
+        log_x_0 = adjust(denoise(x_t, t)).log_softmax(-1)   # (b, N, K)
+        x_s = _categorical(corruption.log_posterior(log_x_0, x_t, s=s, t=t), draws)
         x[active] = x_s if keep is None else torch.where(keep[active], x_t, x_s)
         evaluations[active] += 1
     return x, evaluations
@@ -143,43 +149,47 @@ def spread_time(start_time: Tensor, step: int, steps: int) -> Tensor:
     return (start_time * step + steps // 2) // steps
 
 
-def predictor(*, temperature: float, top_p: float | None) -> Predict:
-    """log p(x_0) of tempered logits; truncation keeps the likeliest tokens that hold probability top_p, and the first."""
-    def predict(logits: Tensor) -> Tensor:
-        log_x_0 = (logits.float() / temperature).log_softmax(-1)
-        return log_x_0 if top_p is None else truncate(log_x_0, top_p)
-    return predict
+def _categorical(log_p: Tensor, draws: Draws) -> Tensor:
+    """Tokens, or the mask, (B, N) of (B, N, K + 1); the mask goes first so that rounding at the end never yields it."""
+    num_states = log_p.shape[-1]
+    return (draws.categorical(log_p.roll(1, -1).to(draws.device)).to(log_p.device) - 1) % num_states
 
 
-def truncate(log_p: Tensor, top_p: float) -> Tensor:
-    """Truncation sampling (Gu et al. 2022, section 5.1; Tang et al. 2022): (..., K) -> (..., K), renormalised."""
-    ordered, index = log_p.sort(-1, descending=True)
-    before = ordered.exp().cumsum(-1) - ordered.exp()   # probability of all likelier tokens
-    ordered = ordered.masked_fill(before >= top_p, -math.inf)
-    return torch.empty_like(log_p).scatter_(-1, index, ordered).log_softmax(-1)
+def check_steps(steps: int | None, num_timesteps: int) -> int:
+    """The number of sampling steps; None is one a timestep. Raises ValueError above that."""
+    if steps is not None and steps > num_timesteps:
+        raise ValueError(f"sampler.steps={steps}: expected at most the {num_timesteps} timesteps the prior was trained "
+                         "with; leave it out for all of them")
+    return steps or num_timesteps
 
 
-def _strata(num_timesteps: int, budget: int | None) -> list[tuple[int, int, int]]:
-    """(first t, last t, number of draws) of each stratum of 1..T."""
-    if budget is not None and budget < 2:
-        raise ValueError(f"budget={budget}: a bound with an error needs at least 2 network evaluations an image")
-    repeats = 1 if budget is None else budget // num_timesteps
-    if repeats:
-        return [(t, t, repeats) for t in range(1, num_timesteps + 1)]
-    num = budget // 2
-    edges = [num_timesteps * i // num for i in range(num + 1)]
-    return [(low + 1, high, 2) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+def _every_term(denoise: Denoiser, corruption: Corruption, tokens: Tensor, repeats: int, draws: Draws) -> Tensor:
+    """Each term of the bound, drawn `repeats` times: (T, r, B) float64."""
+    times = [torch.full((len(tokens),), t, device=tokens.device) for t in range(1, corruption.num_timesteps + 1)]
+    return torch.stack([torch.stack([
+        step_nats(denoise, corruption, tokens, t, draws=draws, dtype=torch.float64)[0] for _ in range(repeats)
+    ]) for t in times])
 
 
-def _stratum_draw(denoise: Denoiser, corruption: Corruption, tokens: Tensor, first: int, last: int, *,
-                  draws: Draws) -> Tensor:
-    """An unbiased estimate of the terms first..last together, (B,) float64."""
-    t = draws.integers(first, last + 1, len(tokens)).to(tokens.device)
-    return (last - first + 1) * step_nats(denoise, corruption, tokens, t, draws=draws, dtype=torch.float64)[0]
+def _sampled_terms(denoise: Denoiser, corruption: Corruption, tokens: Tensor, num_strata: int, repeats: int,
+                   probabilities: Tensor, draws: Draws) -> Tensor:
+    """Estimates whose sum over strata is that of all terms: (strata, r, B) float64, one evaluation each."""
+    cdf = probabilities.cumsum(0)
+    terms = torch.empty(num_strata, repeats, len(tokens), dtype=torch.float64, device=tokens.device)
+    for stratum in range(num_strata):
+        for repeat in range(repeats):
+            position = (stratum + draws.uniform(len(tokens)).double()).to(cdf.device) / num_strata   # (B,)
+            index = torch.searchsorted(cdf, position * cdf[-1], right=True).clamp(max=len(cdf) - 1)
+            nats, _ = step_nats(denoise, corruption, tokens, index.to(tokens.device) + 1, draws=draws,
+                                dtype=torch.float64)
+            terms[stratum, repeat] = nats / (num_strata * probabilities[index].to(nats.device))
+    return terms
 
 
 def _collapsed_variance(values: Tensor) -> Tensor:
     """Variance of the sum of strata drawn once each, (T, B) -> (B,): neighbours stand in for repeats of one another."""
+    if len(values) == 1:
+        return torch.full_like(values[0], math.nan)
     groups = list(values.split(2))
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [torch.cat(groups[-2:])]

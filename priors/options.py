@@ -216,8 +216,8 @@ class VQDiffusionSampler:
     """How the diffusion is reversed.
 
     steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
-    temperature: logits are divided by it.
-    top_p: truncation sampling: x_0 is drawn among the likeliest tokens that hold probability p (the paper's r = 0.86).
+    temperature, top_k, top_p: of the predicted x_0, as for the absorbing sampler; top_p is the paper's truncation
+        sampling (r = 0.86).
     method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule says at
         every step, those of surer prediction more likely first, and never changes them (Tang et al. 2022, section 3.2).
     purity_weight: of method="purity": how much surer predictions are sharpened besides; None: 0.
@@ -225,6 +225,7 @@ class VQDiffusionSampler:
 
     steps: int | None = None
     temperature: float = 1.0
+    top_k: int | None = None
     top_p: float | None = None
     method: str = "posterior"
     purity_weight: float | None = None
@@ -232,7 +233,7 @@ class VQDiffusionSampler:
     def __post_init__(self):
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the number of steps of training")
-        check_sampling(self.temperature, None, self.top_p)
+        check_sampling(self.temperature, self.top_k, self.top_p)
         check_choice("method", self.method, ("posterior", "purity"))
         if self.purity_weight is not None:
             check_number("purity_weight", self.purity_weight, 0.0, math.inf, "use 0 for none")
@@ -279,17 +280,18 @@ class UniformOptions(BackboneOptions):
 @dataclass(frozen=True)
 class UniformSampler:
     """steps: of d3pm, network evaluations spread evenly over the T timesteps (None: all); of perturbation, how often all
-    tokens are drawn anew from the network's prediction (None: 50). temperature, top_p: as for vq_diffusion; in the
+    tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as for vq_diffusion; in the
     perturbation form a low temperature changes only tokens the network is sure about."""
 
     steps: int | None = None
     temperature: float = 1.0
+    top_k: int | None = None
     top_p: float | None = None
 
     def __post_init__(self):
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the default of the prior's form")
-        check_sampling(self.temperature, None, self.top_p)
+        check_sampling(self.temperature, self.top_k, self.top_p)
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
