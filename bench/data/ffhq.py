@@ -12,7 +12,8 @@ from pathlib import Path
 from bench.assets import cache_root
 from bench.config import DatasetConfig
 from bench.data.base import Splits
-from bench.data.files import FileImages, TreeFiles, ZipFiles, is_image_name, open_files, take_inventory, walk
+from bench.data.files import TreeFiles, ZipFiles, is_image_name, open_files, walk
+from bench.data.images import FileImages, take_inventory
 from bench.data.pixels import CorruptImage, size_of
 from bench.data.splits import capped, check_options, fingerprint, located, num_validation
 from bench.errors import InputError

@@ -1,45 +1,41 @@
 """Encoded images in a folder tree or a zip, listed once and read from any thread or process.
 
     files = open_files(Path("photos.zip"))       # or a folder
-    data = FileImages(files, files.names, resolution=64, resize="antialias")
-    data.images([0, 1])                            # (2, 3, 64, 64) uint8
+    files.read(files.names[0])                     # the encoded bytes of the first image
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import numpy as np
-
-from bench.asset_sources import say
-from bench.assets import cache_root
 from bench.data import pixels
+from bench.data.threads import in_threads
 from bench.errors import InputError
 
 IMAGE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif".split())
 WHOLE_CONTENT_LIMIT = 1 << 30   # bytes; a tree up to this size is hashed whole, a larger one by its files' heads
 HEAD = 4096
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Files(Protocol):
     """names: the images, as sorted relative POSIX paths. ignored: how many other files stand among them."""
 
-    path: Path
-    names: Sequence[str]
-    ignored: int
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def ignored(self) -> int: ...
 
     def read(self, name: str) -> bytes:
         """The encoded image. Raises CorruptImage where the container itself is damaged."""
@@ -58,12 +54,15 @@ class TreeFiles:
         self.path = root
         self._stats: dict[str, tuple[int, int]] = {}
         self.ignored = 0
-        for name, entry in walk(root):
-            if is_image_name(name):
-                stat = entry.stat()
-                self._stats[name] = (stat.st_size, stat.st_mtime_ns)
-            else:
-                self.ignored += 1
+        try:
+            for name, entry in walk(root):
+                if is_image_name(name):
+                    stat = entry.stat(follow_symlinks=entry.is_file())   # a dangling link is a corrupt image
+                    self._stats[name] = (stat.st_size, stat.st_mtime_ns)
+                else:
+                    self.ignored += 1
+        except OSError as error:
+            raise InputError(f"{root} cannot be listed: {error}") from error
         self.names = sorted(self._stats)
 
     def read(self, name: str) -> bytes:
@@ -146,43 +145,6 @@ class ZipFiles:
             os.close(descriptor)
 
 
-class FileImages:
-    """One split of encoded images, decoded by a few threads when asked for."""
-
-    def __init__(self, files: Files, names: Sequence[str], *, resolution: int, resize: str):
-        self.files, self.names = files, names
-        self.resolution, self.resize = resolution, resize
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, 3, H, W) uint8 in the order of the indices.  Raises InputError naming up to ten corrupt images."""
-        names = [self.names[int(i)] for i in indices]
-        out = np.empty((len(names), 3, self.resolution, self.resolution), np.uint8)
-
-        def load(item: tuple[int, str]) -> tuple[str, str] | None:
-            position, name = item
-            try:
-                out[position] = pixels.decode(self.files.read(name), resolution=self.resolution, resize=self.resize)
-            except (pixels.CorruptImage, OSError) as error:
-                return name, str(error)
-            return None
-
-        corrupt = dict(filter(None, in_threads(load, list(enumerate(names)))))
-        if corrupt:
-            raise corrupt_error(self.files.path, corrupt)
-        return out
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What a look at every image found. digest: of the sound ones. corrupt: name -> reason."""
-
-    digest: str
-    corrupt: dict[str, str]
-
-
 def open_files(path: Path) -> TreeFiles | ZipFiles:
     """A folder or a zip.  Raises InputError if it is neither, or holds no image."""
     if path.is_dir():
@@ -199,64 +161,11 @@ def open_files(path: Path) -> TreeFiles | ZipFiles:
     return files
 
 
-def take_inventory(files: Files, *, decode: bool = True) -> Inventory:
-    """Decode every image once, to find the corrupt ones, and remember the answer while no file changes.
-
-    decode: False for published sets too large to read at every start: the digest alone; what is corrupt is then an
-        error when it is met.
-    """
-    memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.VERSION}{'' if decode else '-listed'}.json"
-    try:
-        return Inventory(**json.loads(memo.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
-    corrupt: dict[str, str] = {}
-    if decode:
-        reasons = in_threads(lambda name: _reason(files, name), files.names, label="checking images")
-        corrupt = dict(filter(None, reasons))
-    sound = [name for name in files.names if name not in corrupt] if corrupt else files.names
-    found = Inventory(files.digest(sound), corrupt)
-    _remember(memo, {"digest": found.digest, "corrupt": corrupt})
-    return found
-
-
-def corrupt_error(path: Path, corrupt: dict[str, str]) -> InputError:
-    """The error that names the first ten."""
-    shown = "\n".join(f"  {name}: {reason}" for name, reason in sorted(corrupt.items())[:10])
-    more = f"\n  and {len(corrupt) - 10} more" if len(corrupt) > 10 else ""
-    return InputError(f"{len(corrupt)} corrupt image(s) in {path}:\n{shown}{more}\n"
-                      "Repair or remove them, or set dataset.on_corrupt=skip (what is skipped is recorded).")
-
-
 def is_image_name(name: str) -> bool:
     """Whether a relative path looks like an image and no part of it is hidden (.git, ._cat.png, __MACOSX)."""
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return not hidden and path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def num_threads() -> int:
-    """Decoding threads: the cores this process may use, at most 16."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}   # by process id: threads do not survive a fork
-
-
-def in_threads(work: Callable[[Item], Result], items: Sequence[Item], *, label: str = "") -> list[Result]:
-    """[work(item) for item in items], in order, by a pool of threads; PIL and hashlib work outside the GIL.
-
-    label: print progress every 10,000 items.
-    """
-    if len(items) < 2 or num_threads() == 1:
-        return [work(item) for item in items]
-    pool = _pools.get(os.getpid()) or _pools.setdefault(os.getpid(), ThreadPoolExecutor(num_threads()))
-    results: list[Result] = []
-    for start in range(0, len(items), 10_000):   # bounded queue, and a place to report from
-        results += pool.map(work, (items[i] for i in range(start, min(start + 10_000, len(items)))))
-        if label and len(items) > 10_000:
-            say(f"{label}: {len(results):,} of {len(items):,}")
-    return results
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -272,28 +181,13 @@ def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
             for entry in entries:
                 if entry.is_dir():
                     pending.append((entry.path, f"{prefix}{entry.name}/"))
-                elif entry.is_file():
+                elif entry.is_file() or entry.is_symlink():
                     yield prefix + entry.name, entry
 
 
 def _inflate(raw: bytes, size: int) -> bytes:
     """No more than one byte beyond the size announced, so that a forged member cannot fill the memory."""
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, size + 1)
-
-
-def _reason(files: Files, name: str) -> tuple[str, str] | None:
-    try:
-        pixels.check_decodes(files.read(name))
-    except (pixels.CorruptImage, OSError) as error:
-        return name, str(error)
-    return None
-
-
-def _remember(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
 
 
 def hash_of(lines: Iterable[str]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench.config import DatasetConfig
 from bench.data.base import Splits
-from bench.data.files import FileImages, Files, corrupt_error, open_files, take_inventory
+from bench.data.files import Files, open_files
+from bench.data.images import FileImages, corrupt_error, take_inventory
 from bench.data.pixels import size_of
 from bench.data.splits import capped, check_options, fingerprint, hash_order, split_by_hash
 from bench.errors import InputError

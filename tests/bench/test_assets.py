@@ -274,3 +274,60 @@ def test_building_lpips_draws_no_random_number():
     before = torch.get_rng_state()
     assets.lpips_model("alex")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.network
+def test_cifar10_in_its_authors_archive_gives_the_same_files(tmp_path):
+    """The pinned arrays, packed as the authors did, come back through the converter of the authors' archive."""
+    import tarfile
+
+    from bench.asset_conversion import cifar10_from_official
+
+    arrays = assets.cifar10_arrays()
+    train = np.load(arrays.train).transpose(0, 3, 1, 2).reshape(5, 10_000, 3072)
+    test = np.load(arrays.test).transpose(0, 3, 1, 2).reshape(10_000, 3072)
+    with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name, data in [*((f"data_batch_{i + 1}", batch) for i, batch in enumerate(train)), ("test_batch", test)]:
+            content = pickle.dumps({b"data": data, b"labels": [0] * len(data)}, protocol=2)
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    (tmp_path / "out").mkdir()
+    cifar10_from_official(tmp_path / "cifar.tar.gz", tmp_path / "out")
+    assert (tmp_path / "out" / "train.npy").read_bytes() == arrays.train.read_bytes()
+    assert (tmp_path / "out" / "test.npy").read_bytes() == arrays.test.read_bytes()
+
+
+@pytest.mark.network
+def test_torchvisions_own_file_gives_the_same_lpips_trunk(tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    from bench.asset_conversion import lpips_alex_from_torchvision
+
+    state = load_file(assets.lpips_weights("alex")) | {"classifier.1.weight": torch.zeros(3)}
+    torch.save(state, tmp_path / "alexnet.pth")
+    details = lpips_alex_from_torchvision(tmp_path / "alexnet.pth", tmp_path)
+    assert details["content_sha256"] == assets.asset_identity("lpips-alex")
+
+
+@pytest.mark.network
+def test_torch_fidelitys_own_file_gives_the_same_inception(tmp_path):
+    import torch
+
+    from bench.asset_conversion import inception_from_official
+
+    details = inception_from_official(assets.inception_weights(), tmp_path)
+    assert details["content_sha256"] == assets.asset_identity("inception") and details["has_classifier"]
+    assert torch.load(tmp_path / "inception.pth", weights_only=True).keys() == \
+        torch.load(assets.inception_weights(), weights_only=True).keys()
+
+
+def test_weights_that_hold_code_are_refused(tmp_path):
+    import torch
+
+    from bench.asset_conversion import inception_from_official
+
+    torch.save({"fc.weight": print}, tmp_path / "evil.pth")
+    with pytest.raises(pickle.UnpicklingError):
+        inception_from_official(tmp_path / "evil.pth", tmp_path)

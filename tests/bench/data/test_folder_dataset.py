@@ -203,3 +203,34 @@ def test_enlarged_images_are_noted(tree):
 def test_a_wrong_option_is_found_by_the_check(tree, change):
     with pytest.raises(InputError):
         ImageFolder().check(config(tree, **change))
+
+
+def test_a_dangling_link_is_a_corrupt_image(tree):
+    (tree / "gone.png").symlink_to(tree / "nowhere.png")
+    with pytest.raises(InputError, match="gone.png"):
+        ImageFolder().open(config(tree))
+
+
+def test_linked_folders_are_followed_once(tree, tmp_path):
+    (tree / "loop").symlink_to(tree)
+    splits = ImageFolder().open(config(tree))
+    assert len(splits.train) + len(splits.validation) == 20
+
+
+def test_grey_alpha_and_palette_images_mix_with_colour(tree):
+    Image.new("L", (9, 9), 7).save(tree / "grey.png")
+    Image.new("RGBA", (9, 9), (1, 2, 3, 0)).save(tree / "clear.png")
+    Image.new("P", (9, 9)).save(tree / "palette.png")
+    train = ImageFolder().open(config(tree)).train
+    assert train.images(range(len(train))).shape[1:] == (3, 8, 8)
+
+
+def test_a_forked_process_reads_a_zip_beside_its_parent(tree, tmp_path):
+    import os
+
+    train = ImageFolder().open(config(zipped(tree, tmp_path / "photos.zip"))).train
+    expected = train.images(range(19))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(train.images(range(19)), expected) else 1)
+    assert np.array_equal(train.images(range(19)), expected) and os.waitpid(child, 0)[1] == 0

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from bench.config import DatasetConfig
-from bench.data.lsun import Bedroom, Churches, LmdbFiles
+from bench.data.lmdb_files import LmdbFiles
+from bench.data.lsun import Bedroom, Churches
 from bench.errors import InputError
 
 
@@ -84,7 +85,7 @@ def test_a_forked_process_reads_the_same_pixels(root):
 def test_keys_come_from_the_cache_the_second_time(root, monkeypatch):
     path = root / "church_outdoor_train_lmdb"
     first = list(LmdbFiles(path).names)
-    monkeypatch.setattr("bench.data.lsun._write_keys", lambda *a: pytest.fail("listed again"))
+    monkeypatch.setattr("bench.data.lmdb_files._write_keys", lambda *a: pytest.fail("listed again"))
     assert list(LmdbFiles(path).names) == first
 
 
