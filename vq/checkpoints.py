@@ -63,11 +63,9 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
         channels=channels, channel_multipliers=tuple(channel_multipliers), num_res_blocks=num_res_blocks,
         attention_resolutions=tuple(attention_resolutions), embedding_dim=embedding_dim, codebook_size=codebook_size,
         **_discriminator_sizes(state, names.discriminator), **_differences(layout, state, num_res_blocks))
-    with torch.device("meta"):
-        model = VQGAN(options=options, resolution=resolution)
+    model = VQGAN(options=options, resolution=resolution)
     sources = dict(_sources(model, names))
     unused = _check_keys(state, sources, names.unused)
-    model.to_empty(device="cpu")
     model.load_state_dict(_gather(state, sources, model.state_dict()))
     model.to(memory_format=torch.contiguous_format)
     if layout == "taming" and fold:

@@ -141,7 +141,8 @@ class GumbelQuantizer(nn.Module):
 
     def relax(self, logits: Tensor, *, uniforms: Tensor, step: int) -> Tensor:
         """softmax((logits + Gumbel noise) / tau) over the last dimension; one-hot with its gradient if asked for."""
-        noise = -torch.log(-torch.log(uniforms.clamp(min=1e-20)).clamp(min=1e-20))
+        exponential = -torch.log(uniforms.clamp(min=1e-20))
+        noise = -torch.log(exponential.clamp(min=1e-20))
         soft = ((logits + noise) / self.temperature(step)).softmax(-1)
         if not self.options.gumbel_straight_through:
             return soft

@@ -91,7 +91,7 @@ class VQGAN(nn.Module):
         return mean, logsigma
 
     def to_float(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> float in the networks' range and the weights' memory format. Raises ValueError on other input."""
+        """(B, 3, H, W) uint8 -> float in the networks' range and the weights' memory format; else ValueError."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images of shape {tuple(images.shape)} and type {images.dtype}: expected (B, 3, H, W) "
                              "uint8")
