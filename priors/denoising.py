@@ -101,8 +101,8 @@ def bound_T(denoise: Denoiser, corruption: Corruption, tokens: Tensor, *, probab
             budget: int | None) -> Likelihood:
     """-log p(x_0) <= KL(q(x_T | x_0) || p(x_T)) + the T terms, nats an image, x_t drawn at random.
 
-    budget None: every t once. Below 2 T evaluations an image: t ~ `probabilities` (T,) in budget // 2 strata of equal
-    probability, twice in each, weighted by 1 / p(t). From 2 T on: every t budget // T times. Unbiased in every case. The
+    budget None: every t once. Below 2 T evaluations an image: t ~ `probabilities` (T,), in budget // 2 strata of equal
+    probability, twice in each, weighted by 1 / p(t). From 2 T on: every t budget // T times. Always unbiased. The
     reported variance is unbiased where things are drawn twice; with every t drawn once it is the collapsed-strata
     estimate, which errs upwards (Cochran 1977). A budget of 1 is one random time, its variance unknown (nan).
     Raises ValueError if the budget is below 1.
