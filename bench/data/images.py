@@ -66,7 +66,7 @@ def take_inventory(files: Files, *, decode: bool = True) -> Inventory:
     decode: False for published sets too large to read at every start: the digest alone; what is corrupt is then an
         error when it is met.
     """
-    memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.VERSION}{'' if decode else '-listed'}.json"
+    memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.CHECK_VERSION}{'' if decode else '-listed'}.json"
     try:
         return Inventory(**json.loads(memo.read_text()))
     except (OSError, ValueError, TypeError):

@@ -103,6 +103,21 @@ def test_a_truncated_file_is_corrupt_to_decoder_and_checker(kind):
             look(data)
 
 
+@pytest.mark.parametrize("cut", [1, 4, 12, 16, 100])
+def test_a_png_is_truncated_wherever_it_breaks_off(cut):
+    data = encoded(Image.new("RGB", (64, 64), (1, 2, 3)))[:-cut]
+    for look in (check_decodes, lambda bad: decode(bad, resolution=8, resize="antialias")):
+        with pytest.raises(CorruptImage):
+            look(data)
+
+
+def test_a_flipped_bit_in_a_png_is_found():
+    data = bytearray(encoded(photograph(64, 64)))
+    data[len(data) // 2] ^= 0x10
+    with pytest.raises(CorruptImage):
+        check_decodes(bytes(data))
+
+
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + b"\0" * 50])
 def test_rubbish_is_corrupt(data):
     with pytest.raises(CorruptImage):
