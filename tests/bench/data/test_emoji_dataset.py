@@ -12,7 +12,7 @@ from bench.errors import InputError
 NAMES = [f"{point:x}{variant}.png" for point in range(0x1F400, 0x1F450) for variant in ("", "-1f3fb", "-1f3ff")]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def private_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path / "cache"))
 
@@ -44,7 +44,7 @@ def test_a_file_not_named_by_code_points_is_an_error():
         base_of("smile.png")
 
 
-def test_transparent_pixels_become_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path, private_cache):
     for point in ("1f600", "1f601"):
         buffer = io.BytesIO()
         Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(buffer, "PNG")
@@ -54,7 +54,6 @@ def test_transparent_pixels_become_white(tmp_path):
 
 
 @pytest.mark.network
-def test_the_published_emoji_open(monkeypatch):
-    monkeypatch.delenv("VQ_PRIOR_BENCH_CACHE")
+def test_the_published_emoji_open():
     splits = Emoji().open(DatasetConfig(name="emoji", resolution=64))
     assert len(splits.train) + len(splits.validation) == 4009
