@@ -9,10 +9,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test lint install clean
 
 demo: install
-	$(BIN)/python -m bench.assets fetch
-	time -p $(BIN)/python -m bench.run preset=demo prior=unigram,autoregressive,absorbing sampler.steps=8,16,32,64
-	time -p $(BIN)/python -m bench.run preset=demo prior=absorbing sampler.steps=64 sampler.temperature=0.9
-	$(BIN)/python -m bench.report
+	@began=$$(date +%s); $(BIN)/python -m bench.assets fetch inception lpips-alex cifar10; \
+	echo "weights and data: $$(($$(date +%s) - began)) s"
+	@began=$$(date +%s); \
+	$(BIN)/python -m bench.run preset=demo prior=unigram,autoregressive,absorbing sampler.steps=8,16,32,64 && \
+	$(BIN)/python -m bench.run preset=demo prior=absorbing sampler.steps=64 sampler.temperature=0.9 && \
+	$(BIN)/python -m bench.report out=report && \
+	echo "benchmark and report: $$(($$(date +%s) - began)) s; open report/index.html"
 
 test: install
 	$(BIN)/python -m pytest -m "not slow"

@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 import uuid
 import warnings
 from collections.abc import Callable
@@ -376,3 +377,21 @@ def _convert(asset: Asset, source: Source, converter: Converter, file: Path) -> 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def main(arguments: list[str]) -> int:
+    """fetch [NAME ...]: have these assets (all of them) verified in the cache, and say where."""
+    if not arguments or arguments[0] != "fetch":
+        print(f"usage: python -m bench.assets fetch [{' '.join(ASSETS)}]", file=sys.stderr)
+        return InputError.exit_code
+    try:
+        for name in arguments[1:] or ASSETS:
+            print(f"{name}: {asset_folder(name)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
