@@ -108,7 +108,7 @@ class Recipes:
         else:
             source = {"split": protocol.real_split, "num": len(self.real_indices),
                       "fingerprint": self.splits.fingerprint}
-        return Recipe("features", {"extractor": protocol.extractor, **source}, (), VERSIONS["features"])
+        return Recipe("features", {"extractor": self.extractor, **source}, (), VERSIONS["features"])
 
     def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...]) -> Recipe:
         """A metric depends on the samples, the reference, and the parts of the spec it names."""
@@ -130,6 +130,13 @@ class Recipes:
         return spread_indices(len(split), self.spec.protocol.num_real)
 
     @cached_property
+    def extractor(self) -> str:
+        """The extractor's name, with the hash of its weights where they are a file of the user's."""
+        name = self.spec.protocol.extractor
+        path = Path(name.split(":", 2)[-1])
+        return f"{name}@{sha256_of(path)[:16]}" if name.count(":") > 1 and path.is_file() else name
+
+    @cached_property
     def protocol_id(self) -> str:
         """Equal only if everything that makes two numbers comparable is: protocol, data, resize, extractor."""
         return f"{self.spec.protocol.name}-{content_id(self.protocol_details)[:8]}"
@@ -137,7 +144,7 @@ class Recipes:
     @cached_property
     def protocol_details(self) -> dict[str, Any]:
         """What the protocol id stands for, for the record."""
-        return {**dataclasses.asdict(self.spec.protocol), "dataset": self.spec.dataset.name,
+        return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor, "dataset": self.spec.dataset.name,
                 "resolution": self.spec.dataset.resolution, "resize": self.spec.dataset.resize,
                 "reference_fingerprint": self.splits.fingerprint, "num_real": len(self.real_indices),
                 "image_format": "uint8 arrays, never compressed"}
