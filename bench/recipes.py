@@ -144,8 +144,8 @@ class Recipes:
     @cached_property
     def protocol_details(self) -> dict[str, Any]:
         """What the protocol id stands for, for the record."""
-        return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor, "dataset": self.spec.dataset.name,
-                "resolution": self.spec.dataset.resolution, "resize": self.spec.dataset.resize,
+        return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor,
+                "dataset": self.spec.dataset.name, "resolution": self.spec.dataset.resolution, "resize": self.spec.dataset.resize,
                 "reference_fingerprint": self.splits.fingerprint, "num_real": len(self.real_indices),
                 "image_format": "uint8 arrays, never compressed"}
 
