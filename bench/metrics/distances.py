@@ -88,10 +88,10 @@ class PrecisionRecall:
         note = _degenerate_note(fake)
         measurements = []
         for column, value in result.values().items():
-            low, high, reason = (None, None, note) if note else result.interval(column)
+            low, high = (None if note else result.interval(column)) or (None, None)
             measurements.append(Measurement(
                 column, value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
-                standard_error=result.errors.get(column), better="higher", note=reason,
+                standard_error=result.standard_error(column), better="higher", note=note or result.note,
                 extra={"k": k, "num_real": result.n_real, "ties": result.ties}))
         return measurements
 

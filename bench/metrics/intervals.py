@@ -30,11 +30,15 @@ def student_interval(value: float, standard_error: float, *, degrees: int,
     return float(value - half), float(value + half)
 
 
-def wilson_interval(share: float, num: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """Score interval of a binomial share (Wilson 1927): sound at 0 and 1, where share -+ z*se has no width."""
-    if num < 1 or not 0 <= share <= 1:
-        raise ValueError(f"a share in [0, 1] of at least one trial is expected, got {share} of {num}")
-    z = stats.norm.ppf(0.5 + level / 2)
+def wilson_interval(share: float, num: float, *, degrees: int | None = None,
+                    level: float = LEVEL) -> tuple[float, float]:
+    """Score interval of a binomial share (Wilson 1927): sound at 0 and 1, where share -+ z*se has no width.
+
+    num: trials, or the effective number of them; `degrees`: of freedom behind that number where it is an estimate.
+    """
+    if num <= 0 or not 0 <= share <= 1:
+        raise ValueError(f"a share in [0, 1] of some trials is expected, got {share} of {num}")
+    z = stats.norm.ppf(0.5 + level / 2) if degrees is None else stats.t.ppf(0.5 + level / 2, degrees)
     centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     half = z / (1 + z**2 / num) * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
@@ -53,6 +57,13 @@ def jackknife_groups(num: int, num_groups: int) -> np.ndarray:
     if not 2 <= num_groups <= num:
         raise ValueError(f"{num_groups} groups of {num} items; expected 2 to {num} groups")
     return np.random.default_rng(0).permutation(np.arange(num) % num_groups)
+
+
+def random_halves(num: int, num_halvings: int, *, seed: int) -> np.ndarray:
+    """(num, num_halvings) bool: the first half of each random halving; an odd item goes to the second."""
+    first = np.arange(num) < num // 2
+    generator = np.random.default_rng(seed)
+    return np.stack([generator.permutation(first) for _ in range(num_halvings)], axis=1)
 
 
 def jackknife_error(replicates: np.ndarray) -> np.ndarray:
