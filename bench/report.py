@@ -23,12 +23,15 @@ from bench.errors import BenchError
 from bench.records import to_frame
 from bench.reporting.claims import Verdict, ledger
 from bench.reporting.compare import compare
+from bench.reporting.figures import Drawing, Skipped, curves_of, write
 from bench.reporting.options import Options, parse
 from bench.reporting.paper import paper_tables
+from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.render import csv_text, latex, markdown, terminal
 from bench.reporting.rows import Book, gather
 from bench.reporting.tables import Table, summary
+from bench.reporting.webpage import render_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,11 +71,11 @@ def write_report(book: Book, options: Options, console: Console) -> None:
         console.print(terminal(summary(group)))
         print_verdicts(verdicts[group.slug], console)
     to_frame(book.records.values()).to_csv(out / "measurements.csv", index=False, lineterminator="\n")
+    curves = {group.slug: curves_of(group, book.results_dir) for group in book.groups}
     if options.figures:
-        write_figures(book, out / "figures", console)
+        write_figures(book, curves, out / "figures", console)
     if options.page:
-        from bench.reporting.webpage import render_page
-        (out / "index.html").write_text(render_page(book, verdicts), encoding="utf-8")
+        (out / "index.html").write_text(render_page(book, verdicts, curves), encoding="utf-8")
     console.print(f"report: {out / 'index.html' if options.page else out}", markup=False, highlight=False)
 
 
@@ -126,12 +129,10 @@ def write_comparison(book: Book, options: Options, console: Console) -> None:
     console.print(terminal(table))
 
 
-def write_figures(book: Book, folder: Path, console: Console) -> None:
+def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder: Path, console: Console) -> None:
     """PNG and PDF of every figure; those that cannot be drawn are printed with their reason."""
-    from bench.reporting.figures import Skipped, curves_of, write
-    from bench.reporting.pictures import pictures_of
     for group in book.groups:
-        for item in curves_of(group, book.results_dir) + pictures_of(group, book.results_dir):
+        for item in [*curves[group.slug], *pictures_of(group, book.results_dir)]:
             if isinstance(item, Skipped):
                 console.print(f"no figure {item.name}: {item.reason}", style="dim", markup=False, highlight=False,
                               soft_wrap=True)

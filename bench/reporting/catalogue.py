@@ -53,7 +53,7 @@ CATALOGUE = {metric.name: metric for metric in (
            "One image at a time, prior only, without key-value cache."),
     Metric("images_per_second", "Images / s", "higher", 2, False, "In batches, prior only."),
     Metric("images_per_second_decoded", "Images / s, decoded", "higher", 2, False, "In batches, prior and decoder."),
-    Metric("network_evaluations", "Network evaluations", "lower", 1, True,
+    Metric("network_evaluations", "Evaluations", "lower", 1, True,
            "Forward passes each image took part in.", "evals"),
     Metric("token_forwards", "Token-forwards", "lower", 0, False,
            "Token positions pushed through the backbone for each image."),

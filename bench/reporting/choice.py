@@ -40,16 +40,21 @@ def plain_rows(group: Group, name: str, *, temperature: float = 1.0) -> list[Row
 
 def same_backbone(ours: Row, theirs: Row) -> bool:
     """One tokenizer and one transformer: the only pairs that compare priors."""
-    return all(ours.option("prior", key) == theirs.option("prior", key) for key in BACKBONE) and \
-        json.dumps(ours.spec.get("vq"), sort_keys=True, default=str) == \
-        json.dumps(theirs.spec.get("vq"), sort_keys=True, default=str)
+    return _foundation(ours) == _foundation(theirs)
 
 
 def fair_pair(ours: list[Row], theirs: list[Row]) -> tuple[Row, Row] | None:
     """The first pair with one tokenizer and backbone, equally long trained if there is one."""
-    pairs = [(a, b) for a in ours for b in theirs if same_backbone(a, b)]
-    equal = [(a, b) for a, b in pairs if training_steps(a) == training_steps(b)]
-    return next(iter(equal or pairs), None)
+    rivals: dict[str, list[Row]] = {}
+    for row in theirs:
+        rivals.setdefault(_foundation(row), []).append(row)
+    pairs = [(a, found) for a in ours if (found := rivals.get(_foundation(a)))]
+    equal = ((a, b) for a, found in pairs for b in found if training_steps(a) == training_steps(b))
+    return next(equal, None) or next(((a, found[0]) for a, found in pairs), None)
+
+
+def _foundation(row: Row) -> str:
+    return json.dumps([row.spec.get("vq"), [row.option("prior", key) for key in BACKBONE]], sort_keys=True, default=str)
 
 
 def training_steps(row: Row) -> int:

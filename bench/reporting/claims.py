@@ -218,8 +218,8 @@ def _reweighting(ours: Row, theirs: Row, results_dir: Path) -> Finding | str:
         estimate, seeds = compare_cells(a, b)
     elif common:
         gaps = [min(v for _, v in left[s]) - min(v for _, v in right[s]) for s in common]
-        interval = t_interval(gaps) if len(gaps) >= 3 else (None, None)
-        estimate = Estimate(math.fsum(gaps) / len(gaps), *interval, "best of the validation curves")
+        low, high = t_interval(gaps) if len(gaps) >= 3 else (None, None)
+        estimate = Estimate(math.fsum(gaps) / len(gaps), low, high, "best of the validation curves")
         seeds = f"{len(gaps)} training"
     else:
         return "Neither likelihoods nor curves of the two objectives."

@@ -7,6 +7,8 @@ Rows of one configuration bring all their seeds, so a comparison is paired where
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench.errors import InputError, did_you_mean
 from bench.reporting.catalogue import in_order, metric_of
 from bench.reporting.differences import compare_cells
@@ -77,5 +79,5 @@ def _line(metric: str, ours: Cell, theirs: Cell) -> TableRow:
     return TableRow(title, {"a": ours, "b": theirs, "difference": gap, **words})
 
 
-def _names(places: dict[str, object]) -> str:
+def _names(places: Iterable[str]) -> str:
     return ", ".join(sorted(places)) or "no protocol (it has no measurement)"

@@ -9,8 +9,10 @@ Each figure is drawn from rows alone, and drawn alike twice: no dates, no random
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +33,20 @@ COLUMN_WIDTH = 3.4
 PAGE_WIDTH = 7.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito (2008), without black and yellow, which vanish on one of the page's two backgrounds."""
+MAX_SERIES, MAX_LEVELS = 8, 5
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#010203"
 """Text, axes and grid: a colour of its own, so that the page can replace it by the reader's."""
-STYLE = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-         "legend.fontsize": 6.5, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-         "lines.linewidth": 1.3, "lines.markersize": 4, "axes.grid": True, "grid.alpha": 0.12, "grid.linewidth": 0.5,
-         "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-         "grid.color": INK, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 300, "svg.fonttype": "none",
-         "svg.hashsalt": "vq-prior-bench", "pdf.fonttype": 42, "font.family": "DejaVu Sans"}
+STYLE: dict[Any, Any] = {
+    "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 6.5, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "lines.linewidth": 1.3, "lines.markersize": 4, "axes.grid": True, "grid.alpha": 0.12, "grid.linewidth": 0.5,
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "grid.color": INK, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 300, "svg.fonttype": "none",
+    "svg.hashsalt": "vq-prior-bench", "pdf.fonttype": 42, "font.family": "DejaVu Sans"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Drawing:
     """name: for files.  paper: the figure of the paper it answers, if any.  draw: makes the matplotlib figure."""
 
@@ -51,7 +55,16 @@ class Drawing:
     caption: str
     draw: Callable[[], Figure]
     paper: str = ""
-    is_picture: bool = False
+
+    @cached_property
+    def figure(self) -> Figure:
+        """Drawn and laid out once, for all formats."""
+        with plt.rc_context(STYLE):
+            figure = self.draw()
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        plt.close(figure)
+        return figure
 
 
 @dataclass(frozen=True)
@@ -67,10 +80,9 @@ def write(drawing: Drawing, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{drawing.name}.{suffix}" for suffix in ("png", "pdf")]
     with plt.rc_context(STYLE):
-        figure = drawing.draw()
-        figure.savefig(paths[0], facecolor="white", metadata={"Software": None})
-        figure.savefig(paths[1], facecolor="white", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-        plt.close(figure)
+        drawing.figure.savefig(paths[0], facecolor="white", metadata={"Software": None})
+        drawing.figure.savefig(paths[1], facecolor="white",
+                               metadata={"CreationDate": None, "Producer": None, "Creator": None})
     return paths
 
 
@@ -78,9 +90,7 @@ def svg(drawing: Drawing) -> str:
     """For the page: transparent, text as text, and ink in the reader's colour."""
     buffer = io.StringIO()
     with plt.rc_context(STYLE):
-        figure = drawing.draw()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(figure)
+        drawing.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg"):].replace(INK, "currentColor")
 
@@ -192,13 +202,17 @@ def temperature_rows(group: Group) -> list[Row]:
 
 
 def step_series(group: Group, x_of: Callable[[Row], float | None]) -> dict[str, list[tuple[float, Row]]]:
-    """Legend label -> [(x, row)]: rows of one prior and temperature that have FID and an x, in order of x."""
+    """Legend label -> [(x, row)]: rows of one prior and temperature that have FID and an x, in order of x.
+
+    Of more than MAX_SERIES the longest; a figure that shows everything shows nothing.
+    """
     series: dict[str, list[tuple[float, Row]]] = {}
     for row in group.measured():
         x, fid = x_of(row), value_of(row, "fid")
         if x is not None and fid is not None:
             series.setdefault(series_label(row), []).append((x, row))
-    return {label: sorted(points, key=lambda point: point[0]) for label, points in series.items()}
+    longest = sorted(series.items(), key=lambda item: -len(item[1]))[:MAX_SERIES]
+    return {label: sorted(points, key=lambda point: point[0]) for label, points in longest}
 
 
 def series_label(row: Row) -> str:
@@ -237,10 +251,10 @@ def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, mar
 def draw_levels(axes: Axes, group: Group) -> None:
     """Rows without steps as horizontal lines: the floor, the ceiling and the priors that have no step sweep."""
     priors = sorted({row.name for row in group.rows if row.role == "prior"})
-    for row in group.rows:
-        fid = value_of(row, "fid")
-        if fid is None or row.steps is not None or row.role == "real":
-            continue
+    levels = [row for row in group.rows if value_of(row, "fid") is not None and row.steps is None
+              and row.role != "real"]
+    for row in levels[:MAX_LEVELS]:
+        fid = row.cells["fid"].value or 0.0
         colour = COLOURS[priors.index(row.name) % len(COLOURS)] if row.role == "prior" else INK
         axes.axhline(fid, color=colour, linestyle=(0, (1, 1.5)) if row.role == "prior" else (0, (4, 2)), linewidth=1,
                      label=row.label)
@@ -271,7 +285,8 @@ def validation_curves(group: Group, results_dir: Path) -> dict[str, list[tuple[f
                 seen.add(repr(points))
                 objective, seed = row.option("prior", "objective"), record.spec.get("seed", 0)
                 label = f"{row.name} ({objective})" if objective else row.name
-                curves[label if label not in curves else f"{label}, seed {seed}, {record.id[:6]}"] = points
+                unique = label if label not in curves else f"{label}, seed {seed}, {record.id[:6]}"
+                curves |= {unique: points} if len(curves) < MAX_SERIES else {}
     return curves
 
 
@@ -295,6 +310,10 @@ def log_ticks(axes: Axes, values: Sequence[float]) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """Above the plot, where it hides nothing."""
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=1.8, columnspacing=1,
+    """Above the plot, where it hides nothing; the figure grows with it."""
+    labels = axes.get_legend_handles_labels()[1]
+    columns = 2 if max(map(len, labels), default=0) <= 26 else 1
+    height = 2.1 + 0.14 * math.ceil(len(labels) / columns)
+    axes.figure.set_size_inches(COLUMN_WIDTH, height)   # type: ignore[union-attr]
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handlelength=1.8, columnspacing=1,
                 borderaxespad=0.2)

@@ -27,10 +27,11 @@ class PageData:
     def __init__(self, book: Book):
         self.parts: list[Any] = []
         self.images: list[str] = []
-        self.cells: list[dict[str, Any]] = []
+        self.cells: list[list[Any]] = []
         self._part_index: dict[str, int] = {}
         self._cell_index: dict[int, int] = {}
         self._kept: list[Cell] = []
+        self._numbers = {name: index for index, name in enumerate(book.records)}
         self.records = {record.id: self._record(record) for record in book.records.values()}
 
     def cell(self, cell: Cell, title: str, row: str) -> int:
@@ -38,10 +39,10 @@ class PageData:
         if id(cell) not in self._cell_index:
             self._cell_index[id(cell)] = len(self.cells)
             self._kept.append(cell)   # keeps its id taken
-            self.cells.append(_trimmed({
-                "title": title, "row": row, "text": str(text_of(cell, at_most="≤")), "basis": cell.basis,
-                "note": cell.note, "bound": cell.bound, "unit": cell.unit, "about": metric_of(cell.metric).about,
-                "published": SOURCE if cell.printed else "", "sources": [self._source(s) for s in cell.sources]}))
+            shared = {"title": title, "basis": cell.basis, "note": cell.note, "bound": cell.bound, "unit": cell.unit,
+                      "about": metric_of(cell.metric).about, "published": SOURCE if cell.printed else ""}
+            self.cells.append([self.part(_trimmed(shared)), self.part(row), str(text_of(cell, at_most="≤")),
+                               [self._source(source) for source in cell.sources]])
         return self._cell_index[id(cell)]
 
     def image(self, uri: str) -> int:
@@ -59,7 +60,8 @@ class PageData:
 
     def as_json(self) -> str:
         """Safe inside a <script> element."""
-        data = {"cells": self.cells, "records": self.records, "parts": self.parts, "images": self.images}
+        data = {"ids": list(self.records), "records": self.records, "cells": self.cells, "parts": self.parts,
+                "images": self.images}
         return json.dumps(data, default=str, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
     def _record(self, record: Record) -> dict[str, Any]:
@@ -73,9 +75,15 @@ class PageData:
     def _source(self, source: Any) -> list[Any]:
         m = source.measurement
         extra = self.part(m.extra) if m.extra and len(json.dumps(m.extra, default=str)) < 2000 else None
-        return [source.record, source.training_seed, source.sampling_seed, m.value, m.ci_low, m.ci_high,
-                m.standard_error, m.n, m.note, m.protocol, extra]
+        numbers = [_rounded(number) for number in (m.value, m.ci_low, m.ci_high, m.standard_error)]
+        return [self._numbers[source.record], source.training_seed, source.sampling_seed, *numbers, m.n,
+                self.part(m.note), self.part(m.protocol), extra]
 
 
 def _trimmed(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value not in ("", None, [], {})}
+
+
+def _rounded(number: float | None) -> float | None:
+    """Eight significant digits: more than any of these numbers has."""
+    return None if number is None else float(f"{number:.8g}")

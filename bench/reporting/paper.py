@@ -37,7 +37,7 @@ def table1(group: Group) -> Table:
             measured = _cells_of(answer, PRDC) if answer else {}
             rows.append(TableRow(name, {cell.metric: _printed(cell) for cell in cells} | measured,
                                  section=NAMES[dataset], reason=answer.reason if answer else "", source=answer))
-    rest = [row for row in group.rows if row.key not in used]
+    rest = [row for row in _representatives(group) if row.key not in used]
     return _table(group, 1, "Precision, recall, density and coverage", "model", columns,
                   rows + [_extra(row, PRDC, group.title) for row in rest])
 
@@ -55,7 +55,7 @@ def table2(group: Group) -> Table:
         measured = _with_parameters(answer, ("fid",)) if answer else _not_run(cells[0], ["measured:fid"])
         rows.append(TableRow(name, shown | measured, section="published, and measured where this benchmark ran it",
                              reason=answer.reason if answer else "", source=answer))
-    for row in group.rows:
+    for row in _representatives(group):
         if row.key not in used:
             rows.append(TableRow(row.label, _with_parameters(row, ("fid",)), section="measured only", reason=row.reason,
                                  contest=row.role not in OFF_CONTEST, source=row))
@@ -121,6 +121,15 @@ def table5(group: Group) -> Table:
     return _table(group, 5, "Reconstruction FID by modification", "modification", columns, rows)
 
 
+def _representatives(group: Group) -> list[Row]:
+    """Rows that are no priors, and of every prior the most comparable one at each temperature; steps are Table 3's."""
+    best: dict[tuple[str, float], Row] = {}
+    for row in sorted((row for row in group.rows if row.role == "prior"), key=order_of_preference):
+        best.setdefault((row.name, row.temperature), row)
+    chosen = {row.key for row in best.values()}
+    return [row for row in group.rows if row.role != "prior" or row.key in chosen]
+
+
 def matches(row: Row, wanted: dict[str, object]) -> bool:
     """Whether a row is the run that a published cell's counterpart describes."""
     found = {"prior": row.name if row.role == "prior" else None, "source": row.role, "sampler.steps": row.steps,
@@ -156,7 +165,8 @@ def _cells_of(row: Row, metrics: Iterable[str]) -> dict[str, Cell]:
 
 
 def _with_parameters(row: Row, metrics: Iterable[str]) -> dict[str, Cell]:
-    counts = next((r.provenance["parameters"] for r in row.records if r.provenance.get("parameters")), {})
+    known = (record.provenance.get("parameters") for record in row.records)
+    counts: dict[str, int] = next((found for found in known if found), {})
     total = {"measured:parameters": Cell("parameters", float(sum(counts.values())))} if counts else {}
     return _cells_of(row, metrics) | total
 

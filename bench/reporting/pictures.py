@@ -58,7 +58,7 @@ def samples_figure(group: Group, results_dir: Path, *, num_tiles: int = 12, max_
                       color=INK)
         return figure
 
-    return Drawing(name, f"Samples, {group.title}", CAPTIONS["samples"], draw, "Figure 3", is_picture=True)
+    return Drawing(name, f"Samples, {group.title}", CAPTIONS["samples"], draw, "Figure 3")
 
 
 def sheet_figure(group: Group, results_dir: Path, medium: str, *, max_rows: int = 8) -> Drawing | Skipped:
@@ -82,8 +82,7 @@ def sheet_figure(group: Group, results_dir: Path, medium: str, *, max_rows: int 
         return figure
 
     labels = f" {'; '.join(sheet.labels[:8])}." if sheet.labels and len(sheet.labels) <= 8 else ""
-    return Drawing(name, f"{title}, {row.label}, {group.title}", CAPTIONS[medium] + labels, draw, paper,
-                   is_picture=True)
+    return Drawing(name, f"{title}, {row.label}, {group.title}", CAPTIONS[medium] + labels, draw, paper)
 
 
 def find_sheet(row: Row, results_dir: Path, medium: str) -> tuple[Path, Sheet] | None:
@@ -104,12 +103,9 @@ def tiles(path: Path, sheet: Sheet) -> np.ndarray:
 
 
 def rows_of(path: Path, sheet: Sheet) -> np.ndarray:
-    """(rows, columns, h, w, 3) uint8. Raises ValueError if the picture is not the size its record says."""
+    """(rows, columns, h, w, 3) uint8."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
     height, width = sheet.tile
-    if pixels.shape[:2] != (sheet.rows * height, sheet.columns * width):
-        raise ValueError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, but its record says "
-                         f"{sheet.columns} x {sheet.rows} tiles of {width} x {height}")
     return pixels.reshape(sheet.rows, height, sheet.columns, width, 3).swapaxes(1, 2)
 
 

@@ -50,11 +50,14 @@ def csv_text(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*header, "reason"])
+    reasons: dict[str, list[str]] = {}
+    for label, _, reason in table.holes():
+        reasons.setdefault(label, []).append(reason)
     for row in table.rows:
-        line: list[object] = ([row.section] if has_sections else []) + [row.label]
+        line: list[object] = [row.section, row.label] if has_sections else [row.label]
         for column in table.columns:
             line += _csv_cells(row, column)
-        writer.writerow([*line, _row_reasons(table, row)])
+        writer.writerow([*line, "; ".join(dict.fromkeys(reasons.get(row.label, [])))])
     return out.getvalue()
 
 
@@ -120,11 +123,7 @@ def _csv_cells(row: TableRow, column: Column) -> list[object]:
         return [cell.printed if cell else EMPTY]
     if cell is None or cell.printed:
         return [cell.printed if cell else EMPTY, EMPTY, EMPTY, EMPTY]
-    return [EMPTY if v is None else v for v in (cell.value, cell.low, cell.high)] + [cell.bound]
-
-
-def _row_reasons(table: Table, row: TableRow) -> str:
-    return "; ".join(dict.fromkeys(reason for label, _, reason in table.holes() if label == row.label))
+    return [*(EMPTY if v is None else v for v in (cell.value, cell.low, cell.high)), cell.bound]
 
 
 def _cell_text(row: TableRow, column: Column) -> tuple[Text | None, str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.errors import InputError, did_you_mean
 from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
+from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.estimates import Point, combine
 from bench.reporting.holes import Hole, holes_of, protocols_of
@@ -61,7 +62,8 @@ class Cell:
         """The runs behind this cell that have a value, in order of (training seed, sampling seed)."""
         found = sorted((s for s in self.sources if s.measurement.value is not None),
                        key=lambda s: (s.training_seed, s.sampling_seed))
-        return [Point(m.value, m.ci_low, m.ci_high, m.standard_error) for m in (s.measurement for s in found)]
+        return [Point(float(m.value or 0.0), m.ci_low, m.ci_high, m.standard_error)
+                for m in (s.measurement for s in found)]
 
     def seeds(self) -> list[tuple[int, int]]:
         """(training seed, sampling seed) of each of `points()`."""
@@ -141,7 +143,8 @@ def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: 
     """
     records, damaged = load_records(results_dir)
     sweeps, damaged_sweeps = load_sweeps(results_dir)
-    damaged = damaged + damaged_sweeps
+    records, damaged_files = usable(records, Path(results_dir))
+    damaged = damaged + damaged_sweeps + damaged_files
     if not records and not sweeps and not damaged:
         raise InputError(f"no records in {str(results_dir)!r}: expected records/*.json there. Make some with "
                          "`python -m bench.run prior=absorbing`, or point at them with results_dir=...")
@@ -217,14 +220,13 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
     """One cell from the measurements of the same row, one a run."""
     first = next((s.measurement for s in sources if s.measurement.value is not None), sources[0].measurement)
     notes = "; ".join(dict.fromkeys(s.measurement.note for s in sources if s.measurement.note))
-    listed = metric_of(metric, first.better)
-    shared = {"better": listed.better, "unit": first.unit, "note": notes, "sources": tuple(sources), "n": first.n}
-    cell = Cell(metric, None, **shared)
+    cell = Cell(metric, None, better=metric_of(metric, first.better).better, unit=first.unit, n=first.n,
+                note=notes, sources=tuple(sources))
     points = cell.points()
     if not points:
-        return Cell(metric, None, **{**shared, "note": notes or "the run gave no value and no reason"})
+        return replace(cell, note=notes or "the run gave no value and no reason")
     mean = combine(points)
-    return Cell(metric, mean.value, mean.low, mean.high, bound=first.bound, basis=mean.basis, **shared)
+    return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis)
 
 
 def describe(role: str, spec: dict[str, Any], label: str) -> str:

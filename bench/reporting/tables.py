@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from bench.reporting.catalogue import Better, in_order, metric_of
@@ -64,19 +65,28 @@ class Table:
     caption: str = ""
     has_best_in_each_section: bool = False
 
-    def best(self, column: Column, section: str) -> float | None:
-        """The best value of a column among the rows in contest, if at least two compete."""
-        values = [row.cells[column.key].value for row in self.rows if row.contest and column.key in row.cells
-                  and (row.section == section or not self.has_best_in_each_section)]
-        present = [value for value in values if value is not None]
-        if column.better == "none" or len(present) < 2:
-            return None
-        return min(present) if column.better == "lower" else max(present)
+    def best(self, column: Column, section: str = "") -> float | None:
+        """The best value of a column (in a section that is a contest of its own), if at least two rows compete."""
+        return self._bests.get((column.key, section if self.has_best_in_each_section else ""))
+
+    @cached_property
+    def _bests(self) -> dict[tuple[str, str], float]:
+        values: dict[tuple[str, str], list[float]] = {}
+        for row in self.rows:
+            for key, cell in row.cells.items():
+                if row.contest and cell.value is not None:
+                    place = (key, row.section if self.has_best_in_each_section else "")
+                    values.setdefault(place, []).append(cell.value)
+        choose = {column.key: min if column.better == "lower" else max for column in self.columns
+                  if column.better != "none"}
+        return {place: choose[place[0]](found) for place, found in values.items()
+                if place[0] in choose and len(found) > 1}
 
     def is_best(self, row: TableRow, column: Column) -> bool:
         cell = row.cells.get(column.key)
-        is_there = cell is not None and cell.value is not None
-        return row.contest and is_there and cell.value == self.best(column, row.section)
+        if cell is None or cell.value is None:
+            return False
+        return row.contest and cell.value == self.best(column, row.section)
 
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""

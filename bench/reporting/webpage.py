@@ -1,6 +1,6 @@
 """The report as one self-contained HTML page: no network, no external font, opens from file://.
 
-    Path("report/index.html").write_text(render_page(book, ledgers), encoding="utf-8")
+    Path("report/index.html").write_text(render_page(book, ledgers, curves), encoding="utf-8")
 
 Templates, style and script lie in page/. Pictures are inlined until `MEDIA_BYTES` are used up; the page says how many
 were left out.
@@ -25,7 +25,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.reporting.claims import Verdict
-from bench.reporting.figures import Drawing, Skipped, curves_of, svg, value_of
+from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
 from bench.reporting.paper import paper_tables
@@ -67,16 +67,17 @@ class Section:
     pictures: list[dict[str, Any]] = field(default_factory=list)
 
 
-def render_page(book: Book, ledgers: dict[str, list[Verdict]], *, media_bytes: int = MEDIA_BYTES) -> str:
-    """The page. ledgers: group slug -> verdicts."""
+def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str, list[Drawing | Skipped]], *,
+                media_bytes: int = MEDIA_BYTES) -> str:
+    """The page. ledgers, curves: group slug -> its verdicts, its figures."""
     data, budget = PageData(book), Budget(media_bytes)
-    sections = [_section(group, book, ledgers[group.slug], data, budget) for group in book.groups]
+    sections = [_section(group, book, ledgers[group.slug], curves[group.slug], data, budget) for group in book.groups]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"code": _with_code, "symbol": lambda verdict: SYMBOLS[verdict],
                             "groupby_in_order": _by_section, "sentence": _sentence}
-    environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "arrow": lambda column: ARROWS[column.better],
-                            "bar": _interval_bar, "spans": _spans}
+    environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "bar": _interval_bar,
+                            "arrow": lambda column: ARROWS[column.better], "spans": _spans}
     page = environment.get_template("report.html").render(
         book=book, sections=sections, budget=budget, data=data, holes=_holes(sections),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -84,11 +85,11 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], *, media_bytes: i
     return page.replace("@@DATA@@", data.as_json())
 
 
-def _section(group: Group, book: Book, verdicts: list[Verdict], data: PageData, budget: Budget) -> Section:
-    drawn = curves_of(group, book.results_dir)
+def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Drawing | Skipped], data: PageData,
+             budget: Budget) -> Section:
     figures = [{"title": d.title, "caption": d.caption, "paper": d.paper, "svg": _inline_svg(d), "name": d.name}
                for d in drawn if isinstance(d, Drawing)]
-    counts = Counter(verdict.verdict for verdict in verdicts)
+    counts: Counter[str] = Counter(verdict.verdict for verdict in verdicts)
     section = Section(group, hardware(group), _facts(group, data), summary(group), paper_tables(group), verdicts,
                       [(name, counts[name]) for name in SYMBOLS], figures, [d for d in drawn if isinstance(d, Skipped)])
     section.browser = _browser(group, book, data, budget)
@@ -130,8 +131,9 @@ def _cell_view(data: PageData, table: Table, row: TableRow, column: Column) -> d
     if cell is None:
         return None
     text = text_of(cell, at_most="≤") if cell.value is not None or cell.printed else Text("–")
-    return {"value": text.value, "interval": text.interval, "sort": cell.value, "best": table.is_best(row, column),
-            "hole": cell.value is None and not cell.printed, "note": cell.note,
+    return {"value": text.value, "interval": text.interval, "best": table.is_best(row, column),
+            "sort": None if cell.value is None else f"{cell.value:.8g}", "note": cell.note,
+            "hole": cell.value is None and not cell.printed,
             "index": data.cell(cell, column.title, row.source.label if row.source else row.label)}
 
 
@@ -148,9 +150,9 @@ def _browser(group: Group, book: Book, data: PageData, budget: Budget) -> list[d
                      if m in row.cells and row.cells[m].value is not None]
             series.setdefault(label, []).append({"steps": row.steps, "image": data.image(uri), "label": row.label,
                                                  "facts": ", ".join(facts)})
-    found_series = [{"label": label, "stops": sorted(stops, key=lambda s: s["steps"] or 0)}
-                    for label, stops in series.items()]
-    return sorted(found_series, key=lambda s: -len(s["stops"]))
+    most_stops_first = sorted(series.items(), key=lambda item: -len(item[1]))
+    return [{"label": label, "stops": sorted(stops, key=lambda s: s["steps"] or 0)}
+            for label, stops in most_stops_first]
 
 
 def _pictures(group: Group, book: Book, budget: Budget) -> tuple[list[dict[str, Any]], list[Skipped]]:

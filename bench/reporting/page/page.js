@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const ids = data.ids;
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const el = (tag, attributes, ...children) => {
     const node = document.createElement(tag);
@@ -46,7 +47,7 @@
     }
   }));
 
-  // Filtering: every word must occur somewhere in the row.
+  // Filtering: every word must occur in what the row says; its numbers do not count.
   const filter = (input) => {
     const table = document.getElementById(input.dataset.filter);
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -55,7 +56,7 @@
       let inBody = 0;
       for (const row of body.rows) {
         if (row.classList.contains("section")) continue;
-        const label = row.textContent.toLowerCase();
+        const label = [...row.cells].filter((cell) => !cell.querySelector(".num")).map((cell) => cell.textContent).join(" ").toLowerCase();
         row.hidden = !words.every((word) => label.includes(word));
         total += 1; inBody += !row.hidden;
       }
@@ -132,19 +133,20 @@
   const showRecord = (id) => data.records[id] && open(data.records[id].label, ...recordDetails(id));
 
   const showCell = (index) => {
-    const cell = data.cells[index], sources = cell.sources || [];
-    const content = [el("p", { class: "big" }, cell.text)];
+    const [shared, row, text, sources] = data.cells[index], cell = data.parts[shared];
+    const content = [el("p", { class: "big" }, text)];
     if (cell.about) content.push(el("p", { class: "note" }, cell.about));
     content.push(pairs([["unit", cell.unit], ["interval", cell.basis && !cell.published ? cell.basis : ""], ["bound", cell.bound ? `${cell.bound} bound` : ""],
       ["note", cell.note], ["published in", cell.published], ["where", cell.published ? cell.basis : ""]]));
-    sources.forEach(([id, training, sampling, value, low, high, error, n, note, protocol, extra], at) => {
+    sources.forEach(([number, training, sampling, value, low, high, error, n, noteAt, protocol, extra], at) => {
+      const id = ids[number], note = data.parts[noteAt];
       content.push(el("h3", {}, sources.length > 1 ? `Run ${at + 1} of ${sources.length}` : "Run"));
       content.push(pairs([["value", value === null ? "none" : short(value)], ["95% interval", low === null || high === null ? "" : `${short(low)} to ${short(high)}`],
-        ["standard error", error], ["n", n], ["protocol", protocol], ["note", note === cell.note ? "" : note], ["seeds", `training ${training}, sampling ${sampling}`],
+        ["standard error", error], ["n", n], ["protocol", data.parts[protocol]], ["note", note === cell.note ? "" : note], ["seeds", `training ${training}, sampling ${sampling}`],
         ["more", extra === null ? "" : flat(data.parts[extra]).map(([k, v]) => `${k}: ${v}`).join(", ")], ["record", recordButton(id)]]));
     });
-    if (sources.length === 1) content.push(el("h3", {}, "Record"), ...recordDetails(sources[0][0]));
-    open(`${cell.title}, ${cell.row}`, ...content);
+    if (sources.length === 1) content.push(el("h3", {}, "Record"), ...recordDetails(ids[sources[0][0]]));
+    open(`${cell.title}, ${data.parts[row]}`, ...content);
   };
   document.addEventListener("click", (event) => {
     const number = event.target.closest("[data-cell]"), record = event.target.closest("[data-record]");

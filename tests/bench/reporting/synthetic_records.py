@@ -209,7 +209,7 @@ def damage(root: Path) -> Path:
 def write_many(root: Path, num_records: int) -> None:
     """At least so many records, over several data sets and protocols and many seeds."""
     pairs = [(d, p) for d in ("cifar10", "digits", "emoji") for p in ("demo", "small")]
-    seeds = range(max(1, num_records // (len(pairs) * 7)))
+    seeds = range(-(-num_records // (len(pairs) * 7)))
     for index, (dataset, protocol) in enumerate(pairs):
         write_demo(root, dataset=dataset, protocol=protocol, seeds=seeds, media=index == 0)
 
