@@ -71,6 +71,7 @@ CATALOGUE = {metric.name: metric for metric in (
     Metric("lpips", "LPIPS", "lower", 3, False, "Perceptual distance of reconstructions to their originals."),
     Metric("codebook_usage", "Codes used", "higher", 3, False, "Share of the codebook that the validation images use."),
     Metric("codebook_perplexity", "Code perplexity", "higher", 1, False, "Exponential of the entropy of code use."),
+    Metric("dead_codes", "Dead codes", "lower", 0, False, "Codes that no validation image uses."),
 )}
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from bench.reporting.catalogue import metric_of
 from bench.reporting.choice import fair_pair, order_of_preference, plain_rows, same_backbone, training_steps
 from bench.reporting.curves import read_curve
-from bench.reporting.differences import compare_cells
+from bench.reporting.differences import compare_cells, compare_timings
 from bench.reporting.estimates import Estimate, t_interval
 from bench.reporting.identity import identity, num_tokens
 from bench.reporting.numbers import decimals_for, number
@@ -147,7 +147,13 @@ def budgets(ours: Row, theirs: Row) -> str:
 
 def beats_on_fid(group: Group, results_dir: Path) -> Finding | str:
     pair = fair_pair(plain_rows(group, DIFFUSION), plain_rows(group, AUTOREGRESSIVE))
-    return fidelity_finding(*pair) if pair else NO_PAIR
+    if pair is None:
+        return NO_PAIR
+    finding = fidelity_finding(*pair)
+    steps, full = pair[0].steps or 0, full_steps(pair[0])
+    if isinstance(finding, str) or steps >= full:
+        return finding
+    return replace(finding, remark="; ".join(filter(None, [f"at {steps} of {full} steps", finding.remark])))
 
 
 def beats_on_likelihood(group: Group, results_dir: Path) -> Finding | str:
@@ -248,12 +254,12 @@ def faster_uncached(group: Group, results_dir: Path) -> Finding | str:
 
 
 def _faster(group: Group, their_metric: str, how: str) -> Finding | str:
-    pair = fair_pair(_with(half_rows(group) or plain_rows(group, DIFFUSION), "seconds_per_image"),
+    pair = fair_pair(_with(half_rows(group), "seconds_per_image"),
                      _with(plain_rows(group, AUTOREGRESSIVE), their_metric))
     if pair is None:
-        return f"No pair with seconds per image ({AUTOREGRESSIVE} {how})."
+        return f"No pair with seconds per image at half the steps ({AUTOREGRESSIVE} {how})."
     ours, theirs = pair[0].cells["seconds_per_image"], pair[1].cells[their_metric]
-    estimate, seeds = compare_cells(ours, theirs)
+    estimate, seeds = compare_timings(ours, theirs)
     ratio = (theirs.value or math.nan) / (ours.value or math.nan)
     return Finding("seconds_per_image", f"{pair[0].label} minus {pair[1].label} {how}", estimate, pair, seeds,
                    remark=f"{ratio:.2f} times as fast")
@@ -271,8 +277,12 @@ def half_rows(group: Group) -> list[Row]:
     rows = step_rows(group)
     if not rows:
         return []
-    full = rows[0].option("prior", "timesteps") or num_tokens(rows[0].spec) or rows[-1].steps or 0
-    return [row for row in rows if (row.steps or 0) <= full // 2][-1:]
+    return [row for row in rows if (row.steps or 0) <= full_steps(rows[-1]) // 2][-1:]
+
+
+def full_steps(row: Row) -> int:
+    """As many steps as were trained, one a token unless the prior says otherwise."""
+    return int(row.option("prior", "timesteps") or num_tokens(row.spec) or row.steps or 0)
 
 
 def _with(rows: list[Row], metric: str) -> list[Row]:

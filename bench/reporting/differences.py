@@ -26,6 +26,24 @@ def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
     return estimate, f"{training} training{sampling}"
 
 
+def compare_timings(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
+    """ours - theirs in seconds; where timings have no interval, from the ranges of their rounds.
+
+    A range is no confidence interval: its verdict is that every round of one side beat every round of the other.
+    """
+    estimate, seeds = compare_cells(ours, theirs)
+    left, right = _rounds(ours), _rounds(theirs)
+    if estimate.has_interval or min(len(left), len(right)) < 3:
+        return estimate, seeds
+    basis = f"ranges of {len(left)} and {len(right)} rounds"
+    return Estimate(estimate.value, min(left) - max(right), max(left) - min(right), basis), seeds
+
+
+def _rounds(cell: Cell) -> list[float]:
+    """Every timed round behind a cell."""
+    return [float(value) for source in cell.sources for value in source.measurement.extra.get("rounds", ())]
+
+
 def _by_seed(cell: Cell) -> dict[tuple[int, int], Point]:
     """(training seed, sampling seed) -> value; for metrics that need no samples one a training seed."""
     points = dict(zip(cell.seeds(), cell.points(), strict=True))

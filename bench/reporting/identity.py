@@ -13,6 +13,8 @@ from bench.records import Record
 PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""
+ONE_STEP_A_TOKEN = ("absorbing",)
+"""Priors that, left to themselves, are trained with as many steps as an image has tokens (T = N)."""
 IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "sampling.shards", "vq.schema", "prior.schema",
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
 
@@ -37,12 +39,14 @@ def role_of(record: Record) -> str:
 
 
 def steps_of(spec: dict[str, Any]) -> int | None:
-    """Diffusion steps: as asked for, or one for each trained time step, or one for each token; None without steps."""
-    sampler = spec.get("sampler") or {}
+    """Diffusion steps: as asked for, or as many as were trained; None without steps and where no one knows."""
+    sampler, prior = spec.get("sampler") or {}, spec.get("prior") or {}
     if "steps" not in sampler:
         return None
-    asked = sampler["steps"] or (spec.get("prior") or {}).get("options", {}).get("timesteps")
-    return int(asked) if asked else num_tokens(spec)
+    asked = sampler["steps"] or prior.get("options", {}).get("timesteps")
+    if asked is None and prior.get("name") in ONE_STEP_A_TOKEN:
+        return num_tokens(spec)
+    return int(asked) if asked else None
 
 
 def num_tokens(spec: dict[str, Any]) -> int | None:

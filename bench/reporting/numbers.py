@@ -40,12 +40,12 @@ def text_of(cell: Cell, *, at_most: str = "<=") -> Text:
 
 
 def decimals_for(value: float, half_width: float | None, default: int) -> int:
-    """Two significant digits of the half-width; without one, the default, or three significant digits if small."""
+    """Two significant digits of the half-width; without one, the default, or two significant digits if small."""
     if half_width is not None and half_width > 0 and math.isfinite(half_width):
         return min(6, max(0, 1 - math.floor(math.log10(half_width))))
-    if value == 0 or not math.isfinite(value) or default == 0 or float(value).is_integer() and default <= 1:
+    if not math.isfinite(value) or default <= 1 and float(value).is_integer():
         return 0
-    return min(6, max(default, 2 - math.floor(math.log10(abs(value))))) if abs(value) < 1 else default
+    return min(6, max(default, 1 - math.floor(math.log10(abs(value))))) if 0 < abs(value) < 1 else default
 
 
 def number(value: float | None, decimals: int) -> str:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.reporting.claims import Verdict, ledger
@@ -65,14 +67,20 @@ def claims_markdown(verdicts: list[Verdict]) -> str:
 
 
 def hardware(group: Group) -> str:
-    """On what, how long and from which commits the numbers come."""
-    records = [record for row in group.rows for record in row.records]
-    machines = sorted({str(r.provenance.get("hardware", {}).get("cpu")) for r in records} - {"None"})
-    devices = sorted({str(r.provenance.get("device")) for r in records if r.provenance.get("device")})
-    commits = sorted({str(r.provenance.get("git_commit"))[:8] for r in records if r.provenance.get("git_commit")})
-    return f"{len(records)} runs on {', '.join(machines) or 'unknown hardware'}" + \
-        (f" ({', '.join(devices)})" if devices else "") + \
-        (f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}" if commits else "") + "."
+    """On what and from which commits the numbers come."""
+    found = [record.provenance for row in group.rows for record in row.records]
+    machines = _listed({p["hardware"]["cpu"] for p in found if p.get("hardware", {}).get("cpu")})
+    devices = _listed({p["device"] for p in found if p.get("device")})
+    threads = _listed({p["threads"] for p in found if p.get("threads")})
+    commits = _listed({p["git_commit"][:8] + (" with uncommitted changes" if p.get("git_dirty") else "")
+                       for p in found if p.get("git_commit")})
+    where = ", ".join(filter(None, [devices, f"{threads} threads" if threads else ""]))
+    return f"{len(found)} runs on {machines or 'unknown hardware'}" + (f" ({where})" if where else "") + \
+        (f", commit {commits}" if commits else "") + "."
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(sorted(str(value) for value in values))
 
 
 def _read(readme: Path) -> str:

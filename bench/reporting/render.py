@@ -22,8 +22,6 @@ from bench.reporting.tables import Column, Table, TableRow
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 LATEX_ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", "none": ""}
 EMPTY, HOLE = "", "–"
-INTERVALS_IN_TERMINAL = ("FID", "")
-"""Short headings whose intervals fit a terminal; the files and the page carry all of them."""
 
 
 class Footnotes:
@@ -160,7 +158,7 @@ def _rich_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) ->
     if text is None:
         return RichText(f"{HOLE} ({notes.mark(reason)})" if reason else EMPTY, style="dim")
     value = RichText(text.value, style="bold green" if table.is_best(row, column) else "")
-    wanted = text.interval and column.short in INTERVALS_IN_TERMINAL
+    wanted = text.interval and (column.key == "fid" or not column.short)   # the others would not fit
     return value.append(f" {text.interval}", style="dim") if wanted else value
 
 

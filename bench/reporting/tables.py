@@ -120,7 +120,8 @@ def _column(metric: str, cells: Iterable[Cell], *, key: str | None = None, group
     listed = metric_of(metric, next((cell.better for cell in cells), "none"))
     counts = {cell.n for cell in cells if cell.value is not None and cell.n is not None}
     title = f"{listed.title}@{counts.pop()}" if metric == "fid" and len(counts) == 1 else listed.title
-    return Column(key or metric, title, "measured", listed.better, group, listed.about, listed.short, listed.headline)
+    short = title if metric == "fid" else listed.short
+    return Column(key or metric, title, "measured", listed.better, group, listed.about, short, listed.headline)
 
 
 def _is_empty(row: TableRow) -> bool:

@@ -236,8 +236,12 @@ def _by_section(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:
 
 
 def _holes(sections: Sequence[Section]) -> list[tuple[str, str, str, str]]:
-    """(group, row, column, reason) of everything that is missing."""
-    return [(s.group.title, *hole) for s in sections for hole in s.summary.holes()]
+    """(group, rows, column, reason) of everything that is missing, rows of one reason together."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for section in sections:
+        for row, column, reason in section.summary.holes():
+            rows.setdefault((section.group.title, column, reason), []).append(row)
+    return [(group, "; ".join(found), column, reason) for (group, column, reason), found in rows.items()]
 
 
 def _sentence(text: str) -> str:

@@ -42,6 +42,12 @@ def test_absorbing_against_autoregressive_on_fid(synthetic, tmp_path, fid, expec
     assert len(verdict.records) == 2
 
 
+def test_a_comparison_at_fewer_than_all_steps_says_so(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (200.0, 1.0)}, prior="autoregressive")
+    write(synthetic, tmp_path, {"fid": (210.0, 1.0)}, prior="absorbing", steps=16)
+    assert verdicts(tmp_path)["fid-ar"].reason.startswith("at 16 of 64 steps")
+
+
 def test_another_backbone_is_no_comparison_of_priors(synthetic, tmp_path):
     write(synthetic, tmp_path, {"fid": (200.0, 1.0)}, prior="autoregressive", options={"width": 512})
     write(synthetic, tmp_path, {"fid": (190.0, 1.0)}, prior="absorbing", steps=64)
@@ -127,6 +133,17 @@ def test_speed_with_cache_and_without_are_two_verdicts(demo_results):
     found = verdicts(demo_results)
     assert found["speed"].value == pytest.approx(0.1196 - 0.1344, abs=1e-3)
     assert found["speed-uncached"].verdict == "replicated"
+
+
+@pytest.mark.parametrize("theirs, expected", [((3.0, 3.1, 3.3), "replicated"), ((1.5, 1.0, 3.0), "inconclusive"),
+                                              ((0.1, 0.2, 0.3), "not replicated"), ((9.0,), "inconclusive")])
+def test_timings_without_interval_are_judged_by_the_ranges_of_their_rounds(synthetic, tmp_path, theirs, expected):
+    for prior, rounds in (("absorbing", (1.0, 1.1, 1.2)), ("autoregressive", theirs)):
+        timing = synthetic.measurement("seconds_per_image", sorted(rounds)[len(rounds) // 2], None, "demo-x",
+                                       extra={"rounds": list(rounds)})
+        spec = synthetic.spec_of(prior, steps=32 if prior == "absorbing" else None)
+        synthetic.make_record(tmp_path, "prior", spec, [timing], created=prior)
+    assert verdicts(tmp_path)["speed"].verdict == expected
 
 
 def test_a_claim_that_was_not_run_says_which_command_would(synthetic, tmp_path):

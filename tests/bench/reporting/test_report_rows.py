@@ -107,6 +107,14 @@ def test_steps_left_to_their_default_are_one_for_each_token(synthetic, tmp_path)
     assert [row.label for row in gather(tmp_path).groups[0].rows] == ["absorbing, 64 steps"]
 
 
+def test_the_default_steps_of_a_prior_nobody_knows_stay_unknown(synthetic, tmp_path):
+    spec = synthetic.spec_of("somebody_elses", steps=8)
+    spec["sampler"]["steps"] = None
+    synthetic.make_record(tmp_path, "prior", spec, [synthetic.measurement("fid", 9.0, None, "demo-x")], created="1")
+    [row] = gather(tmp_path).groups[0].rows
+    assert (row.label, row.steps) == ("somebody_elses", None)
+
+
 def test_rows_with_one_label_are_told_apart_by_what_differs(synthetic, tmp_path):
     for width in (128, 256):
         spec = synthetic.spec_of("autoregressive", options={"width": width})
