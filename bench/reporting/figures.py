@@ -183,7 +183,7 @@ def temperature_trade(group: Group) -> Drawing | Skipped:
             error_line(axes, points, COLOURS[index], MARKERS[index], metric_of(metric).title)
         axes.set_xticks([row.temperature for row in chosen])
         axes.set_xlabel("sampling temperature")
-        axes.set_ylabel("share (density: mean count / k)")
+        axes.set_ylabel("share of images")
         legend(axes)
         return figure
 

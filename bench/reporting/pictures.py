@@ -65,10 +65,9 @@ def sheet_figure(group: Group, results_dir: Path, medium: str, *, max_rows: int 
     """One contact sheet as it is, of the row whose FID is best (or the first that has one)."""
     title, paper = MEDIA[medium]
     name = f"{medium}-{group.slug}"
-    rows = [row for row in group.rows if find_sheet(row, results_dir, medium)]
-    if not rows:
+    row = row_to_show(group, results_dir, medium)
+    if row is None:
         return Skipped(name, f"{group.title}: no record has a sheet of {medium}")
-    row = min(rows, key=lambda r: (r.cells["fid"].value if "fid" in r.cells else None) or float("inf"))
     path, sheet = find_sheet(row, results_dir, medium) or (None, None)
     assert path is not None and sheet is not None
 
@@ -83,6 +82,13 @@ def sheet_figure(group: Group, results_dir: Path, medium: str, *, max_rows: int 
 
     labels = f" {'; '.join(sheet.labels[:8])}." if sheet.labels and len(sheet.labels) <= 8 else ""
     return Drawing(name, f"{title}, {row.label}, {group.title}", CAPTIONS[medium] + labels, draw, paper)
+
+
+def row_to_show(group: Group, results_dir: Path, medium: str) -> Row | None:
+    """The prior with the best FID that has such a sheet, or another row where no prior has one."""
+    rows = [row for row in group.rows if find_sheet(row, results_dir, medium)]
+    return min(rows, default=None, key=lambda r: (
+        r.role != "prior", (r.cells["fid"].value if "fid" in r.cells else None) or float("inf")))
 
 
 def find_sheet(row: Row, results_dir: Path, medium: str) -> tuple[Path, Sheet] | None:

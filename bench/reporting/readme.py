@@ -74,7 +74,7 @@ def hardware(group: Group) -> str:
     threads = _listed({p["threads"] for p in found if p.get("threads")})
     commits = _listed({p["git_commit"][:8] + (" with uncommitted changes" if p.get("git_dirty") else "")
                        for p in found if p.get("git_commit")})
-    where = ", ".join(filter(None, [devices, f"{threads} threads" if threads else ""]))
+    where = ", ".join(filter(None, [devices, f"{threads} thread{'' if threads == '1' else 's'}" if threads else ""]))
     return f"{len(found)} runs on {machines or 'unknown hardware'}" + (f" ({where})" if where else "") + \
         (f", commit {commits}" if commits else "") + "."
 

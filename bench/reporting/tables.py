@@ -66,7 +66,7 @@ class Table:
     has_best_in_each_section: bool = False
 
     def best(self, column: Column, section: str = "") -> float | None:
-        """The best value of a column (in a section that is a contest of its own), if at least two rows compete."""
+        """The best value of a column (in a section that is a contest of its own), if rows differ in it."""
         return self._bests.get((column.key, section if self.has_best_in_each_section else ""))
 
     @cached_property
@@ -80,7 +80,7 @@ class Table:
         choose = {column.key: min if column.better == "lower" else max for column in self.columns
                   if column.better != "none"}
         return {place: choose[place[0]](found) for place, found in values.items()
-                if place[0] in choose and len(found) > 1}
+                if place[0] in choose and len(set(found)) > 1}
 
     def is_best(self, row: TableRow, column: Column) -> bool:
         cell = row.cells.get(column.key)

@@ -29,7 +29,7 @@ from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
 from bench.reporting.paper import paper_tables
-from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, join, rows_of
+from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, join, row_to_show, rows_of
 from bench.reporting.readme import hardware
 from bench.reporting.render import ARROWS
 from bench.reporting.rows import Book, Cell, Group, Row
@@ -161,11 +161,10 @@ def _pictures(group: Group, book: Book, budget: Budget) -> tuple[list[dict[str, 
     for medium, (title, paper) in MEDIA.items():
         if medium == "samples":
             continue
-        rows = [row for row in group.rows if find_sheet(row, book.results_dir, medium)]
-        if not rows:
+        row = row_to_show(group, book.results_dir, medium)
+        if row is None:
             skipped.append(Skipped(medium, f"{group.title}: no record has a sheet of {medium}"))
             continue
-        row = min(rows, key=lambda r: (r.cells["fid"].value if "fid" in r.cells else None) or float("inf"))
         uri = _sheet_uri(find_sheet(row, book.results_dir, medium), budget, rows=8, columns=12,
                          lead=medium == "neighbours")
         if uri:
