@@ -31,8 +31,7 @@ class Estimate(NamedTuple):
 def t_step_bound(score: Score, *, num_images: int, num_tokens: int, timesteps: int, draws: Draws, device) -> Estimate:
     """sum_{t=1}^{T} CE_t / t with one fresh mask a step, as the official evaluation has it (unbiased for Eq. 6).
 
-    The variance comes from differences of successive terms, whose means are close: sum_t (x_{t+1} - x_t)^2 / 2, scaled
-    to T terms. It is biased upwards by the drift between neighbours.
+    The variance comes from differences of successive terms, whose means are close; see `_successive_variance`.
     """
     terms = torch.empty(timesteps, num_images, dtype=torch.float64, device=device)
     for t in range(timesteps, 0, -1):   # the official order, so that its recorded draws fit
@@ -42,11 +41,16 @@ def t_step_bound(score: Score, *, num_images: int, num_tokens: int, timesteps: i
 
 
 def _successive_variance(terms: Tensor) -> Tensor:
-    """(n, B) independent terms -> (B,) variance of their sum; one term alone says nothing, so nan."""
-    n = len(terms)
-    if n == 1:
+    """(n, B) independent terms -> (B,) variance of their sum; one term alone says nothing, so nan.
+
+    Half of (x_t - x_{t+1})^2 holds half of both variances; the first and last difference count twice, because the end
+    terms, of which the first has the largest variance, occur in one alone. Never too small: drift between neighbours and
+    the second count of their partners add to it.
+    """
+    if len(terms) == 1:
         return torch.full_like(terms[0], torch.nan)
-    return (terms[1:] - terms[:-1]).square().sum(0) / 2 * n / (n - 1)
+    squares = terms.diff(dim=0).square()
+    return (squares.sum(0) + squares[0] + squares[-1]) / 2
 
 
 def continuous_bound(score: Score, *, num_images: int, num_tokens: int, budget: int, draws: Draws, device) -> Estimate:

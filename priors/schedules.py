@@ -1,6 +1,6 @@
 """How many tokens each sampling step reveals, in what order, and in what order a grid is walked: pure functions.
 
-    masked_counts("cosine", 256, 8)   # tensor([256, 251, 236, 213, 181, 142, 98, 50, 0])
+    masked_counts("cosine", 256, 8)   # tensor([256, 251, 237, 213, 181, 142, 98, 50, 0])
 
 u is the number of unknown tokens of an image, n the number of steps.
 """
