@@ -78,7 +78,8 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """A booktabs table environment to paste; one that is wider than the line is scaled down to it."""
     notes = Footnotes()
-    lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering", r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+    lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering",
+             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
              r"\begin{tabular}{l" + _latex_alignment(table) + "}", r"\toprule"]
     lines += _latex_heads(table) + [r"\midrule"]
     for index, (section, rows) in enumerate(groupby(table.rows, key=lambda row: row.section)):
