@@ -52,6 +52,10 @@ class AbsorbingDiffusion(nn.Module):
         check_tokens(tokens, self.num_tokens, self.codebook_size + 1)
         return self.net(tokens)
 
+    def logits_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """`logits` at some positions alone: (B, N), (B, R) int64 -> (B, R, K). Any token can be had from any others."""
+        return self.net(tokens.masked_fill(tokens == UNKNOWN, self.mask), at=positions)
+
     def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
         """The objective of the options, mean over images: elbo and reweighted_elbo in bits a token, mlm in nats."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
@@ -145,7 +149,7 @@ class AbsorbingDiffusion(nn.Module):
             table = torch.stack([F.pad(counts[pair], (0, longest - len(counts[pair]))) for pair in each])
             noise = 4.5 if sampler.confidence_noise is None else sampler.confidence_noise
             return samplers.by_confidence(
-                self._predict, tokens, table, mask=self.mask, adjust=adjust_of(sampler), noise=noise, draws=draws
+                self.logits_at, tokens, table, mask=self.mask, adjust=adjust_of(sampler), noise=noise, draws=draws
             )
         if sampler.order == "halton":
             priority = schedules.grid_order("halton", self.grid).argsort().expand(tokens.shape)
@@ -158,7 +162,7 @@ class AbsorbingDiffusion(nn.Module):
     def _reveal(self, tokens: Tensor, reveal: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         uniforms = draws.uniform(*tokens.shape)
         return samplers.by_events(
-            self._predict, tokens, reveal, uniforms, mask=self.mask, adjust=adjust_of(sampler)
+            self.logits_at, tokens, reveal, uniforms, mask=self.mask, adjust=adjust_of(sampler)
         )
 
     def _by_loop(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
@@ -180,9 +184,6 @@ class AbsorbingDiffusion(nn.Module):
         return samplers.by_remasking(
             self.net, tokens, steps, self.timesteps, mask=self.mask, adjust=adjust_of(sampler), draws=draws
         )
-
-    def _predict(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        return self.net(tokens, at=positions)
 
     def _num_steps(self, tokens: Tensor, sampler: AbsorbingSampler) -> Tensor:
         """(B,) int64: all steps for an empty image, a share of them for one that is partly known."""

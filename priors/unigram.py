@@ -48,6 +48,10 @@ class Unigram(nn.Module):
         check_tokens(tokens.masked_fill(tokens == UNKNOWN, 0), self.num_tokens, self.codebook_size)
         return self.log_probabilities.float().expand(*tokens.shape, -1)
 
+    def logits_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """`logits` at some positions alone: (B, N), (B, R) int64 -> (B, R, K)."""
+        return self.log_probabilities.float().expand(*positions.shape, -1)
+
     def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
         """Mean cross-entropy in bits a token; it has no gradient: `fit` is the training."""
         return self.nll(tokens, draws=draws).nats.mean() / (self.num_tokens * math.log(2))
