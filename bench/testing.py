@@ -52,16 +52,18 @@ def check_prior(prior_or_target: Any, *, options: object | None = None, sampler:
     grid and codebook_size are those of the prior that is built; an instance brings its own.
     Raises CheckFailed.
     """
-    target = _resolved("priors", prior_or_target)
+    target: Any = _resolved("priors", prior_or_target)
     if not inspect.isclass(target):
         case = PriorCase(prior=target, make=None, options=options, sampler=sampler or built(type(target), "Sampler"))
         return _run(type(target).__name__, PRIOR_CHECKS, case)
     chosen = options or built(target, "Options")
 
+    build: Callable[..., Any] = target
+
     def make(num_codes: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return target(grid=grid, codebook_size=num_codes, options=chosen)
+            return build(grid=grid, codebook_size=num_codes, options=chosen)
 
     case = PriorCase(prior=make(codebook_size), make=make, options=chosen, sampler=sampler or built(target, "Sampler"))
     if tuple(case.prior.grid) != tuple(grid) or case.prior.codebook_size != codebook_size:
@@ -72,11 +74,12 @@ def check_prior(prior_or_target: Any, *, options: object | None = None, sampler:
 
 def check_tokenizer(tokenizer_or_target: Any, *, options: object | None = None, resolution: int = 32) -> Report:
     """Check a tokenizer: a class, a registered name, `package.module:Name`, or an instance. Raises CheckFailed."""
-    target = _resolved("tokenizers", tokenizer_or_target)
+    target: Any = _resolved("tokenizers", tokenizer_or_target)
     if inspect.isclass(target):
+        build: Callable[..., Any] = target
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            tokenizer = target(options=options or built(target, "Options"), resolution=resolution)
+            tokenizer = build(options=options or built(target, "Options"), resolution=resolution)
     else:
         tokenizer = target
     return _run(type(tokenizer).__name__, TOKENIZER_CHECKS, TokenizerCase(tokenizer))
@@ -114,7 +117,8 @@ def _resolved(kind: str, target: Any) -> Any:
 
 def _run(subject: str, checks: Iterable[Callable[[Any], Note]], case: Any) -> Report:
     """Each check in turn; its docstring is the fact that stands in the report."""
-    passed, notes = [], []
+    passed: list[str] = []
+    notes: list[str] = []
     for check in checks:
         try:
             note = check(case)

@@ -41,7 +41,7 @@ def built(cls: type, name: str) -> Any:
 
 def check_dataclass(cls: type, name: str) -> None:
     """A frozen dataclass of plain values whose own checks refuse what makes no sense."""
-    options = getattr(cls, name, None)
+    options: Any = getattr(cls, name, None)
     require(dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen,
             f"{cls.__name__}.{name} is {options!r}: expected a class decorated with @dataclass(frozen=True)")
     try:

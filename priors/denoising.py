@@ -43,6 +43,9 @@ class SampledTime(nn.Module):
     draws stays uniform, which bounds the weights 1 / p(t) by 10 T (Hesterberg 1995) where an estimate is stale.
     """
 
+    mean_square: Tensor
+    times_seen: Tensor
+
     def __init__(self, num_timesteps: int, *, importance: bool, decay: float = 0.9, warmup: int = 10):
         super().__init__()
         self.num_timesteps, self.importance, self.decay, self.warmup = num_timesteps, importance, decay, warmup
@@ -57,7 +60,7 @@ class SampledTime(nn.Module):
             return uniform
         uniform = uniform.to(self.mean_square.device)
         root = self.mean_square.sqrt() + 1e-4   # the published code's floor
-        is_warm = (self.times_seen > self.warmup).all()
+        is_warm = self.times_seen.min() > self.warmup
         return torch.where(is_warm, 0.9 * root / root.sum() + 0.1 * uniform, uniform)
 
     def draw(self, num: int, *, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class Corruption(nn.Module):
     keep_bar, mask_bar: (T + 1,) float64, the transition from the data to time t; entry 0 is the data (1 and 0).
     Raises ValueError where they are not the cumulative probabilities of a Markov chain that replaces tokens.
     """
+
+    keep_bar: Tensor
+    mask_bar: Tensor
+    replace_bar: Tensor
 
     def __init__(self, keep_bar: Tensor, mask_bar: Tensor, *, codebook_size: int):
         super().__init__()
@@ -95,26 +100,30 @@ class Corruption(nn.Module):
         s < t: (B,) int64; any stride, by the composite transition. Bayes: q(x_s | x_t, x_0) = q(x_t | x_s) q(x_s | x_0)
         / q(x_t | x_0), so with w(x_0) = p(x_0) / q(x_t | x_0) the sum over x_0 costs O(K), not O(K^2).
         """
-        before, step, total = ([p.log().to(log_x_0.dtype)[:, None, None] for p in (q.keep, q.replace, q.mask, q.keep
-                               + q.replace)] for q in (self.cumulative(s), self.between(s, t), self.cumulative(t)))
+        before, step, total = (_Logs.of(q, log_x_0.dtype) for q in
+                               (self.cumulative(s), self.between(s, t), self.cumulative(t)))
+        same = self._is_code(x_t)   # (B, N, K)
         masked = (x_t == self.codebook_size).unsqueeze(-1)   # (B, N, 1)
-        same = x_t.unsqueeze(-1) == torch.arange(self.codebook_size, device=x_t.device)   # (B, N, K)
-
-        def log_reaching_x_t(keep: Tensor, replace: Tensor, mask: Tensor, stay: Tensor) -> Tensor:
-            return torch.where(masked, mask, torch.where(same, stay, replace))   # (B, N, K), from each token
-
-        log_w = log_x_0 - log_reaching_x_t(*total)
+        log_w = log_x_0 - total.reaching(same, masked)
         log_sum_w = log_w.logsumexp(-1, keepdim=True)   # (B, N, 1)
-        keep, replace, mask, _ = before
-        log_tokens = torch.logaddexp(replace + log_sum_w, keep + log_w) + log_reaching_x_t(*step)
-        log_mask = torch.where(masked, mask + log_sum_w, -math.inf)   # only a mask was a mask before
+        log_tokens = torch.logaddexp(before.replace + log_sum_w, before.keep + log_w) + step.reaching(same, masked)
+        log_mask = torch.where(masked, before.mask + log_sum_w, -math.inf)   # only a mask was a mask before
         return torch.cat([log_tokens, log_mask], -1)
 
     def log_true_posterior(self, x_0: Tensor, x_t: Tensor, *, s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """log q(x_s | x_t, x_0): (B, N), (B, N) -> (B, N, K + 1)."""
-        one_hot = x_0.unsqueeze(-1) == torch.arange(self.codebook_size, device=x_0.device)
-        certain = torch.zeros(one_hot.shape, dtype=dtype, device=x_0.device).masked_fill_(~one_hot, -math.inf)
-        return self.log_posterior(certain, x_t, s=s, t=t)
+        """log q(x_s | x_t, x_0): (B, N), (B, N) -> (B, N, K + 1); `log_posterior` of a certain x_0, no sums."""
+        before, step, total = (_Logs.of(q, dtype) for q in
+                               (self.cumulative(s), self.between(s, t), self.cumulative(t)))
+        masked = (x_t == self.codebook_size).unsqueeze(-1)   # (B, N, 1)
+        log_evidence = total.reaching((x_t == x_0).unsqueeze(-1), masked)   # log q(x_t | x_0), (B, N, 1)
+        log_before = torch.where(self._is_code(x_0), before.stay, before.replace)   # log q(x_s | x_0)
+        log_tokens = log_before + step.reaching(self._is_code(x_t), masked) - log_evidence
+        log_mask = torch.where(masked, before.mask - log_evidence, -math.inf)
+        return torch.cat([log_tokens, log_mask], -1)
+
+    def _is_code(self, tokens: Tensor) -> Tensor:
+        """(B, N) -> (B, N, K) bool, True at each token's own code."""
+        return tokens.unsqueeze(-1) == torch.arange(self.codebook_size, device=tokens.device)
 
     def start_logits(self) -> Tensor:
         """(K + 1,) float64 log p(x_T): masked as often as q(x_T), any token equally likely otherwise."""
@@ -127,6 +136,23 @@ class Corruption(nn.Module):
         uniform = q.replace + q.keep / self.codebook_size
         stay, others = q.keep + q.replace, (self.codebook_size - 1) * q.replace
         return (stay * (stay / uniform).log() + others * (q.replace / uniform).log()).squeeze(0)
+
+
+class _Logs(NamedTuple):
+    """Logarithms of a Transition's probabilities, (B, 1, 1) each; stay: to be kept or replaced by oneself."""
+
+    keep: Tensor
+    replace: Tensor
+    mask: Tensor
+    stay: Tensor
+
+    @classmethod
+    def of(cls, q: Transition, dtype: torch.dtype) -> _Logs:
+        return cls(*(p.log().to(dtype)[:, None, None] for p in (q.keep, q.replace, q.mask, q.keep + q.replace)))
+
+    def reaching(self, same: Tensor, masked: Tensor) -> Tensor:
+        """log q(x_t | token), x_t being that token where `same` (..., K) and a mask where `masked` (..., 1)."""
+        return torch.where(masked, self.mask, torch.where(same, self.stay, self.replace))
 
 
 def kl_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
