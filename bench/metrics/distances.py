@@ -34,18 +34,15 @@ class FrechetDistance:
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
-        result = fid(fake, real)
-        note = _degenerate_note(fake) or result.note
-        interval = (None, None)
-        if result.standard_error is not None and not _degenerate_note(fake):
-            interval = normal_interval(result.value, result.standard_error)
+        result, degenerate = fid(fake, real), _degenerate_note(fake)
+        interval = (None, None) if degenerate else normal_interval(result.value, result.standard_error)
         extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
                  "fid_infinity": result.fid_infinity}
         value = Measurement("fid", result.value, evidence.protocol_id, n=result.n, ci_low=interval[0],
-                            ci_high=interval[1], standard_error=result.standard_error, better="lower", note=note,
-                            extra=extra)
-        infinity = Measurement("fid_infinity", result.fid_infinity, evidence.protocol_id, n=result.n, better="lower",
-                               note=result.infinity_note)
+                            ci_high=interval[1], standard_error=result.standard_error, better="lower",
+                            note=degenerate, extra=extra)
+        infinity = Measurement("fid_infinity", None if degenerate else result.fid_infinity, evidence.protocol_id,
+                               n=result.n, better="lower", note=degenerate or result.infinity_note)
         return [value, infinity]
 
 

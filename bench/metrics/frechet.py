@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.metrics.checks import check_features, check_one
+from bench.metrics.frechet_expansion import expand
 
 BLOCK = 4096
-NO_INFINITY = "fewer images than feature dimensions: the order-1/n correction removes only part of the bias"
+INFINITY = "FID without its bias of order 1/n; what is left of the bias is unknown, so no interval"
+NO_INFINITY = "fewer images than feature dimensions: the order-1/n correction would remove only part of the bias"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class FrechetResult:
     """value: FID at this n.  standard_error: of `value`, by influence functions, both sides counted; None where
     unproven (`note` says why).  fid_infinity: `value` without its bias of order 1/n.
     influence_fake (n,), influence_real (m,): what each image adds, mean zero; for paired differences.
-    method: "eigen" or "nuclear".  infinity_note: why there is no fid_infinity.
+    method: "eigen" or "nuclear".  infinity_note: what fid_infinity is worth, or why there is none.
     """
 
     value: float
@@ -151,44 +153,11 @@ def fid_torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
 
 def _with_uncertainty(result: FrechetResult, reference: ReferenceStatistics, fake: np.ndarray, real: np.ndarray,
                       mean: np.ndarray, covariance: np.ndarray) -> FrechetResult:
-    """Influence functions and the order-1/n bias, from the second-order expansion of FID in both distributions.
-
-    With M = R S1 R = V L V' (R the root of S2), z = V'R(x - mu) for a fake x has covariance L, and the derivative of
-    the cross trace along x is sum_i z_i^2 / sqrt(L_i); a real y enters the same way through w = L^-1/2 V'R S1 (y - nu).
-    The second derivative of -2 tr M^1/2 has coefficients 1 / (sqrt(L_i L_j) (sqrt(L_i) + sqrt(L_j))).
-    """
-    values, vectors = np.linalg.eigh(reference.factor @ covariance @ reference.factor.T)
-    keep = values > values[-1] * len(values) * 1e-15
-    roots = np.sqrt(values[keep])
-    to_fake = (vectors[:, keep].T @ reference.factor)                    # (r, D)
-    to_real = (to_fake @ covariance) / roots[:, None]                    # (r, D)
-    difference = mean - reference.mean
-    influence_fake, bias_fake = _expand(fake, mean, difference, to_fake, roots)
-    influence_real, bias_real = _expand(real, reference.mean, -difference, to_real, roots)
-    error = np.sqrt(influence_fake.var(ddof=1) / len(fake) + influence_real.var(ddof=1) / len(real))
-    full_rank = result.method == "eigen"
-    return replace(result, standard_error=float(error), influence_fake=influence_fake, influence_real=influence_real,
-                   fid_infinity=float(result.value - bias_fake - bias_real) if full_rank else None,
-                   infinity_note="" if full_rank else NO_INFINITY)
-
-
-def _expand(features, mean, difference, projection, roots):
-    """Influence of each image (n,), mean zero, and the bias of order 1/n of one side."""
-    n = len(features)
-    influence = np.empty(n)
-    total = 0.0
-    fourth = np.zeros((len(roots), len(roots)))                          # sum of z_i^2 z_j^2
-    for i in range(0, n, BLOCK):
-        x = _centred(features[i:i + BLOCK], mean)
-        squares = np.square(x @ projection.T)                            # (b, r)
-        norms = np.square(x).sum(axis=1)
-        influence[i:i + BLOCK] = 2 * x @ difference + norms - squares @ (1 / roots)
-        total += norms.sum()
-        fourth += squares.T @ squares
-    variance = fourth / n - np.diag(roots**4)                            # of z_i z_j
-    curvature = 1 / (np.outer(roots, roots) * np.add.outer(roots, roots))
-    bias = (total / n + 0.5 * (variance * curvature).sum()) / n
-    return influence - influence.mean(), bias
+    expansion = expand(fake, real, mean, covariance, reference)
+    return replace(result, standard_error=expansion.standard_error, influence_fake=expansion.influence_fake,
+                   influence_real=expansion.influence_real,
+                   fid_infinity=result.value - expansion.bias if result.method == "eigen" else None,
+                   infinity_note=INFINITY if result.method == "eigen" else NO_INFINITY)
 
 
 def _centred(features: np.ndarray, mean: np.ndarray) -> np.ndarray:

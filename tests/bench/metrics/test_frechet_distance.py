@@ -27,9 +27,10 @@ def inception_like(n, d, *, seed):
 
 
 def test_fid_of_commuting_gaussians_is_the_closed_form():
-    means, scales = (np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.0, 2.5])), (np.array([1, 2, 3.0]), np.array([2, 2, 1.0]))
-    exact = np.square(means[0] - means[1]).sum() + np.square(scales[0] - scales[1]).sum()
-    assert frechet_distance(means[0], np.diag(scales[0] ** 2), means[1], np.diag(scales[1] ** 2)) == pytest.approx(exact)
+    mean1, mean2 = np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.0, 2.5])
+    scale1, scale2 = np.array([1, 2, 3.0]), np.array([2, 2, 1.0])
+    exact = np.square(mean1 - mean2).sum() + np.square(scale1 - scale2).sum()
+    assert frechet_distance(mean1, np.diag(scale1**2), mean2, np.diag(scale2**2)) == pytest.approx(exact)
 
 
 def test_fid_of_features_against_themselves_is_zero():
@@ -82,7 +83,8 @@ def test_fid_does_not_depend_on_the_order_of_images():
 
 def test_float32_features_are_computed_in_float64():
     fake, real = inception_like(600, 32, seed=1), inception_like(600, 32, seed=2)
-    assert fid(fake, real).value == pytest.approx(fid(fake.astype(np.float64), real.astype(np.float64)).value, rel=1e-12)
+    wide = fid(fake.astype(np.float64), real.astype(np.float64))
+    assert fid(fake, real).value == pytest.approx(wide.value, rel=1e-12)
 
 
 def test_cached_reference_gives_the_same_value(tmp_path):
@@ -105,6 +107,12 @@ def test_influence_is_the_derivative_of_fid_along_the_weight_of_one_image():
     step = fid(np.vstack([many, fake[:1]]), real, uncertainty=False).value - fid(many, real, uncertainty=False).value
     influence = result.influence_fake[0]
     assert step * len(many) == pytest.approx(influence, rel=0.05)
+
+
+def test_standard_error_is_that_of_repeated_draws_where_both_sides_are_alike():
+    draws = [fid(gaussian(300, 24, seed=s), gaussian(300, 24, seed=1000 + s)) for s in range(150)]
+    spread = np.std([draw.value for draw in draws])
+    assert np.mean([draw.standard_error for draw in draws]) == pytest.approx(spread, rel=0.2)
 
 
 def test_fid_infinity_removes_most_of_the_bias():
