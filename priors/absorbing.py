@@ -10,6 +10,7 @@ predicts them back.
 from __future__ import annotations
 
 import math
+from os import PathLike
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from priors import bounds, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
-from priors.options import AbsorbingOptions, AbsorbingSampler, check_sampler
+from priors.official import convert, read_state, timesteps_of
+from priors.options import AbsorbingOptions, AbsorbingSampler, check_choice, check_sampler
 from priors.reference import naive_absorbing_sample
 from priors.transformer import Transformer, seeded_dropout
 
@@ -28,10 +30,11 @@ class AbsorbingDiffusion(nn.Module):
 
     Options = AbsorbingOptions
     Sampler = AbsorbingSampler
+    nats_by_masked: Tensor
 
     def __init__(self, *, grid: tuple[int, int], codebook_size: int, options: AbsorbingOptions):
         super().__init__()
-        self.grid, self.codebook_size, self.options = tuple(grid), codebook_size, options
+        self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
         self.timesteps = options.timesteps or self.num_tokens
         self.mask = codebook_size   # the id after the last code
@@ -45,6 +48,18 @@ class AbsorbingDiffusion(nn.Module):
             dropout=options.dropout,
         )
         self.register_buffer("nats_by_masked", torch.full((self.num_tokens + 1,), torch.nan, dtype=torch.float64))
+
+    def load_official(self, path: str | PathLike, *, layout: str) -> AbsorbingDiffusion:
+        """Take the weights of a checkpoint of the paper's authors (layout "official"), of this prior's sizes and T."""
+        check_choice("layout", layout, ("official",))
+        state = read_state(path)
+        if timesteps_of(state) not in (None, self.timesteps):
+            raise ValueError(
+                f"{path} was trained with T={timesteps_of(state)}, this prior has timesteps={self.timesteps}; "
+                f"set timesteps={timesteps_of(state)}"
+            )
+        self.net.load_state_dict(convert(state, self.net, kind="absorbing"))
+        return self
 
     def logits(self, tokens: Tensor) -> Tensor:
         """(B, N) int64 in [0, K), with UNKNOWN or K where masked -> (B, N, K)."""
@@ -87,12 +102,12 @@ class AbsorbingDiffusion(nn.Module):
         bound, kind bound_T.  With less: a low-variance estimate of its limit of infinite T, kind bound_continuous.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
-        sizes = dict(num_images=len(tokens), num_tokens=self.num_tokens, draws=draws, device=tokens.device)
+        score = self._scorer(tokens)
         if budget is None or budget >= self.timesteps:
-            kind, estimate = "bound_T", bounds.t_step_bound(self._scorer(tokens), timesteps=self.timesteps, **sizes)
-        else:
-            kind, estimate = "bound_continuous", bounds.continuous_bound(self._scorer(tokens), budget=budget, **sizes)
-        return Likelihood(estimate.nats, estimate.variance, kind, estimate.evaluations)
+            estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, draws=draws)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
+        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
 
     def _scorer(self, tokens: Tensor) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from os import PathLike
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from priors import samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
-from priors.options import AutoregressiveOptions, AutoregressiveSampler, check_sampler
+from priors.official import convert, read_state
+from priors.options import AutoregressiveOptions, AutoregressiveSampler, check_choice, check_sampler
 from priors.transformer import Transformer, seeded_dropout
 
 
@@ -24,10 +26,12 @@ class Autoregressive(nn.Module):
 
     Options = AutoregressiveOptions
     Sampler = AutoregressiveSampler
+    order: Tensor
+    rank: Tensor
 
     def __init__(self, *, grid: tuple[int, int], codebook_size: int, options: AutoregressiveOptions):
         super().__init__()
-        self.grid, self.codebook_size, self.options = tuple(grid), codebook_size, options
+        self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
         self.net = Transformer(
             num_tokens=self.num_tokens,
@@ -42,6 +46,14 @@ class Autoregressive(nn.Module):
         order = schedules.grid_order(options.order, self.grid)
         self.register_buffer("order", order, persistent=False)   # sequence -> raster
         self.register_buffer("rank", order.argsort(), persistent=False)   # raster -> sequence
+
+    def load_official(self, path: str | PathLike, *, layout: str) -> Autoregressive:
+        """Take the weights of a checkpoint of the paper's authors (layout "official"), of this prior's sizes."""
+        check_choice("layout", layout, ("official",))
+        if self.options.order != "raster":
+            raise ValueError(f"order={self.options.order!r}: the official models generate in raster order; use that")
+        self.net.load_state_dict(convert(read_state(path), self.net, kind="autoregressive"))
+        return self
 
     def logits(self, tokens: Tensor) -> Tensor:
         """(B, N) int64 -> (B, N, K); the logits of a token depend only on the tokens before it in the walk."""

@@ -1,6 +1,6 @@
 """Monte-Carlo estimates of the absorbing bound on negative log-likelihood, each with its own variance.
 
-    estimate = continuous_bound(score, num_images=100, num_tokens=256, budget=64, draws=Draws.seeded(0))
+    estimate = continuous_bound(score, tokens, budget=64, draws=Draws.seeded(0))
 
 `score(masked, wanted)` gives the nats of the true tokens `wanted` (B, N) bool when `masked` (B, N) bool are hidden, as
 (B, N) float64 with 0 elsewhere. m_k is the mean nats of a masked token when exactly k are masked. The T-step bound is
@@ -28,14 +28,14 @@ class Estimate(NamedTuple):
     evaluations: int
 
 
-def t_step_bound(score: Score, *, num_images: int, num_tokens: int, timesteps: int, draws: Draws, device) -> Estimate:
+def t_step_bound(score: Score, tokens: Tensor, *, timesteps: int, draws: Draws) -> Estimate:
     """sum_{t=1}^{T} CE_t / t with one fresh mask a step, as the official evaluation has it (unbiased for Eq. 6).
 
     The variance comes from differences of successive terms, whose means are close; see `_successive_variance`.
     """
-    terms = torch.empty(timesteps, num_images, dtype=torch.float64, device=device)
+    terms = torch.empty(timesteps, len(tokens), dtype=torch.float64, device=tokens.device)
     for t in range(timesteps, 0, -1):   # the official order, so that its recorded draws fit
-        masked = draws.uniform(num_images, num_tokens).to(device) < t / timesteps
+        masked = draws.uniform(*tokens.shape).to(tokens.device) < t / timesteps
         terms[t - 1] = score(masked, masked).sum(1) / t
     return Estimate(terms.sum(0), _successive_variance(terms), timesteps)
 
@@ -44,8 +44,8 @@ def _successive_variance(terms: Tensor) -> Tensor:
     """(n, B) independent terms -> (B,) variance of their sum; one term alone says nothing, so nan.
 
     Half of (x_t - x_{t+1})^2 holds half of both variances; the first and last difference count twice, because the end
-    terms, of which the first has the largest variance, occur in one alone. Never too small: drift between neighbours and
-    the second count of their partners add to it.
+    terms, of which the first has the largest variance, occur in one alone. Never too small: drift between neighbours
+    and the second count of their partners add to it.
     """
     if len(terms) == 1:
         return torch.full_like(terms[0], torch.nan)
@@ -53,7 +53,7 @@ def _successive_variance(terms: Tensor) -> Tensor:
     return (squares.sum(0) + squares[0] + squares[-1]) / 2
 
 
-def continuous_bound(score: Score, *, num_images: int, num_tokens: int, budget: int, draws: Draws, device) -> Estimate:
+def continuous_bound(score: Score, tokens: Tensor, *, budget: int, draws: Draws) -> Estimate:
     """sum_k m_k within `budget` evaluations an image, by two or more independent chains and a control variate.
 
     The all-masked evaluation gives m_N exactly and, for each token i, the control variate c_i, its nats when all is
@@ -61,9 +61,9 @@ def continuous_bound(score: Score, *, num_images: int, num_tokens: int, budget: 
     masked tokens, and adds (size of stratum) * mean over the set of (nats_i - c_i), whose expectation is that of
     sum_k (m_k - m_N) over the stratum. The variance is that of the mean over chains.
     """
-    everything = torch.ones(num_images, num_tokens, dtype=torch.bool, device=device)
+    everything = torch.ones_like(tokens, dtype=torch.bool)
     control = score(everything, everything)   # (B, N)
-    levels = num_tokens - 1   # m_N is known
+    levels = tokens.shape[1] - 1   # m_N is known
     chains = max(2, (budget - 1) // max(levels, 1))
     length = min((budget - 1) // chains, levels)
     if length < 1:

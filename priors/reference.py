@@ -95,7 +95,7 @@ def naive_canvas_sample(
 def textbook_logits(net: Transformer, tokens: Tensor) -> Tensor:
     """The same function as `net(tokens)` of an unconditioned network, written as in the paper's Eq. 3: the slow way."""
     x = net.embed(tokens)
-    for block in net.blocks:
+    for block in net.layers:
         x = x + _textbook_attention(block, block.ln1(x))
         x = x + _plain(block.out, F.gelu(_plain(block.fc, block.ln2(x))))
     return _plain(net.head, net.ln_f(x))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.causal, self.num_tokens, self.num_classes = causal, num_tokens, num_classes
+        self.causal, self.num_tokens, self.num_classes, self.num_heads = causal, num_tokens, num_classes, num_heads
         self.tok_emb = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(Block(width, num_heads, causal=causal, dropout=dropout) for _ in range(num_layers))
         self.ln_f = nn.LayerNorm(width)
@@ -68,6 +69,10 @@ class Transformer(nn.Module):
         x = self.blocks[-1](x, shifts[-2], at=at, where=where)   # (B, N, C), (B, R, C) or (M, C)
         return self.head(normalise(x, self.ln_f, shifts[-1], where))
 
+    @property
+    def layers(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
     def embed(self, tokens: Tensor) -> Tensor:
         x = self.tok_emb(tokens[:, :-1] if self.causal else tokens)
         if self.causal:
@@ -76,8 +81,7 @@ class Transformer(nn.Module):
 
     def new_cache(self, batch: int) -> list[Tensor]:
         """Room for the keys and values of every position: (2, B, H, N, C/H) a block."""
-        heads = self.blocks[0].num_heads
-        shape = (2, batch, heads, self.num_tokens, self.pos_emb.shape[2] // heads)
+        shape = (2, batch, self.num_heads, self.num_tokens, self.pos_emb.shape[2] // self.num_heads)
         return [self.pos_emb.new_empty(shape) for _ in self.blocks]
 
     def extend(self, tokens: Tensor | None, start: int, cache: list[Tensor]) -> Tensor:
@@ -94,7 +98,7 @@ class Transformer(nn.Module):
         end = start + x.shape[1]
         x = x + self.pos_emb[:, start:end]   # (B, n, C)
         seen = torch.ones(end - start, end, dtype=torch.bool, device=x.device).tril(start) if end - start > 1 else None
-        for block, keys_values in zip(self.blocks, cache, strict=True):
+        for block, keys_values in zip(self.layers, cache, strict=True):
             x = block.extend(x, start, keys_values, seen)
         return self.head(self.ln_f(x[:, -1]))
 
@@ -184,9 +188,10 @@ class TimeConditioning(nn.Module):
     def __init__(self, width: int, num_layers: int):
         super().__init__()
         self.width = width
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 4 * width))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        last = nn.Linear(width, 4 * width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
         self.tables = nn.Parameter(torch.zeros(num_layers + 1, 4, width))
 
     def forward(self, t: Tensor) -> list[Tensor]:

@@ -23,10 +23,11 @@ class Unigram(nn.Module):
 
     Options = UnigramOptions
     Sampler = UnigramSampler
+    counts: Tensor
 
     def __init__(self, *, grid: tuple[int, int], codebook_size: int, options: UnigramOptions):
         super().__init__()
-        self.grid, self.codebook_size, self.options = tuple(grid), codebook_size, options
+        self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
         self.register_buffer("counts", torch.zeros(codebook_size, dtype=torch.int64))
 

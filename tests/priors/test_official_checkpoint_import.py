@@ -85,3 +85,21 @@ def test_parameter_counts_at_full_size_are_the_papers(prior, options, parameters
     monkeypatch.setattr("priors.transformer.init_gpt", lambda module: None)   # only shapes matter
     net = prior(grid=(16, 16), codebook_size=1024, options=options)
     assert sum(parameter.numel() for parameter in net.parameters()) == parameters
+
+
+def test_an_instance_takes_the_weights_of_a_file(tmp_path):
+    torch.save(official_state() | {"Lt_history": torch.zeros(5)}, tmp_path / "a.th")
+    options = AbsorbingOptions(width=8, num_layers=2, num_heads=2)
+    prior = AbsorbingDiffusion(grid=(2, 2), codebook_size=3, options=options)
+    expected = load_official(tmp_path / "a.th", kind="absorbing", **SIZES)
+    tokens = torch.tensor([[0, 1, 2, 3]])
+    assert torch.equal(prior.load_official(tmp_path / "a.th", layout="official").logits(tokens), expected.logits(tokens))
+
+
+def test_a_checkpoint_of_another_number_of_steps_is_refused(tmp_path):
+    torch.save(official_state() | {"Lt_history": torch.zeros(9)}, tmp_path / "a.th")
+    options = AbsorbingOptions(width=8, num_layers=2, num_heads=2)
+    with pytest.raises(ValueError, match="set timesteps=8"):
+        AbsorbingDiffusion(grid=(2, 2), codebook_size=3, options=options).load_official(
+            tmp_path / "a.th", layout="official"
+        )
