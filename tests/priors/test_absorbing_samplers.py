@@ -52,7 +52,7 @@ def test_the_event_sampler_equals_the_plain_loop_token_by_token(steps):
     times, values = torch.stack(draws.log[0::2]), torch.stack(draws.log[1::2])   # (T', B, N) each
     first = (times < 1 / torch.arange(steps, 0, -1).view(-1, 1, 1)).int().argmax(0)   # (B, N)
     uniforms = values.gather(0, first.unsqueeze(0))[0]
-    events = by_events(prior._predict, empty, steps - first, uniforms, mask=5, adjust=Adjust(0.9))
+    events = by_events(prior.logits_at, empty, steps - first, uniforms, mask=5, adjust=Adjust(0.9))
     assert torch.equal(events.tokens, plain)
 
 

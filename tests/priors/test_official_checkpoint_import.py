@@ -93,7 +93,8 @@ def test_an_instance_takes_the_weights_of_a_file(tmp_path):
     prior = AbsorbingDiffusion(grid=(2, 2), codebook_size=3, options=options)
     expected = load_official(tmp_path / "a.th", kind="absorbing", **SIZES)
     tokens = torch.tensor([[0, 1, 2, 3]])
-    assert torch.equal(prior.load_official(tmp_path / "a.th", layout="official").logits(tokens), expected.logits(tokens))
+    imported = prior.load_official(tmp_path / "a.th", layout="official")
+    assert torch.equal(imported.logits(tokens), expected.logits(tokens))
 
 
 def test_a_checkpoint_of_another_number_of_steps_is_refused(tmp_path):

@@ -121,7 +121,7 @@ def test_the_event_sampler_under_the_official_draws_returns_the_official_tokens(
     monkeypatch.setattr("priors.samplers.inverse_cdf", choose)
     with torch.no_grad():
         sample = by_events(
-            absorbing._predict,
+            absorbing.logits_at,
             torch.full((3, 64), UNKNOWN),
             reveal,
             torch.arange(192.0).view(3, 64),
