@@ -1,0 +1,35 @@
+"""A real SLURM on this machine for the tests of this folder, brought up once a session and always taken down."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+SLURM = Path(__file__).parents[2] / "slurm"
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """Folder of a running three-node SLURM, to which SLURM_CONF points. Skips, with the reason, where none starts."""
+    if os.geteuid() != 0:
+        pytest.skip(f"slurm/up.sh must be root (uid 0), this is uid {os.geteuid()}")
+    missing = [name for name in ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (Debian: slurm-wlm munge slurmdbd mariadb-server "
+                    "slurm-wlm-mysql-plugin)")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))   # short: a socket's path may have 107 characters
+    before = os.environ.get("SLURM_CONF")
+    try:
+        up = subprocess.run([SLURM / "up.sh", folder, "3", "4"], capture_output=True, text=True, timeout=120)
+        if up.returncode != 0:
+            pytest.skip(f"SLURM did not start here: {up.stderr.strip()}")
+        os.environ["SLURM_CONF"] = str(folder / "etc" / "slurm.conf")
+        yield folder
+    finally:
+        down = subprocess.run([SLURM / "down.sh", folder], capture_output=True, text=True, timeout=60)
+        os.environ.pop("SLURM_CONF", None) if before is None else os.environ.__setitem__("SLURM_CONF", before)
+        if down.returncode == 0:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""A prior from outside that takes its time until told to hurry, so that tests can hit its jobs while they work.
+
+UNHURRIED is a folder: every training step and every drawn chunk leaves a line in its `log`, and takes a while longer
+as long as there is no file `hurry-training` (or `hurry-sampling`) in it. Neither changes what comes out.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from priors.absorbing import AbsorbingDiffusion
+
+
+class Unhurried(AbsorbingDiffusion):
+    """Absorbing diffusion, slowly."""
+
+    def training_loss(self, tokens, *, draws):
+        _linger("training", 0.25)
+        return super().training_loss(tokens, draws=draws)
+
+    def sample(self, num, *, sampler, known=None, draws):
+        _linger("sampling", 10.0)
+        return super().sample(num, sampler=sampler, known=known, draws=draws)
+
+
+def _linger(what: str, seconds: float) -> None:
+    if "UNHURRIED" not in os.environ:
+        return
+    folder = Path(os.environ["UNHURRIED"])
+    with open(folder / "log", "a") as log:
+        log.write(f"{what} {os.getpid()} {os.environ.get('SLURM_ARRAY_TASK_ID', '-')} {time.time():.2f}\n")
+    end = time.monotonic() + seconds
+    while not (folder / f"hurry-{what}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
