@@ -1,0 +1,339 @@
+"""Edit images with known tokens: paint a region anew, keep one and invent the rest, stitch, go beyond the training size.
+
+    python -m bench.edit task=inpaint image=cat.png mask=mask.png variants=8 out=edits dataset=cifar10 preset=demo
+    python -m bench.edit task=inpaint image=validation:3 box=8,8,24,24          # a held-out image of the data set
+    python -m bench.edit task=condition image=tower.png box=8,0,24,20           # keep the box, invent the rest
+    python -m bench.edit task=stitch image=a.png,b.png box=[0,0,32,16],[0,16,32,32]
+    python -m bench.edit task=enlarge canvas=16x24 sampler.temperature=0.8      # tokens; image= continues one all round
+    python -m bench.edit task=filmstrip frames=9                                # the order in which tokens appear
+    python -m bench.edit task=benchmark prior=absorbing,autoregressive masks=centre,lower,random images=500
+
+Models are chosen as for bench.run (prior=, dataset=, vq=, preset=, sampler.*) and built where they are missing.
+Masks are max-pooled to tokens: one white pixel is enough. Known tokens come back unchanged; paste=true also puts back
+the original's pixels. Exit codes: 0 done, 1 failed while working, 2 wrong input or nothing any chosen prior can do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from bench.compose import Run, expand
+from bench.config import RunSpec
+from bench.editing_inputs import Inputs, load
+from bench.editing_options import EditOptions, parse
+from bench.errors import BenchError, InputError
+from bench.run import check_data
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.editing_models import Editor, Shape
+    from priors.canvas import Windows
+
+MANIFEST = "edit.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    console = Console(stderr=True)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
+    try:
+        options, rest = parse(arguments)
+        runs = expand(rest, announce=console.print)
+        check_runs(runs, rest)
+        if options.task == "benchmark":
+            from bench.editing_benchmark import benchmark
+            return benchmark(options, runs, console)
+        return edit_all(options, runs, console)
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {_safe(error)}", highlight=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.print("interrupted; finished models and completions are kept.")
+        return 1
+    except (BenchError, OSError) as error:
+        console.print(f"[bold red]failed:[/] {_safe(error)}", highlight=False, soft_wrap=True)
+        return 1
+
+
+def check_runs(runs: list[Run], rest: Sequence[str]) -> None:
+    """Raise InputError, before torch is imported, for keys that mean nothing here and for absent data."""
+    for argument in rest:
+        if argument.startswith(("launcher", "plan=", "status=", "source=", "speed.", "sampling.shards")):
+            raise InputError(f"{argument}: a key of bench.run; edits run here and at once. Leave it out.")
+    for run in runs:
+        if run.unsupported:
+            raise InputError(run.unsupported)
+    check_data(runs)
+
+
+def edit_all(options: EditOptions, runs: list[Run], console: Console) -> int:
+    """Every run's edits; what a prior cannot do is printed, and exit code 2 if that is all there was."""
+    done, several = 0, len(runs) > 1
+    for run in runs:
+        label = _label(run)
+        out = Path(options.out) / _slug(label) if several else Path(options.out)
+        reason = edit(options, run.spec, out, console)
+        if reason:
+            console.print(f"Unsupported: {label}: {reason}", highlight=False, soft_wrap=True, markup=False)
+        done += not reason
+    return 0 if done else 2
+
+
+def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> str:
+    """One prior's edits into the folder `out`; returns why the prior cannot, or ""."""
+    from bench.editing_models import Editor, shape_of, why_unsupported
+    from bench.pipeline import Pipeline
+
+    shape = shape_of(spec)
+    pipeline = Pipeline(spec, announce=lambda text: console.print(text, style="dim", markup=False, highlight=False))
+    job = plan(options, spec, shape, lambda index: _held_out(pipeline, index))
+    reason = why_unsupported(spec, shape, job.pattern(options.variants), job.windows)
+    if reason:
+        return reason
+    _clear(out)
+    began = time.perf_counter()
+    report = carry_out(options, job, Editor(pipeline), out)
+    report |= {"seconds_with_models": time.perf_counter() - began, "spec": dataclasses.asdict(spec)}
+    (out / MANIFEST).write_text(json.dumps(report, indent=1, default=str))
+    console.print(f"{len(report['files'])} pictures in {out}; all of them on {out / 'sheet.png'}.", markup=False, soft_wrap=True,
+                  highlight=False)
+    return ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be filled. grid: of the result, in tokens.  hidden: (R, N) bool, one row a result.
+
+    inputs: None where nothing is given.  windows: None at the prior's own size.  corner: where an image lies on its canvas.
+    """
+
+    grid: tuple[int, int]
+    hidden: Tensor
+    inputs: Inputs | None
+    windows: Windows | None
+    corner: tuple[int, int] = (0, 0)
+
+    def pattern(self, variants: int) -> Tensor:
+        """(variants, N): UNKNOWN where hidden, 0 elsewhere; as much as a prior needs to say whether it can."""
+        return (-self.hidden[:1].long()).repeat(variants, 1)
+
+
+def plan(options: EditOptions, spec: RunSpec, shape: Shape, held_out: Any) -> Job:
+    """Images and masks read and checked, and turned into what is hidden. Raises InputError."""
+    import torch
+
+    from bench.editing_models import canvas_sampler, windows_on
+    from priors import editing
+
+    inputs = load(options, spec.dataset, patch=shape.patch, held_out=held_out) if options.image else None
+    grid = options.canvas or shape.grid
+    if inputs is not None and options.task != "enlarge":
+        grid = (inputs.images.shape[2] // shape.patch, inputs.images.shape[3] // shape.patch)
+    needs_canvas = grid != shape.grid or options.task in ("enlarge", "filmstrip")
+    windows = None
+    if needs_canvas:
+        canvas_sampler(spec, options.order)
+        windows = windows_on(grid, shape, stride=options.stride, windows=options.windows, seed=spec.sampler["seed"])
+    if options.task == "filmstrip" or inputs is None:
+        return Job(grid, torch.ones(1, grid[0] * grid[1], dtype=torch.bool), None, windows)
+    if options.task == "enlarge":
+        return _continued(options, shape, inputs, grid, windows)
+    assert inputs.regions is not None
+    regions = torch.from_numpy(inputs.regions)
+    try:
+        if options.task == "stitch":
+            blank = torch.zeros(len(regions), grid[0] * grid[1], dtype=torch.int64)
+            hidden = (editing.stitch(blank, regions, grid=grid) == -1).unsqueeze(0)
+        else:
+            hidden = torch.stack([editing.token_mask(region, grid=grid) for region in regions])
+            hidden = ~hidden if options.task == "condition" else hidden
+            for row in hidden:
+                editing.hide(torch.zeros(len(row), dtype=torch.int64), row)
+    except ValueError as error:
+        raise InputError(f"task={options.task}: {error}.") from None
+    return Job(grid, hidden, inputs, windows)
+
+
+def _continued(options: EditOptions, shape: Shape, inputs: Inputs, grid: tuple[int, int],
+               windows: Windows | None) -> Job:
+    """A canvas around one image."""
+    import torch
+
+    size = (inputs.images.shape[2] // shape.patch, inputs.images.shape[3] // shape.patch)
+    corner = options.at or ((grid[0] - size[0]) // 2, (grid[1] - size[1]) // 2)
+    if not all(0 <= c and c + s <= g for c, s, g in zip(corner, size, grid, strict=True)):
+        raise InputError(f"at={corner[0]}x{corner[1]}: an image of {size[0]}x{size[1]} tokens does not fit there on a canvas "
+                         f"of {grid[0]}x{grid[1]}.")
+    hidden = torch.ones(grid, dtype=torch.bool)
+    hidden[corner[0]:corner[0] + size[0], corner[1]:corner[1] + size[1]] = False
+    if not hidden.any():
+        raise InputError(f"canvas={grid[0]}x{grid[1]} is the size of the image: nothing would be added. Make it larger.")
+    return Job(grid, hidden.flatten().unsqueeze(0), inputs, windows, corner)
+
+
+def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict[str, Any]:
+    """Fill every row of the job, save the pictures, and say what it cost."""
+    import torch
+
+    from bench.editing_pictures import line_up, save_image, save_tiles
+
+    if options.task == "filmstrip":
+        return _filmstrip(options, job, editor, out)
+    files, rows, results = [], [], []
+    for row, hidden in enumerate(job.hidden):
+        known = known_tokens(options, job, editor, row)
+        began = time.perf_counter()
+        sample = editor.complete(known.unsqueeze(0).repeat(options.variants, 1), windows=job.windows, order=options.order,
+                                 draws=editor.draws(options.task, row))
+        seconds = time.perf_counter() - began
+        images = editor.decode(sample.tokens, job.grid).cpu()
+        images = _pasted(options, job, row, images)
+        for index, image in enumerate(images):
+            name = f"image{row + 1}-variant{index + 1:02d}.png" if len(job.hidden) > 1 else f"variant{index + 1:02d}.png"
+            save_image(image, out / name)
+            files.append(name)
+        rows.append(line_up(*(part.unsqueeze(0) for part in (*_given(options, job, editor, row), images))))
+        results.append({"hidden": int(hidden.sum()), "tokens": len(hidden), "seconds_per_variant": seconds / options.variants,
+                        "network_evaluations": sample.network_evaluations.tolist(),
+                        "known_tokens_changed": int(((sample.tokens != known) & (known != -1)).sum()),
+                        "variants": sample.tokens.tolist()})
+    save_tiles(torch.cat(rows), len(rows), len(rows[0]), out / "sheet.png")
+    windows = None if job.windows is None else len(job.windows)
+    return {"options": dataclasses.asdict(options), "grid": job.grid, "windows": windows, "files": ["sheet.png", *files],
+            "results": results}
+
+
+def known_tokens(options: EditOptions, job: Job, editor: Editor, row: int) -> Tensor:
+    """(N,) tokens to keep, UNKNOWN elsewhere, of one row of the job."""
+    import torch
+
+    from priors import editing
+
+    hidden = job.hidden[row]
+    if job.inputs is None:
+        return torch.full(hidden.shape, -1)
+    tokens = editor.encode(torch.from_numpy(job.inputs.images)).cpu()
+    if options.task == "stitch":
+        assert job.inputs.regions is not None
+        return editing.stitch(tokens, torch.from_numpy(job.inputs.regions), grid=job.grid)
+    if options.task == "enlarge":
+        known = torch.full(hidden.shape, -1)
+        known[~hidden] = tokens[0]
+        return known
+    return editing.hide(tokens[row], hidden)
+
+
+def _given(options: EditOptions, job: Job, editor: Editor, row: int) -> list[Tensor]:
+    """Tiles that come before the variants: the original and what is known of it, or the regions that are stitched."""
+    import torch
+
+    from bench.editing_pictures import decode_known, greyed
+
+    if job.inputs is None:
+        return []
+    images = torch.from_numpy(job.inputs.images)
+    known = decode_known(editor.tokenizer, known_tokens(options, job, editor, row).unsqueeze(0).to(editor.pipeline.device),
+                         job.grid).cpu()
+    if options.task == "enlarge":
+        return [known]
+    if options.task == "stitch":
+        from priors.editing import token_mask
+        assert job.inputs.regions is not None
+        taken = torch.stack([token_mask(region, grid=job.grid) for region in torch.from_numpy(job.inputs.regions)])
+        return [greyed(images, ~taken, job.grid), known]
+    return [images[row:row + 1], greyed(images[row:row + 1], job.hidden[row], job.grid)]
+
+
+def _pasted(options: EditOptions, job: Job, row: int, images: Tensor) -> Tensor:
+    """With paste=true the original's own pixels wherever the mask does not reach."""
+    import torch
+
+    if not options.paste:
+        return images
+    assert job.inputs is not None and job.inputs.regions is not None
+    region = torch.from_numpy(job.inputs.regions[row])
+    repaint = ~region if options.task == "condition" else region
+    return torch.where(repaint, images, torch.from_numpy(job.inputs.images[row]))
+
+
+def _filmstrip(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict[str, Any]:
+    """One sample a row, from nothing to all of it."""
+    from bench.editing_pictures import save_image, save_tiles
+
+    frames, sample = film_of(editor, job.windows, options.variants, options.frames, options.order)
+    files = []
+    for index, strip in enumerate(frames):
+        name = f"variant{index + 1:02d}.png"
+        save_image(strip[-1], out / name)
+        files.append(name)
+    save_tiles(frames.flatten(0, 1), len(frames), options.frames, out / "sheet.png")
+    return {"options": dataclasses.asdict(options), "grid": job.grid, "files": ["sheet.png", *files],
+            "results": [{"network_evaluations": sample.network_evaluations.tolist(), "variants": sample.tokens.tolist()}]}
+
+
+def film_of(editor: Editor, windows: Any, num: int, frames: int, order: str | None) -> tuple[Tensor, Any]:
+    """Samples on their way: (num, frames, 3, H, W) uint8, what is not revealed yet in grey; and the samples."""
+    import torch
+
+    from bench.editing_models import canvas_sampler
+    from bench.editing_pictures import decode_known
+    from priors.canvas import film, reveal_steps
+
+    grid = windows.canvas
+    unknown = torch.ones(num, grid[0] * grid[1], dtype=torch.bool)
+    known = torch.full(unknown.shape, -1)
+    sample = editor.complete(known, windows=windows, order=order, draws=editor.draws("filmstrip"))
+    # The order of reveal is the first thing drawn, so equal draws give it again.
+    reveal = reveal_steps(canvas_sampler(editor.spec, order), grid, unknown.to(editor.pipeline.device),
+                          draws=editor.draws("filmstrip"))
+    states = film(sample.tokens, reveal, unknown, frames=frames)   # (num, frames, N)
+    images = decode_known(editor.tokenizer, states.flatten(0, 1), grid).cpu()
+    return images.unflatten(0, (num, frames)), sample
+
+
+def _held_out(pipeline: Any, index: int) -> Any:
+    split = pipeline.recipes.splits.validation
+    if index >= len(split):
+        raise InputError(f"image=validation:{index}: the data set has {len(split)} held-out images, 0 to {len(split) - 1}.")
+    return split.images([index])[0]
+
+
+def _clear(out: Path) -> None:
+    """Make the folder, without the pictures of an earlier edit; files that are not ours are left alone."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        earlier = json.loads((out / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        earlier = []
+    for name in earlier:
+        (out / Path(name).name).unlink(missing_ok=True)
+
+
+def _label(run: Run) -> str:
+    shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
+    return ", ".join([run.spec.prior.target or run.spec.prior.name, *shown])
+
+
+def _slug(label: str) -> str:
+    return "-".join("".join(c if c.isalnum() or c == "." else " " for c in label).split())
+
+
+def _safe(error: Exception) -> str:
+    from rich.markup import escape
+    return escape(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
