@@ -26,13 +26,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import RunSpec, StageConfig
+from bench.config import RunSpec, StageConfig, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
-STAGE_FIELDS = {f.name for f in dataclasses.fields(StageConfig)} - {"options"}
+STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
+                "prior": {f.name for f in dataclasses.fields(StageConfig)} - {"options"}}
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def _fit_to_prior(chosen: list[tuple[str, str, bool]], assignments: list[_Assign
     kept, dropped, unsupported = [], [], ""
     for key, text, swept in chosen:
         section, _, name = key.partition(".")
-        own = section in ("sampler", "prior") and name and "." not in name and name not in ({"seed"} | STAGE_FIELDS)
+        of_stage = STAGE_FIELDS.get(section, {"seed"})
+        own = section in ("sampler", "prior") and name and "." not in name and name not in of_stage
         if not own or name in _option_names(prior, section):
             kept.append((key, text, swept))
             continue
@@ -219,7 +221,7 @@ def _to_hydra(key: str, value: str) -> list[str]:
         dotted = " Your own class works by its dotted path, as package.module:Name." if key in PLUGGABLE else ""
         raise InputError(f"unknown {key} '{plain}'. {did_you_mean(plain, set(known) - {'plugin'} | set(also))}{dotted}")
     section, _, name = key.partition(".")
-    if section in ("vq", "prior") and "." not in name and name not in STAGE_FIELDS:
+    if section in STAGE_FIELDS and "." not in name and name not in STAGE_FIELDS[section]:
         return [f"++{section}.options.{name}={value}"]
     return [f"++{key}={value}"]
 

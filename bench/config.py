@@ -109,6 +109,15 @@ class StageConfig:
 
 
 @dataclass
+class TokenizerConfig(StageConfig):
+    """tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
+    tokenizer, in the order of the data set's images; None encodes the data set here.
+    """
+
+    tokens: str | None = None
+
+
+@dataclass
 class SamplingConfig:
     """How many images are drawn, and in what chunks. A chunk is the unit of seed and of the forward batch."""
 
@@ -260,7 +269,7 @@ class RunSpec:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     autoencoder: dict[str, Any] = field(default_factory=dict)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    vq: StageConfig = field(default_factory=StageConfig)
+    vq: TokenizerConfig = field(default_factory=TokenizerConfig)
     prior: StageConfig = field(default_factory=StageConfig)
     sampler: dict[str, Any] = field(default_factory=dict)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -34,7 +34,7 @@ from bench import assets, registry
 from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.base import ImageData
-from bench.data.tokens import TokenArray, encode_split
+from bench.data.tokens import TokenArray, encode_split, import_tokens
 from bench.errors import BenchError, InputError
 from bench.metrics.base import Evidence, Metric, Side
 from bench.metrics.features import extract_to, load_features, resolve_extractor
@@ -165,7 +165,7 @@ class Pipeline:
             measurements=tuple(measurements), media=media, curves=curves,
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
-                        "parameters": self._parameters(), "holes": [m.metric for m in holes],
+                        "parameters": self._parameters(), "sampling": self._sampling_cost(), "holes": [m.metric for m in holes],
                         "threads": torch.get_num_threads(), "device": self.device,
                         "wall_seconds": time.perf_counter() - began})
         save_record(record, self.spec.results_dir)
@@ -209,6 +209,11 @@ class Pipeline:
 
         for split in ("train", "validation"):
             data: ImageData = getattr(self.recipes.splits, split)
+            if self.spec.vq.tokens:
+                height, width = self.tokenizer.grid
+                import_tokens(Path(self.spec.vq.tokens) / f"{split}.npy", out / split, num_images=len(data),
+                              num_tokens=height * width, codebook_size=self.tokenizer.codebook_size)
+                continue
             with Bar(f"tokens of {split}", len(data), unit="image") as bar:
                 encode_split(encode, data, work / split, codebook_size=self.tokenizer.codebook_size,
                              progress=bar.advance)
@@ -425,6 +430,13 @@ class Pipeline:
         images = self._images("fake")
         side = max(1, int(min(64, len(images)) ** 0.5))
         return _save_sheet(folder / "samples.png", images.images(np.arange(side * side)), side, side)
+
+    def _sampling_cost(self) -> dict[str, float]:
+        """Tokens an image, and the means of what the judged samples cost, as they were counted when drawn."""
+        costs = {name: float(np.load(self.samples.path / f"{name}.npy").mean())
+                 for name in ("network_evaluations", "token_forwards")
+                 if (self.samples.path / f"{name}.npy").is_file()}
+        return costs | ({"num_tokens": float(np.prod(self.tokenizer.grid))} if self.recipes.uses_tokenizer else {})
 
     def _parameters(self) -> dict[str, int]:
         models = {"tokenizer": self.tokenizer} if self.recipes.uses_tokenizer else {}

@@ -77,7 +77,14 @@ class Recipes:
                                   {"resolution": self.spec.dataset.resolution, "flip": self.spec.dataset.flip})
 
     def tokens(self) -> Recipe:
-        return Recipe("tokens", {}, (self.tokenizer().key, self.splits.fingerprint), VERSIONS["tokens"])
+        imported = {}
+        if folder := self.spec.vq.tokens:
+            files = [Path(folder) / f"{split}.npy" for split in ("train", "validation")]
+            if absent := [str(file) for file in files if not file.is_file()]:
+                raise InputError(f"vq.tokens={folder}: {' and '.join(absent)} missing; expected train.npy and "
+                                 "validation.npy of (images, tokens) integers.")
+            imported = {"imported": [sha256_of(file) for file in files]}
+        return Recipe("tokens", imported, (self.tokenizer().key, self.splits.fingerprint), VERSIONS["tokens"])
 
     def prior(self) -> Recipe:
         return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), {})
@@ -144,9 +151,9 @@ class Recipes:
     @cached_property
     def protocol_details(self) -> dict[str, Any]:
         """What the protocol id stands for, for the record."""
-        return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor,
-                "dataset": self.spec.dataset.name, "resolution": self.spec.dataset.resolution, "resize": self.spec.dataset.resize,
-                "reference_fingerprint": self.splits.fingerprint, "num_real": len(self.real_indices),
+        data = self.spec.dataset
+        return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor, "dataset": data.name,
+                "resolution": data.resolution, "resize": data.resize, "reference_fingerprint": self.splits.fingerprint, "num_real": len(self.real_indices),
                 "image_format": "uint8 arrays, never compressed"}
 
     @cached_property

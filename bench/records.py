@@ -23,7 +23,7 @@ from typing import Any, Literal
 import pandas as pd
 
 Status = Literal["ok", "failed", "unsupported", "partial"]
-Role = Literal["prior", "reconstruction", "real", "source"]
+Role = Literal["prior", "reconstruction", "real", "source", "edit"]
 FORMAT = 1
 
 
@@ -74,7 +74,7 @@ class Record:
     """What one run measured, immutable.
 
     role: "prior" for a prior's samples; "reconstruction", "real" (real against real) and "source" (images from
-        elsewhere) for the rows that keep everyone honest.
+        elsewhere) for the rows that keep everyone honest; "edit" for held-out images that a prior completed.
     spec: the complete configuration of the run, nested (spec["prior"]["name"], spec["sampler"]["steps"]).
     run_key: hash of what the run measures; two records of one run_key are repeats.
     provenance: {"artefacts": {stage: {"key", "wall_seconds", "built_at"}}, "git_commit", "git_dirty",
@@ -101,7 +101,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The cells one command asked for. cells: [{"run_key", "label", "overrides": [...]}], in the order asked."""
+    """The cells one command asked for, in the order asked, so that a report can print what is missing.
+
+    cells: [{"run_key", "label", "overrides": [...], "spec": {...}, "unsupported": "" or why it cannot be run}].
+    """
 
     id: str
     created: str

@@ -99,6 +99,16 @@ def test_images_of_another_model_are_judged_from_a_folder_of_npz(record, results
     assert _values(theirs)["fid"] == pytest.approx(_values(record)["fid"])
 
 
+def test_tokens_computed_elsewhere_give_the_same_prior(results, store, tmp_path):
+    ours = Pipeline(_spec(results, "prior=unigram"), store=store, announce=lambda text: None)
+    for split, tokens in zip(("train", "validation"), ours.tokens, strict=True):
+        np.save(tmp_path / f"{split}.npy", tokens[np.arange(len(tokens))])
+    spec = _spec(results, "prior=unigram", f"vq.tokens={tmp_path}")
+    theirs = Pipeline(spec, store=store, announce=lambda text: None)
+    assert theirs.recipes.prior().key != ours.recipes.prior().key
+    assert np.array_equal(theirs.prior.log_probabilities().numpy(), ours.prior.log_probabilities().numpy())
+
+
 def _start(results, cache) -> subprocess.Popen:
     command = [sys.executable, "-m", "bench.run", *SMOKE, "prior=autoregressive", "baselines=false",
                f"results_dir={results}"]
