@@ -158,15 +158,14 @@ class Pipeline:
         measurements = [m for name in self.spec.metrics.names for m in self.measure(name)]
         record_id = f"{self.recipes.run_key}-{uuid.uuid4().hex[:6]}"
         media, curves = self._publish_media(record_id)
-        holes = [m for m in measurements if m.value is None]
         record = Record(
             id=record_id, created=utc_now(), role=self.recipes.role, label=label_of(self.spec),
             spec=dataclasses.asdict(self.spec), run_key=self.recipes.run_key, status="ok",
             measurements=tuple(measurements), media=media, curves=curves,
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
-                        "parameters": self._parameters(), "sampling": self._sampling_cost(), "holes": [m.metric for m in holes],
-                        "threads": torch.get_num_threads(), "device": self.device,
+                        "parameters": self._parameters(), "sampling": self._sampling_cost(),
+                        "holes": [m.metric for m in measurements if m.value is None], "threads": torch.get_num_threads(), "device": self.device,
                         "wall_seconds": time.perf_counter() - began})
         save_record(record, self.spec.results_dir)
         return record

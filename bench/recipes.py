@@ -153,8 +153,8 @@ class Recipes:
         """What the protocol id stands for, for the record."""
         data = self.spec.dataset
         return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor, "dataset": data.name,
-                "resolution": data.resolution, "resize": data.resize, "reference_fingerprint": self.splits.fingerprint, "num_real": len(self.real_indices),
-                "image_format": "uint8 arrays, never compressed"}
+                "resolution": data.resolution, "resize": data.resize, "num_real": len(self.real_indices),
+                "reference_fingerprint": self.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
 
     @cached_property
     def run_key(self) -> str:
