@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from priors.base import Draws, Likelihood
+from priors.base import Draws, Likelihood, Unsupported
 from priors.samplers import Adjust
 from priors.transitions import Corruption, kl_divergence
 
@@ -159,10 +159,10 @@ def _categorical(log_p: Tensor, draws: Draws) -> Tensor:
 
 
 def check_steps(steps: int | None, num_timesteps: int) -> int:
-    """The number of sampling steps; None is one a timestep. Raises ValueError above that."""
+    """The number of sampling steps; None is one a timestep. Raises Unsupported above that."""
     if steps is not None and steps > num_timesteps:
-        raise ValueError(f"sampler.steps={steps}: expected at most the {num_timesteps} timesteps the prior was trained "
-                         "with; leave it out for all of them")
+        raise Unsupported(f"sampler.steps={steps}: expected at most the {num_timesteps} timesteps the prior was trained "
+                          "with; leave it out for all of them")
     return steps or num_timesteps
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from priors.base import UNKNOWN, Draws
+from priors.base import UNKNOWN, Draws, Unsupported
 from priors.denoising import SampledTime
 from priors.options import VQDiffusionOptions, VQDiffusionSampler
 from priors.vq_diffusion import VQDiffusion
@@ -59,7 +59,7 @@ def test_a_fully_known_image_costs_nothing():
 
 
 def test_more_steps_than_timesteps_are_refused_with_the_way_out():
-    with pytest.raises(ValueError, match="at most the 20 timesteps"):
+    with pytest.raises(Unsupported, match="at most the 20 timesteps"):
         sample(make(timesteps=20), steps=21)
 
 
