@@ -165,7 +165,8 @@ class Pipeline:
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
                         "parameters": self._parameters(), "sampling": self._sampling_cost(),
-                        "holes": [m.metric for m in measurements if m.value is None], "threads": torch.get_num_threads(), "device": self.device,
+                        "holes": [m.metric for m in measurements if m.value is None],
+                        "threads": torch.get_num_threads(), "device": self.device,
                         "wall_seconds": time.perf_counter() - began})
         save_record(record, self.spec.results_dir)
         return record
