@@ -161,8 +161,8 @@ def _categorical(log_p: Tensor, draws: Draws) -> Tensor:
 def check_steps(steps: int | None, num_timesteps: int) -> int:
     """The number of sampling steps; None is one a timestep. Raises Unsupported above that."""
     if steps is not None and steps > num_timesteps:
-        raise Unsupported(f"sampler.steps={steps}: expected at most the {num_timesteps} timesteps the prior was trained "
-                          "with; leave it out for all of them")
+        raise Unsupported(f"sampler.steps={steps}: expected at most the {num_timesteps} timesteps of the prior's "
+                          "training; leave it out for all of them")
     return steps or num_timesteps
 
 
