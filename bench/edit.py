@@ -1,4 +1,4 @@
-"""Edit images with known tokens: paint a region anew, keep one and invent the rest, stitch, go beyond the training size.
+"""Edit images with known tokens: paint a region anew, keep one and invent the rest, stitch, exceed the training size.
 
     python -m bench.edit task=inpaint image=cat.png mask=mask.png variants=8 out=edits dataset=cifar10 preset=demo
     python -m bench.edit task=inpaint image=validation:3 box=8,8,24,24          # a held-out image of the data set
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str]) -> int:
 def check_runs(runs: list[Run], rest: Sequence[str]) -> None:
     """Raise InputError, before torch is imported, for keys that mean nothing here and for absent data."""
     for argument in rest:
-        if argument.startswith(("launcher", "plan=", "status=", "source=", "speed.", "sampling.shards")):
+        if argument.startswith(("launcher", "plan=", "status=", "source=", "speed.", "sampling.shards",
+                                "metrics.names")):
             raise InputError(f"{argument}: a key of bench.run; edits run here and at once. Leave it out.")
     for run in runs:
         if run.unsupported:
@@ -107,8 +108,8 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     report = carry_out(options, job, Editor(pipeline), out)
     report |= {"seconds_with_models": time.perf_counter() - began, "spec": dataclasses.asdict(spec)}
     (out / MANIFEST).write_text(json.dumps(report, indent=1, default=str))
-    console.print(f"{len(report['files'])} pictures in {out}; all of them on {out / 'sheet.png'}.", markup=False, soft_wrap=True,
-                  highlight=False)
+    console.print(f"{len(report['files'])} pictures in {out}; all of them on {out / 'sheet.png'}.", markup=False,
+                  soft_wrap=True, highlight=False)
     return ""
 
 
@@ -116,14 +117,13 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
 class Job:
     """What is to be filled. grid: of the result, in tokens.  hidden: (R, N) bool, one row a result.
 
-    inputs: None where nothing is given.  windows: None at the prior's own size.  corner: where an image lies on its canvas.
+    inputs: None where nothing is given.  windows: None at the prior's own size.
     """
 
     grid: tuple[int, int]
     hidden: Tensor
     inputs: Inputs | None
     windows: Windows | None
-    corner: tuple[int, int] = (0, 0)
 
     def pattern(self, variants: int) -> Tensor:
         """(variants, N): UNKNOWN where hidden, 0 elsewhere; as much as a prior needs to say whether it can."""
@@ -174,13 +174,13 @@ def _continued(options: EditOptions, shape: Shape, inputs: Inputs, grid: tuple[i
     size = (inputs.images.shape[2] // shape.patch, inputs.images.shape[3] // shape.patch)
     corner = options.at or ((grid[0] - size[0]) // 2, (grid[1] - size[1]) // 2)
     if not all(0 <= c and c + s <= g for c, s, g in zip(corner, size, grid, strict=True)):
-        raise InputError(f"at={corner[0]}x{corner[1]}: an image of {size[0]}x{size[1]} tokens does not fit there on a canvas "
-                         f"of {grid[0]}x{grid[1]}.")
+        raise InputError(f"at={corner[0]}x{corner[1]}: an image of {size[0]}x{size[1]} tokens does not fit there on a "
+                         f"canvas of {grid[0]}x{grid[1]}.")
     hidden = torch.ones(grid, dtype=torch.bool)
     hidden[corner[0]:corner[0] + size[0], corner[1]:corner[1] + size[1]] = False
     if not hidden.any():
-        raise InputError(f"canvas={grid[0]}x{grid[1]} is the size of the image: nothing would be added. Make it larger.")
-    return Job(grid, hidden.flatten().unsqueeze(0), inputs, windows, corner)
+        raise InputError(f"canvas={grid[0]}x{grid[1]} is the size of the image: nothing would be added. Enlarge it.")
+    return Job(grid, hidden.flatten().unsqueeze(0), inputs, windows)
 
 
 def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict[str, Any]:
@@ -195,24 +195,23 @@ def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict
     for row, hidden in enumerate(job.hidden):
         known = known_tokens(options, job, editor, row)
         began = time.perf_counter()
-        sample = editor.complete(known.unsqueeze(0).repeat(options.variants, 1), windows=job.windows, order=options.order,
+        sample = editor.complete(known.repeat(options.variants, 1), windows=job.windows, order=options.order,
                                  draws=editor.draws(options.task, row))
         seconds = time.perf_counter() - began
         images = editor.decode(sample.tokens, job.grid).cpu()
         images = _pasted(options, job, row, images)
         for index, image in enumerate(images):
-            name = f"image{row + 1}-variant{index + 1:02d}.png" if len(job.hidden) > 1 else f"variant{index + 1:02d}.png"
+            name = f"image{row + 1}-" * (len(job.hidden) > 1) + f"variant{index + 1:02d}.png"
             save_image(image, out / name)
             files.append(name)
         rows.append(line_up(*(part.unsqueeze(0) for part in (*_given(options, job, editor, row), images))))
-        results.append({"hidden": int(hidden.sum()), "tokens": len(hidden), "seconds_per_variant": seconds / options.variants,
+        results.append({"hidden": int(hidden.sum()), "tokens": len(hidden),
+                        "seconds_per_variant": seconds / options.variants,
                         "network_evaluations": sample.network_evaluations.tolist(),
-                        "known_tokens_changed": int(((sample.tokens != known) & (known != -1)).sum()),
                         "variants": sample.tokens.tolist()})
     save_tiles(torch.cat(rows), len(rows), len(rows[0]), out / "sheet.png")
-    windows = None if job.windows is None else len(job.windows)
-    return {"options": dataclasses.asdict(options), "grid": job.grid, "windows": windows, "files": ["sheet.png", *files],
-            "results": results}
+    return {"options": dataclasses.asdict(options), "grid": job.grid, "windows": job.windows and len(job.windows),
+            "files": ["sheet.png", *files], "results": results}
 
 
 def known_tokens(options: EditOptions, job: Job, editor: Editor, row: int) -> Tensor:
@@ -244,8 +243,8 @@ def _given(options: EditOptions, job: Job, editor: Editor, row: int) -> list[Ten
     if job.inputs is None:
         return []
     images = torch.from_numpy(job.inputs.images)
-    known = decode_known(editor.tokenizer, known_tokens(options, job, editor, row).unsqueeze(0).to(editor.pipeline.device),
-                         job.grid).cpu()
+    tokens = known_tokens(options, job, editor, row).to(editor.pipeline.device)
+    known = decode_known(editor.tokenizer, tokens.unsqueeze(0), job.grid).cpu()
     if options.task == "enlarge":
         return [known]
     if options.task == "stitch":
@@ -253,7 +252,9 @@ def _given(options: EditOptions, job: Job, editor: Editor, row: int) -> list[Ten
         assert job.inputs.regions is not None
         taken = torch.stack([token_mask(region, grid=job.grid) for region in torch.from_numpy(job.inputs.regions)])
         return [greyed(images, ~taken, job.grid), known]
-    return [images[row:row + 1], greyed(images[row:row + 1], job.hidden[row], job.grid)]
+    one = images[row:row + 1]
+    reconstruction = editor.decode(editor.encode(one), job.grid).cpu()
+    return [one, reconstruction, greyed(one, job.hidden[row], job.grid)]
 
 
 def _pasted(options: EditOptions, job: Job, row: int, images: Tensor) -> Tensor:
@@ -271,7 +272,9 @@ def _pasted(options: EditOptions, job: Job, row: int, images: Tensor) -> Tensor:
 def _filmstrip(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict[str, Any]:
     """One sample a row, from nothing to all of it."""
     from bench.editing_pictures import save_image, save_tiles
+    from bench.editing_showcase import film_of
 
+    assert job.windows is not None
     frames, sample = film_of(editor, job.windows, options.variants, options.frames, options.order)
     files = []
     for index, strip in enumerate(frames):
@@ -280,33 +283,14 @@ def _filmstrip(options: EditOptions, job: Job, editor: Editor, out: Path) -> dic
         files.append(name)
     save_tiles(frames.flatten(0, 1), len(frames), options.frames, out / "sheet.png")
     return {"options": dataclasses.asdict(options), "grid": job.grid, "files": ["sheet.png", *files],
-            "results": [{"network_evaluations": sample.network_evaluations.tolist(), "variants": sample.tokens.tolist()}]}
-
-
-def film_of(editor: Editor, windows: Any, num: int, frames: int, order: str | None) -> tuple[Tensor, Any]:
-    """Samples on their way: (num, frames, 3, H, W) uint8, what is not revealed yet in grey; and the samples."""
-    import torch
-
-    from bench.editing_models import canvas_sampler
-    from bench.editing_pictures import decode_known
-    from priors.canvas import film, reveal_steps
-
-    grid = windows.canvas
-    unknown = torch.ones(num, grid[0] * grid[1], dtype=torch.bool)
-    known = torch.full(unknown.shape, -1)
-    sample = editor.complete(known, windows=windows, order=order, draws=editor.draws("filmstrip"))
-    # The order of reveal is the first thing drawn, so equal draws give it again.
-    reveal = reveal_steps(canvas_sampler(editor.spec, order), grid, unknown.to(editor.pipeline.device),
-                          draws=editor.draws("filmstrip"))
-    states = film(sample.tokens, reveal, unknown, frames=frames)   # (num, frames, N)
-    images = decode_known(editor.tokenizer, states.flatten(0, 1), grid).cpu()
-    return images.unflatten(0, (num, frames)), sample
+            "results": [{"network_evaluations": sample.network_evaluations.tolist(),
+                         "variants": sample.tokens.tolist()}]}
 
 
 def _held_out(pipeline: Any, index: int) -> Any:
     split = pipeline.recipes.splits.validation
     if index >= len(split):
-        raise InputError(f"image=validation:{index}: the data set has {len(split)} held-out images, 0 to {len(split) - 1}.")
+        raise InputError(f"image=validation:{index}: held-out images are numbered 0 to {len(split) - 1}.")
     return split.images([index])[0]
 
 

@@ -63,7 +63,7 @@ def _open(name: str, key: str) -> Image.Image:
         image = Image.open(Path(name).expanduser())
         image.load()
     except FileNotFoundError:
-        raise InputError(f"{key}={name}: no such file. A held-out image of the data set is {HELD_OUT}<index>.") from None
+        raise InputError(f"{key}={name}: no such file. A held-out image is {HELD_OUT}<index>.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{key}={name} is not a picture that can be read: {error}.") from None
     return image
@@ -72,8 +72,8 @@ def _open(name: str, key: str) -> Image.Image:
 def _check_image(name: str, image: np.ndarray, options: EditOptions, resolution: int, patch: int) -> None:
     height, width = image.shape[:2]
     if min(height, width) < resolution:
-        raise InputError(f"image={name} is {width}x{height} pixels, smaller than the {resolution}x{resolution} that the "
-                         "models work at: enlarge it first, or choose models of a smaller dataset.resolution.")
+        raise InputError(f"image={name} is {width}x{height} pixels, smaller than the {resolution}x{resolution} that "
+                         "the models work at: enlarge it first, or choose models of a smaller dataset.resolution.")
     if not options.fit and (height % patch or width % patch):
         raise InputError(f"image={name} is {width}x{height} pixels: with fit=false both must be multiples of {patch}, "
                          "the side of a token. Crop it, or leave fit=false out.")
@@ -118,6 +118,6 @@ def _fit_mask(region: np.ndarray, dataset: DatasetConfig) -> np.ndarray:
     picture = Image.fromarray(region.astype(np.uint8) * 255).convert("RGB")
     fitted = pixels.fit(picture, resolution=dataset.resolution, resize=dataset.resize)[0] > 0
     if fitted.all() or not fitted.any():
-        raise InputError("once the image is cropped to a square the mask is all of one colour: crop the image yourself, "
-                         "or use fit=false.")
+        raise InputError("once the image is cropped to a square the mask is all of one colour: crop the image "
+                         "yourself, or use fit=false.")
     return fitted

@@ -87,8 +87,8 @@ def canvas_sampler(spec: RunSpec, order: str | None) -> CanvasSampler:
     defaults = {field.name: field.default for field in dataclasses.fields(sampler)} if sampler else {}
     for key, value in spec.sampler.items():
         if key not in ("seed", *CANVAS_KEYS) and value != defaults.get(key):
-            raise InputError(f"sampler.{key}={value} is not used on a canvas, which takes sampler.steps, temperature, top_k, "
-                             "top_p, order and schedule. Leave it out.")
+            raise InputError(f"sampler.{key}={value} is not used on a canvas, which takes of the sampler's keys "
+                             f"{', '.join(CANVAS_KEYS)}. Leave it out.")
     values = {key: value for key, value in spec.sampler.items() if key in CANVAS_KEYS}
     try:
         return CanvasSampler(**{**values, **({"order": order} if order else {})})

@@ -32,8 +32,9 @@ class EditOptions:
 
     mask: black and white pictures of their image's size. inpaint: white is painted anew; condition: white is kept;
         stitch: white is taken. One for all images, or one each.
-    box: the same as rectangles x0,y0,x1,y1 in pixels (x1, y1 not included); several as [..],[..], for stitch one an image.
-    fit: resize and crop images as the data set does; false takes them at their own size, as a canvas where it is larger.
+    box: the same as rectangles x0,y0,x1,y1 in pixels (x1, y1 not included); several as [..],[..], for stitch one an
+        image.
+    fit: resize and crop images as the data set does; false takes them at their own size, as a canvas if it is larger.
     paste: put the original's pixels back wherever the mask does not reach.
     canvas: height x width in tokens, such as 16x16.  at: row and column of the canvas where an image's first token lies
         (None: the middle).  stride, windows, order: of the mixture over windows (priors.canvas).
@@ -78,14 +79,14 @@ class EditOptions:
         if self.mask and self.box:
             raise InputError("mask and box say the same in two ways; give one of them.")
         if self.task == "stitch" and not len(self.image) == regions > 1:
-            raise InputError(f"task=stitch has {len(self.image)} images and {regions} regions; expected two images or more, "
-                             "and one mask or box each: image=a.png,b.png box=[0,0,32,16],[0,16,32,32].")
+            raise InputError(f"task=stitch has {len(self.image)} images and {regions} regions; expected two images or "
+                             "more, and one mask or box each: image=a.png,b.png box=[0,0,32,16],[0,16,32,32].")
         if self.task in ("inpaint", "condition") and len(self.mask) not in (0, 1, len(self.image)):
             raise InputError(f"{len(self.mask)} masks for {len(self.image)} images; expected one for all or one each.")
         if self.task == "enlarge" and self.canvas is None:
             raise InputError("task=enlarge needs canvas=<height>x<width> in tokens, such as canvas=16x16.")
         if self.task == "enlarge" and (len(self.image) > 1 or self.at is not None and not self.image):
-            raise InputError("task=enlarge takes one image, to be continued all round, or none; at= says where it lies.")
+            raise InputError("task=enlarge takes one image, continued all round, or none; at= says where it lies.")
         if self.fit and self.task in ("inpaint", "condition"):
             for name in ON_LARGE_IMAGES:
                 if getattr(self, name) is not None:

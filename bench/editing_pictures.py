@@ -23,7 +23,8 @@ SMALLEST_TILE, GAP = 96, 4   # pixels, of a sheet that is looked at
 
 def greyed(images: Tensor, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
     """Images (n, 3, H, W) uint8 with the patches of hidden tokens (N,) or (n, N) bool in grey."""
-    covered = to_pixels(hidden.reshape(-1, hidden.shape[-1]), size=tuple(images.shape[-2:]), grid=grid)   # (1 or n, H, W)
+    rows = hidden.reshape(-1, hidden.shape[-1])   # (1 or n, N)
+    covered = to_pixels(rows, size=tuple(images.shape[-2:]), grid=grid)
     return images.masked_fill(covered.unsqueeze(1).to(images.device), GREY)
 
 

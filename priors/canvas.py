@@ -178,7 +178,7 @@ def mixture(predict: samplers.Predict, state: Tensor, images: Tensor, cells: Ten
 
     state: (B, C); images, cells: (M,), which cell of which canvas.  Second: (E,) the canvas of each window evaluated.
     """
-    cell, window = windows.inside[cells].nonzero(as_tuple=True)   # (P,) pairs of a cell (of M) and a window that holds it
+    cell, window = windows.inside[cells].nonzero(as_tuple=True)   # (P,) pairs: a cell (of M), a window that holds it
     needed, evaluation = torch.unique(images[cell] * len(windows) + window, return_inverse=True)   # (E,), (P,)
     image, corner = needed // len(windows), needed % len(windows)
     positions, slot = _grouped(windows.position(cells[cell], window), evaluation, len(needed))   # (E, R), (P,)

@@ -1,4 +1,4 @@
-"""Known tokens from pixels: which tokens to paint anew, which to keep, and whose (Bond-Taylor et al. 2022, Section 4.5).
+"""Known tokens from pixels: which to paint anew, which to keep, and whose (Bond-Taylor et al. 2022, Section 4.5).
 
     hidden = token_mask(repaint, grid=(16, 16))                    # (H, W) bool -> (N,) bool
     known = hide(tokens, hidden)                                   # (N,), UNKNOWN where hidden
@@ -61,7 +61,8 @@ def stitch(tokens: Tensor, regions: Tensor, *, grid: tuple[int, int]) -> Tensor:
     Raises ValueError where regions share a pixel, are empty, or leave nothing to fill.
     """
     if tokens.ndim != 2 or regions.shape[:1] != tokens.shape[:1]:
-        raise ValueError(f"{tuple(tokens.shape)} tokens and {tuple(regions.shape)} regions: expected one region an image")
+        raise ValueError(
+            f"{tuple(tokens.shape)} tokens and {tuple(regions.shape)} regions: expected one region an image")
     shared = int((regions.sum(0) > 1).sum())
     if shared:
         raise ValueError(f"the regions of different images share {shared} pixels: expected each pixel in one at most")

@@ -1,7 +1,7 @@
 """Does an edit show? Steps of brightness across a border, against steps where there is no border.
 
     border = border_step(completed, hidden, patch=4)              # (n,) grey levels, across the mask's border
-    ratio = border.mean() / border_step(originals, hidden, patch=4).mean()     # 1: no more of a step than in a real image
+    ratio = border.mean() / border_step(originals, hidden, patch=4).mean()     # 1: no more of a step than there was
 """
 
 from __future__ import annotations

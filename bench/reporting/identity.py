@@ -11,6 +11,7 @@ from typing import Any
 from bench.records import Record
 
 PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "protocol"),
+         "edit": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""
 ONE_STEP_A_TOKEN = ("absorbing",)

@@ -20,12 +20,15 @@ from bench.reporting.rows import Group, Row
 
 MEDIA = {"samples": ("Samples", "Figure 3"), "neighbours": ("Nearest training images", "Figures 8-10"),
          "canvas": ("Larger canvases", "Figure 4"), "inpaint": ("Editing", "Figure 7"),
+         "condition": ("A part kept", ""), "stitch": ("Stitched", ""),
          "filmstrip": ("Order of reveal", ""), "reconstruction": ("Reconstructions", "")}
 CAPTIONS = {
     "samples": "The first tiles of each row, not picked.",
     "neighbours": "Left: samples. To the right: their nearest training images by LPIPS, nearest first.",
     "canvas": "Larger than any training image, by averaging over all windows.",
-    "inpaint": "Regions are masked, then sampled again with the rest known.",
+    "inpaint": "Original, reconstruction, what is known, then the rest sampled several times.",
+    "condition": "Original, reconstruction, the part that is kept, then the rest sampled several times.",
+    "stitch": "Parts of two images, both together, then the rest sampled several times.",
     "filmstrip": "One sample a row, from first to last step.",
     "reconstruction": "Validation images and what the tokenizer makes of them."}
 

@@ -23,7 +23,7 @@ from bench.reporting.estimates import Point, combine
 from bench.reporting.holes import Hole, holes_of, protocols_of
 from bench.reporting.identity import dataset_of, identity, protocol_name_of, role_of, row_key, seeds_of, steps_of
 
-ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3}
+ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
 
 

@@ -1,0 +1,293 @@
+"""Editing measured: held-out images with a part hidden, completed by every prior that can, compared with the originals.
+
+    python -m bench.edit task=benchmark prior=absorbing,autoregressive,unigram dataset=cifar10 preset=demo
+
+Masks: "centre", a box of half the height and width; "lower", all but the top half, which a raster-order prior can be
+given too; "random", half of the tokens. Columns: FID of the completed images (known part included) against the run's
+real images, LPIPS to the originals, the step across the mask's border relative to the originals', seconds. Below the
+priors stands the row of plain reconstructions, which nothing can beat but by chance. Completions are artefacts: kill it
+and it goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+import traceback
+import uuid
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench import assets
+from bench.compose import Run
+from bench.config import RunSpec
+from bench.editing_models import Editor, Shape, shape_of, why_unsupported
+from bench.editing_options import EditOptions
+from bench.editing_showcase import completed_sheet, showcase
+from bench.errors import BenchError, InputError
+from bench.metrics.editing import border_step, ratio_of_means
+from bench.metrics.features import extract_to, load_features, resolve_extractor
+from bench.metrics.frechet import fid
+from bench.metrics.intervals import mean_error, normal_interval
+from bench.metrics.lpips_embedding import LpipsEmbedding
+from bench.pipeline import Pipeline, label_of
+from bench.progress import Bar
+from bench.provenance import provenance, utc_now
+from bench.recipes import FEATURE_CHUNK, spread_indices
+from bench.records import Measurement, Record, Role, Sheet, Status, content_id, load_records, save_record
+from bench.sources import ArrayImages, SubsetImages
+from bench.store import Recipe
+from priors import editing
+from priors.base import Draws
+
+VERSION = 1   # raised whenever completions change
+ROLES: tuple[Role, Role] = ("reconstruction", "edit")
+COLUMNS = ("fid", "lpips", "border_ratio", "seconds_per_image", "network_evaluations")
+
+
+def benchmark(options: EditOptions, runs: list[Run], console: Console) -> int:
+    """A record for every prior and mask, and one for the reconstructions; printed, and saved for the report."""
+    records: list[Record] = []
+    for mask in options.masks:
+        for run in runs:
+            with_baseline = run.spec.baselines and run is runs[0]
+            for role in ROLES if with_baseline else ROLES[1:]:
+                cell = Cell(run.spec, mask, options.images, role, console)
+                records.append(measured(cell, options, console))
+    print_rows(records)
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
+    """The cell's record: an earlier one of the same key, or a new one, be it of a failure."""
+    earlier = [record for record in load_records(cell.spec.results_dir)[0]
+               if record.run_key == cell.run_key and record.status == "ok"]
+    if earlier:
+        return earlier[-1]
+    try:
+        reason = cell.why_unsupported()
+        with_showcase = cell.mask == options.masks[0]
+        record = cell.empty("unsupported", reason) if reason else cell.record(with_showcase=with_showcase)
+    except InputError:
+        raise
+    except BenchError as error:
+        record = cell.empty("failed", "".join(traceback.format_exception(error)))
+    if record.message:
+        console.print(f"{record.status}: {record.label}: {record.message.strip().splitlines()[-1]}", markup=False,
+                      highlight=False, soft_wrap=True)
+    save_record(record, cell.spec.results_dir)
+    return record
+
+
+class Cell:
+    """One prior (or the plain reconstruction) under one mask."""
+
+    def __init__(self, spec: RunSpec, mask: str, num_images: int | None, role: Role, console: Console):
+        self.mask, self.role = mask, role
+        self.spec = copy.deepcopy(spec)
+        self.spec.protocol.num_fake = num_images or spec.protocol.num_fake
+        self.spec.source = "reconstruction" if role == "reconstruction" else "prior"
+        self.pipeline = Pipeline(self.spec, announce=lambda text: console.print(text, style="dim", markup=False,
+                                                                                highlight=False))
+        self.editor = Editor(self.pipeline)
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def shape(self) -> Shape:
+        return shape_of(self.spec)
+
+    @cached_property
+    def originals(self) -> SubsetImages:
+        """Held-out images, spread over the split."""
+        validation = self.pipeline.recipes.splits.validation
+        return SubsetImages(validation, spread_indices(len(validation), self.spec.protocol.num_fake))
+
+    @cached_property
+    def hidden(self) -> np.ndarray:
+        """(n, N) bool; the same for every prior."""
+        grid, n = self.shape.grid, len(self.originals)
+        if self.mask == "random":
+            masks = [editing.random_half(grid, draws=Draws.seeded("edit mask", index)) for index in range(n)]
+            return torch.stack(masks).numpy()
+        mask = {"centre": editing.centre_box, "lower": editing.lower_half}[self.mask](grid)
+        return mask.expand(n, -1).numpy()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        config: dict[str, Any] = {"mask": self.mask, "num": len(self.originals), "role": self.role}
+        inputs = (self.pipeline.recipes.tokenizer().key, self.pipeline.recipes.splits.fingerprint)
+        if self.role == "edit":
+            config |= {"sampler": self.spec.sampler, "chunk": self.spec.sampling.chunk}
+            inputs = (self.pipeline.recipes.prior().key, *inputs)
+        return Recipe("edits", config, inputs, VERSION)
+
+    @cached_property
+    def protocol(self) -> dict[str, Any]:
+        """Everything that makes two completions comparable."""
+        details = self.pipeline.recipes.protocol_details
+        kept = {key: details[key] for key in ("extractor", "dataset", "resolution", "resize", "reference_fingerprint",
+                                              "num_real", "real_split", "neighbours_net", "neighbours_resolution")}
+        return {**kept, "name": f"edit-{self.mask}", "mask": self.mask, "images": len(self.originals),
+                "grid": self.shape.grid, "version": VERSION}
+
+    @cached_property
+    def protocol_id(self) -> str:
+        return f"edit-{self.mask}-{content_id(self.protocol)[:8]}"
+
+    @cached_property
+    def run_key(self) -> str:
+        return content_id([self.recipe.key, self.protocol_id])
+
+    @property
+    def label(self) -> str:
+        return "reconstruction" if self.role == "reconstruction" else label_of(self.spec)
+
+    def why_unsupported(self) -> str:
+        if self.role == "reconstruction":
+            return ""
+        known = -torch.from_numpy(self.hidden[:2]).long()
+        return why_unsupported(self.spec, self.shape, known, None)
+
+    # -- completing ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def completed(self) -> dict[str, np.ndarray]:
+        """images (n, 3, H, W) uint8, seconds (chunks,), network_evaluations and token_forwards (n,)."""
+        artefact = self.pipeline.store.obtain(self.recipe, self._build, announce=self.pipeline.announce)
+        with np.load(artefact.path / "edits.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def _build(self, out: Path, work: Path) -> None:
+        size, n = self.spec.sampling.chunk, len(self.originals)
+        starts = range(0, n, size)
+        with Bar(f"completions ({self.label}, {self.mask})", len(starts), unit="chunk") as bar:
+            for start in starts:
+                path = work / f"chunk-{start:06d}.npz"
+                if not path.is_file():
+                    arrays = self._chunk(np.arange(start, min(start + size, n)))
+                    np.savez(work / "unfinished.npz", **arrays)   # type: ignore[arg-type]
+                    (work / "unfinished.npz").replace(path)
+                bar.advance()
+        chunks = [dict(np.load(work / f"chunk-{start:06d}.npz", allow_pickle=False)) for start in starts]
+        np.savez(out / "edits.npz", **{name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
+
+    def _chunk(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        tokens = self.editor.encode(torch.from_numpy(self.originals.images(rows)))
+        if self.role == "reconstruction":
+            return {"images": self.editor.decode(tokens, self.shape.grid).cpu().numpy()}
+        hidden = torch.from_numpy(self.hidden[rows])
+        known = tokens.masked_fill(hidden.to(tokens.device), -1)
+        began = time.perf_counter()
+        sample = self.editor.complete(known, draws=self.editor.draws(self.mask, int(rows[0])))
+        seconds = time.perf_counter() - began
+        kept = ~hidden
+        if not torch.equal(sample.tokens.cpu()[kept], tokens.cpu()[kept]):
+            raise BenchError(f"{self.label} changed known tokens: its `sample` breaks the contract of `known`.")
+        return {"images": self.editor.decode(sample.tokens, self.shape.grid).cpu().numpy(),
+                "seconds_per_image": np.full(len(rows), seconds / len(rows)),
+                "network_evaluations": sample.network_evaluations.cpu().numpy(),
+                "token_forwards": sample.token_forwards.cpu().numpy()}
+
+    # -- measuring ----------------------------------------------------------------------------------------------------
+
+    def measurements(self) -> list[Measurement]:
+        images, originals = self.completed["images"], self.originals.images(np.arange(len(self.originals)))
+        found = [self._fid(), self._mean("lpips", self._lpips(images, originals), "lower"),
+                 self._border(images, originals)]
+        for name, unit in (("seconds_per_image", "s"), ("network_evaluations", ""), ("token_forwards", "")):
+            if name in self.completed:
+                found.append(self._mean(name, self.completed[name].astype(np.float64), "lower", unit))
+        return found
+
+    def _fid(self) -> Measurement:
+        extractor = self.pipeline.recipes.extractor
+        recipe = Recipe("features", {"extractor": extractor, "edits": self.recipe.key}, (), 1)
+        artefact = self.pipeline.store.obtain(recipe, lambda out, work: self._extract(recipe, out, work),
+                                              announce=self.pipeline.announce)
+        fake = np.load(artefact.path / "features.npy", mmap_mode="r")
+        result = fid(fake, self.pipeline.features("real"))
+        error = result.standard_error
+        interval = (None, None) if error is None else normal_interval(result.value, error)
+        return Measurement("fid", result.value, self.protocol_id, n=result.n, ci_low=interval[0], ci_high=interval[1],
+                           standard_error=error, better="lower", note=result.note,
+                           extra={"label": f"FID@{result.n} of completed images", "num_real": result.n_real})
+
+    def _extract(self, recipe: Recipe, out: Path, work: Path) -> None:
+        extractor = resolve_extractor(self.spec.protocol.extractor, device=self.pipeline.device)
+        images = ArrayImages(self.completed["images"])
+        with Bar(f"features of {len(images)} completions", len(images), unit="image") as bar:
+            extract_to(work, images, extractor, fingerprint=recipe.key, shard_size=FEATURE_CHUNK,
+                       batch_size=self.spec.metrics.feature_batch_size, progress=bar.advance)
+        np.save(out / "features.npy", load_features(work))
+
+    def _lpips(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+        protocol = self.spec.protocol
+        embedding = LpipsEmbedding(assets.lpips_model(protocol.neighbours_net), device=self.pipeline.device,
+                                   resolution=protocol.neighbours_resolution)
+        pieces = [slice(at, at + 100) for at in range(0, len(images), 100)]
+        parts = [embedding.distances(embedding.features(images[p]), embedding.features(originals[p])) for p in pieces]
+        return torch.cat(parts).double().cpu().numpy()
+
+    def _border(self, images: np.ndarray, originals: np.ndarray) -> Measurement:
+        """Step across the mask's border over that of the originals at the same place; 1: it cannot be seen."""
+        hidden = self.hidden.reshape(len(images), *self.shape.grid)
+        ratio, low, high = ratio_of_means(border_step(images, hidden, patch=self.shape.patch),
+                                          border_step(originals, hidden, patch=self.shape.patch))
+        return Measurement("border_ratio", ratio, self.protocol_id, n=len(images), ci_low=low, ci_high=high,
+                           note="the reconstruction's own ratio is what the tokenizer alone does to the border")
+
+    def _mean(self, name: str, values: np.ndarray, better: Any, unit: str = "") -> Measurement:
+        mean, error = float(values.mean()), mean_error(values)
+        if name != "lpips":   # chunks share a clock and a batch: no interval over images
+            return Measurement(name, mean, self.protocol_id, n=len(values), unit=unit, better=better,
+                               note=f"in batches of {self.spec.sampling.chunk}")
+        low, high = normal_interval(mean, error)
+        return Measurement(name, mean, self.protocol_id, n=len(values), ci_low=low, ci_high=high, standard_error=error,
+                           unit=unit, better=better)
+
+    # -- the record ---------------------------------------------------------------------------------------------------
+
+    def record(self, *, with_showcase: bool) -> Record:
+        measurements = self.measurements()
+        return dataclasses.replace(self.empty("ok", ""), measurements=tuple(measurements),
+                                   media=self._media(with_showcase))
+
+    def empty(self, status: Status, message: str) -> Record:
+        """The record without measurements. Its spec is the run's, under the protocol of the mask."""
+        spec = dataclasses.asdict(self.spec)
+        spec["protocol"] |= {"name": f"edit-{self.mask}"}
+        return Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=self.role, label=self.label, spec=spec,
+                      run_key=self.run_key, status=status, message=message,
+                      provenance={**provenance(), "protocol": self.protocol, "threads": torch.get_num_threads(),
+                                  "device": self.pipeline.device})
+
+    def _media(self, with_showcase: bool) -> dict[str, Sheet]:
+        if self.role == "reconstruction":
+            return {}
+        results = Path(self.spec.results_dir)
+        folder = results / "media" / f"edit-{self.run_key}"
+        few = np.arange(min(6, len(self.originals)))
+        originals, hidden = torch.from_numpy(self.originals.images(few)), torch.from_numpy(self.hidden[few])
+        sheets = {"inpaint": completed_sheet(self.editor, originals, hidden, folder / "inpaint.png", results)}
+        return sheets | (showcase(self.editor, originals, folder, results) if with_showcase else {})
+
+
+def print_rows(records: list[Record]) -> None:
+    """One row a prior and mask on standard output."""
+    table = Table("mask", "row", "status", *COLUMNS)
+    for record in records:
+        values = {m.metric: m for m in record.measurements}
+        table.add_row(record.spec["protocol"]["name"].removeprefix("edit-"), record.label, record.status,
+                      *(f"{values[name].value:.4g}" if name in values else "-" for name in COLUMNS))
+    Console(width=140).print(table)
+    for record in records:
+        if record.status != "ok":
+            print(f"{record.status}: {record.label}: {record.message.strip().splitlines()[-1]}")

@@ -1,0 +1,92 @@
+"""The pictures of an editing record: completions, a kept centre, stitched halves, canvases, the order of reveal.
+
+    sheet = completed_sheet(editor, originals, hidden, path, results_dir)
+    sheets = showcase(editor, originals, folder, results_dir)        # name -> Sheet
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.editing_models import Editor, canvas_sampler
+from bench.editing_pictures import decode_known, greyed, line_up, record_sheet
+from bench.records import Sheet
+from priors import editing
+from priors.base import UNKNOWN, Sample
+from priors.canvas import Windows, film, reveal_steps, strided_windows
+
+VARIANTS, FRAMES, FILMS, CANVASES = 4, 9, 4, 4
+
+
+def completed_sheet(editor: Editor, originals: Tensor, hidden: Tensor, path: Path, results_dir: Path, *,
+                    key: str = "sheet") -> Sheet:
+    """A row an image: original, reconstruction, what is known, and VARIANTS completions of (n, N) bool hidden."""
+    grid = tuple(editor.tokenizer.grid)
+    tokens = editor.encode(originals)
+    known = tokens.masked_fill(hidden.to(tokens.device), UNKNOWN)
+    sample = editor.complete(known.repeat_interleave(VARIANTS, 0), draws=editor.draws(key))
+    completed = editor.decode(sample.tokens, grid).unflatten(0, (len(originals), VARIANTS))
+    tiles = line_up(originals.unsqueeze(1), editor.decode(tokens, grid).unsqueeze(1),
+                    greyed(originals, hidden, grid).unsqueeze(1), completed)
+    return record_sheet(tiles, len(originals), 3 + VARIANTS, path, results_dir=results_dir)
+
+
+def showcase(editor: Editor, originals: Tensor, folder: Path, results_dir: Path) -> dict[str, Sheet]:
+    """What else the prior can do with a few held-out images; one that cannot mix windows has no film and no canvas."""
+    grid = tuple(editor.tokenizer.grid)
+    outside = ~editing.centre_box(grid).expand(len(originals), -1)
+    sheets = {"condition": completed_sheet(editor, originals, outside, folder / "condition.png", results_dir,
+                                           key="condition"),
+              "stitch": stitched_sheet(editor, originals, folder / "stitch.png", results_dir)}
+    if hasattr(editor.prior, "logits_at"):
+        frames, _ = film_of(editor, strided_windows(grid, grid), FILMS, FRAMES, None)
+        sheets["filmstrip"] = record_sheet(frames.flatten(0, 1), FILMS, FRAMES, folder / "filmstrip.png",
+                                           results_dir=results_dir)
+        sheets["canvas"] = canvas_sheet(editor, folder / "canvas.png", results_dir)
+    return sheets
+
+
+def film_of(editor: Editor, windows: Windows, num: int, frames: int, order: str | None) -> tuple[Tensor, Sample]:
+    """Samples on their way: (num, frames, 3, H, W) uint8, what is not revealed yet in grey; and the samples."""
+    grid = windows.canvas
+    unknown = torch.ones(num, grid[0] * grid[1], dtype=torch.bool)
+    known = torch.full(unknown.shape, UNKNOWN)
+    sample = editor.complete(known, windows=windows, order=order, draws=editor.draws("filmstrip"))
+    # The order of reveal is the first thing drawn, so equal draws give it again.
+    reveal = reveal_steps(canvas_sampler(editor.spec, order), grid, unknown, draws=editor.draws("filmstrip"))
+    states = film(sample.tokens, reveal, unknown, frames=frames)   # (num, frames, N)
+    images = decode_known(editor.tokenizer, states.flatten(0, 1), grid).cpu()
+    return images.unflatten(0, (num, frames)), sample
+
+
+def stitched_sheet(editor: Editor, originals: Tensor, path: Path, results_dir: Path) -> Sheet:
+    """Pairs of images: what is taken of each (the top, the bottom third), and the middle painted VARIANTS times."""
+    grid = tuple(editor.tokenizer.grid)
+    tokens = editor.encode(originals)
+    height = originals.shape[2]
+    third = max(1, grid[0] // 3) * (height // grid[0])
+    regions = torch.zeros(2, *originals.shape[2:], dtype=torch.bool)
+    regions[0, :third], regions[1, height - third:] = True, True
+    taken = torch.stack([editing.token_mask(region, grid=grid) for region in regions])
+    rows = []
+    for pair in range(len(originals) // 2):
+        both = slice(2 * pair, 2 * pair + 2)
+        known = editing.stitch(tokens[both].cpu(), regions, grid=grid)
+        sample = editor.complete(known.expand(VARIANTS, -1), draws=editor.draws("stitch", pair))
+        parts = (greyed(originals[both], ~taken, grid),
+                 decode_known(editor.tokenizer, known.unsqueeze(0).to(tokens), grid),
+                 editor.decode(sample.tokens, grid))
+        rows.append(line_up(*(part.unsqueeze(0) for part in parts)))
+    return record_sheet(torch.cat(rows), len(rows), 3 + VARIANTS, path, results_dir=results_dir)
+
+
+def canvas_sheet(editor: Editor, path: Path, results_dir: Path) -> Sheet:
+    """Twice as high and wide as any training image, all windows mixed."""
+    grid = tuple(editor.tokenizer.grid)
+    canvas = (2 * grid[0], 2 * grid[1])
+    unknown = torch.full((CANVASES, canvas[0] * canvas[1]), UNKNOWN)
+    sample = editor.complete(unknown, windows=strided_windows(canvas, grid), draws=editor.draws("canvas"))
+    return record_sheet(editor.decode(sample.tokens, canvas), 1, CANVASES, path, results_dir=results_dir)
