@@ -245,10 +245,12 @@ class Cell:
                            note="the reconstruction's own ratio is what the tokenizer alone does to the border")
 
     def _mean(self, name: str, values: np.ndarray, better: Any, unit: str = "") -> Measurement:
-        mean, error = float(values.mean()), mean_error(values)
         if name != "lpips":   # chunks share a clock and a batch: no interval over images
-            return Measurement(name, mean, self.protocol_id, n=len(values), unit=unit, better=better,
-                               note=f"in batches of {self.spec.sampling.chunk}")
+            middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
+            return Measurement(name, middle, self.protocol_id, n=len(values), unit=unit, better=better,
+                               note=f"in batches of {self.spec.sampling.chunk}"
+                                    + ", their median" * (name == "seconds_per_image"))
+        mean, error = float(values.mean()), mean_error(values)
         low, high = normal_interval(mean, error)
         return Measurement(name, mean, self.protocol_id, n=len(values), ci_low=low, ci_high=high, standard_error=error,
                            unit=unit, better=better)
@@ -264,8 +266,8 @@ class Cell:
         """The record without measurements. Its spec is the run's, under the protocol of the mask."""
         spec = dataclasses.asdict(self.spec)
         spec["protocol"] |= {"name": f"edit-{self.mask}"}
-        return Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=self.role, label=self.label, spec=spec,
-                      run_key=self.run_key, status=status, message=message,
+        return Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=self.role, label=self.label,
+                      spec=spec, run_key=self.run_key, status=status, message=message,
                       provenance={**provenance(), "protocol": self.protocol, "threads": torch.get_num_threads(),
                                   "device": self.pipeline.device})
 

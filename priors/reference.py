@@ -69,27 +69,26 @@ def naive_canvas_sample(
     choose: Callable[[Tensor], Tensor],
     stride: int = 1,
 ) -> tuple[Tensor, int]:
-    """A canvas from all windows at every step (Bond-Taylor et al. 2022, Eq. 8); also how many windows were evaluated.
+    """A canvas from all windows at every step (Bond-Taylor et al. 2022, Eq. 8); also how many were evaluated for each.
 
     logits: (B, N) with UNKNOWN -> (B, N, K); tokens: (B, h, w), known or UNKNOWN; reveal: (B, h, w), each cell's step;
     choose: adjusted log-probabilities (B, h, w, K) -> (B, h, w) int64.
     """
-    state, evaluations = tokens.clone(), 0
-    (height, width), (h, w) = tokens.shape[1:], window
-    for step in range(int(reveal.max()), 0, -1):
-        total, count = 0.0, torch.zeros(height, width, 1, device=tokens.device)
-        for top in range(0, height - h + 1, stride):
-            for left in range(0, width - w + 1, stride):
-                here = (slice(None), slice(top, top + h), slice(left, left + w))
-                p = logits(state[here].flatten(1)).float().softmax(-1).unflatten(1, (h, w))   # (B, h, w, K)
-                if isinstance(total, float):
-                    total = p.new_zeros(*tokens.shape, p.shape[-1])
-                total[here] += p
-                count[here[1:]] += 1
-                evaluations += 1
+    state, (height, width), (h, w) = tokens.clone(), tokens.shape[1:], window
+    places = [(slice(None), slice(top, top + h), slice(left, left + w))
+              for top in range(0, height - h + 1, stride) for left in range(0, width - w + 1, stride)]
+    num_steps = int(reveal.max())
+    for step in range(num_steps, 0, -1):
+        contents = torch.cat([state[here].flatten(1) for here in places])   # (W B, N)
+        windows = logits(contents).float().softmax(-1).unflatten(1, window).chunk(len(places))   # W of (B, h, w, K)
+        total = windows[0].new_zeros(*tokens.shape, windows[0].shape[-1])
+        count = total.new_zeros(height, width, 1)
+        for here, p in zip(places, windows, strict=True):
+            total[here] += p
+            count[here[1:]] += 1
         values = choose(adjust((total / count).log()))
         state = torch.where((reveal == step) & (state == UNKNOWN), values, state)
-    return state, evaluations
+    return state, num_steps * len(places)
 
 
 def textbook_logits(net: Transformer, tokens: Tensor) -> Tensor:
