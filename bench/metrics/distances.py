@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Column, Evidence
-from bench.metrics.checks import all_rows_equal
-from bench.metrics.frechet import fid
+from bench.metrics.checks import all_rows_equal, check_features
+from bench.metrics.frechet import cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
@@ -34,7 +34,9 @@ class FrechetDistance:
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
-        result, degenerate = fid(fake, real), _degenerate_note(fake)
+        check_features(fake, real, least=2)
+        result = fid_to(cached_reference(real, evidence.caches), fake, real=real)
+        degenerate = _degenerate_note(fake)
         interval = (None, None) if degenerate else normal_interval(result.value, result.standard_error)
         extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
                  "fid_infinity": result.fid_infinity}

@@ -1,7 +1,7 @@
 """Frechet distance between Gaussians fitted to features, in float64 (Heusel et al. 2017, arXiv 1706.08500).
 
     result = fid(fake, real)              # result.value, result.standard_error, result.fid_infinity
-    reference = ReferenceStatistics.of(real)   # the real half, once: its root S^1/2 serves every later `fid_to`
+    reference = cached_reference(real, folder)    # the real half, once: its root S^1/2 serves every later `fid_to`
 
 FID = |mu - nu|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2, with ddof 1.  The last trace is the nuclear norm of X F', where
 X'X = S1 (centred fake features / sqrt(n-1)) and F'F = S2.  With both sides of full rank F = S2^1/2 and the trace is
@@ -11,6 +11,9 @@ the sum of root eigenvalues of F S1 F' ("eigen"); otherwise it is the sum of sin
 
 from __future__ import annotations
 
+import hashlib
+import os
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,13 +51,13 @@ class FrechetResult:
 class ReferenceStatistics:
     """The real half of the distance.
 
-    mean: (D,).  covariance: (D, D).  factor: (r, D) with factor' factor = covariance: the symmetric root (r = D), or
-    the centred features / sqrt(n-1) where n <= D.  All float64.
+    mean: (D,).  factor: (r, D) with factor' factor = S2: the symmetric root (r = D), or the centred features /
+    sqrt(n-1) where n <= D.  trace: of S2.  All float64.
     """
 
     mean: np.ndarray
-    covariance: np.ndarray
     factor: np.ndarray
+    trace: float
     n: int
 
     @classmethod
@@ -64,25 +67,27 @@ class ReferenceStatistics:
         mean, covariance = moments(features)
         n, num_dimensions = features.shape
         factor = symmetric_root(covariance) if n > num_dimensions else _centred(features, mean) / np.sqrt(n - 1)
-        return cls(mean, covariance, factor, n)
+        return cls(mean, factor, float(np.trace(covariance)), n)
 
     @classmethod
     def from_moments(cls, mean: np.ndarray, covariance: np.ndarray, n: int) -> ReferenceStatistics:
         """From published statistics (mu, sigma), where the features themselves are not at hand."""
-        return cls(mean, covariance, symmetric_root(covariance), n)
+        return cls(mean, symmetric_root(covariance), float(np.trace(covariance)), n)
 
     @property
     def has_full_rank(self) -> bool:
         return self.n > len(self.mean)
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one .npz, so that a later process need not take the root again."""
-        np.savez(path, mean=self.mean, covariance=self.covariance, factor=self.factor, n=self.n)
+        """Write everything to one .npz, atomically."""
+        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.npz")
+        np.savez(temporary, mean=self.mean, factor=self.factor, trace=self.trace, n=self.n)
+        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: str | Path) -> ReferenceStatistics:
         with np.load(path, allow_pickle=False) as file:
-            return cls(file["mean"], file["covariance"], file["factor"], int(file["n"]))
+            return cls(file["mean"], file["factor"], float(file["trace"]), int(file["n"]))
 
 
 def fid(fake: np.ndarray, real: np.ndarray, *, uncertainty: bool = True) -> FrechetResult:
@@ -107,11 +112,26 @@ def fid_to(reference: ReferenceStatistics, fake: np.ndarray, *, real: np.ndarray
     else:
         roots = np.linalg.svd(_centred(fake, mean) @ reference.factor.T, compute_uv=False) / np.sqrt(n - 1)
     difference = mean - reference.mean
-    value = difference @ difference + np.trace(covariance) + np.trace(reference.covariance) - 2 * roots.sum()
+    value = difference @ difference + np.trace(covariance) + reference.trace - 2 * roots.sum()
     result = FrechetResult(float(value), n, reference.n, "eigen" if eigen else "nuclear")
     if real is None:
         return result
     return _with_uncertainty(result, reference, fake, real, mean, covariance)
+
+
+def cached_reference(real: np.ndarray, folder: str | Path) -> ReferenceStatistics:
+    """The reference half of (m, D) features, taken once and kept in `folder` under a hash of their bytes."""
+    digest = hashlib.sha256(f"{real.shape} {real.dtype}".encode())
+    for i in range(0, len(real), BLOCK):
+        digest.update(np.ascontiguousarray(real[i:i + BLOCK]))
+    path = Path(folder) / f"frechet-{digest.hexdigest()[:32]}.npz"
+    try:
+        return ReferenceStatistics.load(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):          # not there, or damaged: take it again
+        reference = ReferenceStatistics.of(real)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reference.save(path)
+        return reference
 
 
 def frechet_distance(mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, covariance2: np.ndarray) -> float:

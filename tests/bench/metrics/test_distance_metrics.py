@@ -15,14 +15,20 @@ def features(n, d, *, seed=0):
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
 
-def evidence(fake, real, *, k=3, num=1000, backend="blocked"):
-    return SimpleNamespace(features=lambda side: {"fake": fake, "real": real}[side], protocol_id="demo-1",
-                           protocol=SimpleNamespace(prdc_num=num, prdc_k=k),
-                           settings=SimpleNamespace(memory_gb=1.0, prdc=SimpleNamespace(backend=backend)))
+@pytest.fixture
+def evidence(tmp_path):
+    """Makes evidence of given features."""
+    def make(fake, real, *, k=3, num=1000, backend="blocked"):
+        return SimpleNamespace(
+            features=lambda side: {"fake": fake, "real": real}[side], protocol_id="demo-1", caches=tmp_path,
+            protocol=SimpleNamespace(prdc_num=num, prdc_k=k),
+            settings=SimpleNamespace(memory_gb=1.0, prdc=SimpleNamespace(backend=backend)))
+
+    return make
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_metric_gives_its_columns_under_its_protocol(metric):
+def test_a_metric_gives_its_columns_under_its_protocol(evidence, metric):
     measurements = metric()(evidence(features(200, 8), features(220, 8, seed=1)))
     assert {m.metric for m in measurements} == set(metric().columns)
     assert all(m.protocol == "demo-1" and m.n == 200 for m in measurements)
@@ -30,30 +36,30 @@ def test_a_metric_gives_its_columns_under_its_protocol(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_value_has_an_interval_or_says_why_not(metric):
+def test_every_value_has_an_interval_or_says_why_not(evidence, metric):
     for real in (features(220, 8, seed=1), features(60, 8, seed=1)):
         for m in metric()(evidence(features(200, 8), real)):
             assert m.note or (m.ci_low is not None and m.ci_low <= m.value <= m.ci_high)
 
 
-def test_fid_is_labelled_with_its_number_of_images():
+def test_fid_is_labelled_with_its_number_of_images(evidence):
     assert FrechetDistance()(evidence(features(200, 8), features(220, 8, seed=1)))[0].extra["label"] == "FID@200"
 
 
-def test_fid_infinity_is_a_hole_with_a_reason_where_images_are_fewer_than_dimensions():
+def test_fid_infinity_is_a_hole_with_a_reason_where_images_are_fewer_than_dimensions(evidence):
     infinity = FrechetDistance()(evidence(features(30, 64), features(40, 64, seed=1)))[1]
     assert infinity.value is None and "fewer images" in infinity.note
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_identical_samples_have_values_without_intervals(metric):
+def test_identical_samples_have_values_without_intervals(evidence, metric):
     same = np.repeat(features(1, 8), 200, axis=0)
     for m in metric()(evidence(same, features(220, 8, seed=1))):
         assert m.ci_low is None and m.note
         assert m.value is None or np.isfinite(m.value)
 
 
-def test_the_reference_backend_gives_the_same_values_without_intervals():
+def test_the_reference_backend_gives_the_same_values_without_intervals(evidence):
     fake, real = features(200, 8), features(220, 8, seed=1)
     ours = PrecisionRecall()(evidence(fake, real))
     theirs = PrecisionRecall()(evidence(fake, real, backend="reference"))
@@ -61,7 +67,7 @@ def test_the_reference_backend_gives_the_same_values_without_intervals():
     assert all(m.ci_low is None and "package" in m.note for m in theirs)
 
 
-def test_an_unknown_backend_is_an_error():
+def test_an_unknown_backend_is_an_error(evidence):
     with pytest.raises(InputError, match="backend=blocked_. Did you mean 'blocked'"):
         PrecisionRecall()(evidence(features(20, 8), features(20, 8, seed=1), backend="blocked_"))
 
@@ -71,6 +77,6 @@ def test_prdc_takes_its_number_of_images_evenly_from_all():
     assert rows[:, 0].tolist() == [0, 25, 50, 74, 99]
 
 
-def test_prdc_of_too_few_images_is_an_error():
+def test_prdc_of_too_few_images_is_an_error(evidence):
     with pytest.raises(InputError, match="needs at least 4"):
         PrecisionRecall()(evidence(features(3, 8), features(20, 8, seed=1)))

@@ -6,6 +6,7 @@ import pytest
 from bench.errors import InputError
 from bench.metrics.frechet import (
     ReferenceStatistics,
+    cached_reference,
     fid,
     fid_to,
     fid_torch_fidelity,
@@ -92,6 +93,20 @@ def test_cached_reference_gives_the_same_value(tmp_path):
     ReferenceStatistics.of(real).save(tmp_path / "reference.npz")
     cached = fid_to(ReferenceStatistics.load(tmp_path / "reference.npz"), fake)
     assert cached.value == pytest.approx(fid(fake, real).value, rel=1e-12)
+
+
+def test_a_damaged_cached_reference_is_taken_again(tmp_path):
+    real = gaussian(300, 16)
+    expected = cached_reference(real, tmp_path)
+    [path] = tmp_path.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:1000])
+    np.testing.assert_array_equal(cached_reference(real, tmp_path).factor, expected.factor)
+
+
+def test_a_cached_reference_belongs_to_its_bytes_alone(tmp_path):
+    cached_reference(gaussian(300, 16), tmp_path)
+    other = cached_reference(gaussian(300, 16, seed=1), tmp_path)
+    np.testing.assert_array_equal(other.mean, ReferenceStatistics.of(gaussian(300, 16, seed=1)).mean)
 
 
 def test_symmetric_root_squares_to_the_matrix():
