@@ -79,7 +79,9 @@ class Verdict:
 
 
 def ledger(group: Group, results_dir: Path) -> list[Verdict]:
-    """Every claim judged on one group."""
+    """Every claim judged on one group; none on a group of edits."""
+    if group.of_edits:
+        return []
     return [verdict_of(claim, group, claim.judge(group, results_dir)) for claim in CLAIMS]
 
 

@@ -96,7 +96,9 @@ def svg(drawing: Drawing) -> str:
 
 
 def curves_of(group: Group, results_dir: Path) -> list[Drawing | Skipped]:
-    """Every curve figure of one group, or why it cannot be drawn."""
+    """Every curve figure of one group, or why it cannot be drawn; none of edits."""
+    if group.of_edits:
+        return []
     return [fid_against_steps(group), fid_against_seconds(group), bound_during_training(group, results_dir),
             temperature_trade(group)]
 

@@ -21,7 +21,9 @@ PRDC = ("precision", "recall", "density", "coverage")
 
 
 def paper_tables(group: Group) -> list[Table]:
-    """Tables 1-5 of one (data set, protocol)."""
+    """Tables 1-5 of one (data set, protocol); none of edits."""
+    if group.of_edits:
+        return []
     return [table1(group), table2(group), table3(group), table4(group), table5(group)]
 
 

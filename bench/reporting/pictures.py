@@ -34,9 +34,10 @@ CAPTIONS = {
 
 
 def pictures_of(group: Group, results_dir: Path) -> list[Drawing | Skipped]:
-    """Every figure of images of one group, or why it cannot be made."""
-    return [samples_figure(group, results_dir)] + \
+    """Every figure of images of one group, or why it cannot be made; of edits those there are."""
+    figures = [samples_figure(group, results_dir)] + \
         [sheet_figure(group, results_dir, name) for name in MEDIA if name != "samples"]
+    return [figure for figure in figures if isinstance(figure, Drawing) or not group.of_edits]
 
 
 def samples_figure(group: Group, results_dir: Path, *, num_tiles: int = 12, max_rows: int = 12) -> Drawing | Skipped:

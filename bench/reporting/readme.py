@@ -60,6 +60,8 @@ def headline(table: Table) -> Table:
 
 def claims_markdown(verdicts: list[Verdict]) -> str:
     """The ledger as a pipe table; what was not run is named below it."""
+    if not verdicts:
+        return ""
     lines = ["| claim of the paper | verdict | effect, 95% interval | seeds |", "|:--|:--|:--|--:|"]
     lines += [f"| {v.claim.text} ({v.claim.where}) | **{v.verdict}** | {f'{v.effect} {v.interval}'.strip()}"
               f"{f', {v.says}' if v.says else ''} | {v.seeds} |" for v in verdicts]

@@ -116,6 +116,11 @@ class Group:
     def title(self) -> str:
         return f"{self.dataset}, protocol {self.protocol_name}"
 
+    @property
+    def of_edits(self) -> bool:
+        """Whether these are completed images, which no claim, table or curve of the paper is about."""
+        return any(row.role == "edit" for row in self.rows)
+
     def measured(self, role: str = "prior", name: str | None = None) -> list[Row]:
         """Rows of a role (and prior) that have at least one number."""
         return [row for row in self.rows if row.role == role and (name is None or row.name == name)

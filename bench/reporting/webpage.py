@@ -163,7 +163,8 @@ def _pictures(group: Group, book: Book, budget: Budget) -> tuple[list[dict[str, 
             continue
         row = row_to_show(group, book.results_dir, medium)
         if row is None:
-            skipped.append(Skipped(medium, f"{group.title}: no record has a sheet of {medium}"))
+            if not group.of_edits:
+                skipped.append(Skipped(medium, f"{group.title}: no record has a sheet of {medium}"))
             continue
         uri = _sheet_uri(find_sheet(row, book.results_dir, medium), budget, rows=8, columns=12,
                          lead=medium == "neighbours")
