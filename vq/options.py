@@ -23,8 +23,7 @@ _CHOICES = {
 }
 _POSITIVE_INTEGERS = ("channels", "num_res_blocks", "norm_groups", "embedding_dim", "codebook_size", "disc_channels",
                       "disc_layers", "gumbel_anneal_steps")
-_NOT_NEGATIVE = ("beta", "codebook_weight", "gumbel_kl_weight", "lambda_max", "perceptual_weight",
-                 "restart_dead_codes_every")
+_NOT_NEGATIVE = ("beta", "codebook_weight", "gumbel_kl_weight", "lambda_max", "perceptual_weight")
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class VQGANOptions:
         does, or "signed" as the lpips package expects. perceptual_resolution: images smaller than this are enlarged
         to it before LPIPS (None: never).
     disc_start_step: first step with the adversarial loss (None: never). disc_channels, disc_layers: the PatchGAN.
+    disc_warmup_steps: for so many steps from there on the discriminator learns alone, so that its first gradients mean
+        something (0: the official code).
     disc_learning_rate_factor: its learning rate as a multiple of the autoencoder's.
     lambda_max: ceiling of the adaptive weight (Eq. 9c); taming's default is 1e4, in effect none.
     diffaug: augment what the discriminator sees (Zhao et al. 2020).
@@ -94,6 +95,7 @@ class VQGANOptions:
     perceptual_input: str = "unit"
     perceptual_resolution: int | None = None
     disc_start_step: int | None = 30_001
+    disc_warmup_steps: int = 0
     disc_channels: int = 64
     disc_layers: int = 3
     disc_learning_rate_factor: float = 1.0
@@ -142,6 +144,8 @@ class VQGANOptions:
         widths = [self.channels * m for m in multipliers]
         _check(all(width % self.norm_groups == 0 for width in widths), "norm_groups", self.norm_groups,
                f"a divisor of every level's width {widths}; lower it or change channels")
+        for name in ("disc_warmup_steps", "restart_dead_codes_every"):
+            _check(_is_integer(getattr(self, name), 0), name, getattr(self, name), "a number of steps, zero or more")
         for name in ("decoder_res_blocks", "perceptual_resolution"):
             value = getattr(self, name)
             _check(value is None or _is_integer(value, 1), name, value, "a positive integer, or null")

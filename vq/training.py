@@ -63,12 +63,9 @@ class VQGANTraining(nn.Module):
         log = self._keep_codebook_alive(h, step, draws)
         latents, indices, codebook_loss = self.model.quantizer(h, step=step, draws=draws)
         reconstruction = self.model.decoder(latents).float()
-        if self._is_adversarial(step):
-            log |= self._adversarial_step(images, reconstruction, codebook_loss, draws, optimize)
-        else:
-            terms = self._reconstruction_terms(images, reconstruction)
-            optimize(terms["loss"] + self.options.codebook_weight * codebook_loss, self._autoencoder)
-            log |= terms
+        log |= self._update_autoencoder(images, reconstruction, codebook_loss, step, draws, optimize)
+        if self._has_discriminator(step):
+            log |= self._update_discriminator(images, reconstruction.detach(), draws, optimize)
         self._count_uses(indices)
         log |= {"codebook_loss": codebook_loss, "perplexity": perplexity(indices, self.options.codebook_size)}
         return {name: value.detach() for name, value in log.items()}
@@ -91,9 +88,21 @@ class VQGANTraining(nn.Module):
             fed=options.perceptual_input, resolution=options.perceptual_resolution)
         return {"loss": pixels + options.perceptual_weight * distance, "l1": pixels, "lpips": distance}
 
-    def _adversarial_step(self, images: Tensor, reconstruction: Tensor, codebook_loss: Tensor, draws: UniformDraws,
-                          optimize: Optimize) -> dict[str, Tensor]:
-        """Both updates of Eq. 9.
+    def _update_autoencoder(self, images: Tensor, reconstruction: Tensor, codebook_loss: Tensor, step: int,
+                            draws: UniformDraws, optimize: Optimize) -> dict[str, Tensor]:
+        """One step on Eq. 9a; without the adversarial term before its time."""
+        codebook_loss = self.options.codebook_weight * codebook_loss
+        if not self._is_adversarial(step):
+            terms = self._reconstruction_terms(images, reconstruction)
+            optimize(terms["loss"] + codebook_loss, self._autoencoder)
+            return terms
+        gradient, terms = self._adversarial_gradient(images, reconstruction, draws)
+        optimize((reconstruction * gradient).sum() + codebook_loss, self._autoencoder)
+        return terms
+
+    def _adversarial_gradient(self, images: Tensor, reconstruction: Tensor,
+                              draws: UniformDraws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradient of L_rec + lambda L_G at the reconstruction, and what to log.
 
         Gradients stop at the reconstruction first: lambda needs them there, and going on from their weighted sum spares
         a second pass through LPIPS and discriminator. They are taken of `scale` times the losses, a power of two that
@@ -104,29 +113,32 @@ class VQGANTraining(nn.Module):
         scale = 2.0 ** (output.numel().bit_length() - 7)
         terms = self._reconstruction_terms(images, output)
         (towards_images,) = torch.autograd.grad(terms["loss"] * scale, output)
-        fakes = self._augment(output, draws)
-        adversarial = generator_loss(self.model.discriminator(fakes))
+        adversarial = generator_loss(self.model.discriminator(self._augment(output, draws)))
         (towards_photographs,) = torch.autograd.grad(adversarial * scale, output)
-
         weight = adaptive_weight(*(self._at_last_weight(reconstruction, gradient) / scale
                                    for gradient in (towards_images, towards_photographs)),
                                  lambda_max=self.options.lambda_max)
         gradient = (towards_images + weight * towards_photographs) / scale
-        optimize((reconstruction * gradient).sum() + self.options.codebook_weight * codebook_loss, self._autoencoder)
+        return gradient, terms | {"lambda": weight, "generator_loss": adversarial}
 
+    def _update_discriminator(self, images: Tensor, reconstruction: Tensor, draws: UniformDraws,
+                              optimize: Optimize) -> dict[str, Tensor]:
         scores_of_reals = self.model.discriminator(self._augment(images, draws))
-        scores_of_fakes = self.model.discriminator(fakes.detach())
+        scores_of_fakes = self.model.discriminator(self._augment(reconstruction, draws))
         hinge = discriminator_loss(scores_of_reals, scores_of_fakes)
         optimize(hinge, self._discriminator)
-        return terms | {"lambda": weight, "generator_loss": adversarial, "discriminator_loss": hinge,
-                        "scores_of_reals": scores_of_reals.mean(), "scores_of_fakes": scores_of_fakes.mean()}
+        return {"discriminator_loss": hinge, "scores_of_reals": scores_of_reals.mean(),
+                "scores_of_fakes": scores_of_fakes.mean()}
 
     def _at_last_weight(self, reconstruction: Tensor, gradient: Tensor) -> Tensor:
         weight = self.model.decoder.last_weight
         return torch.autograd.grad(reconstruction, weight, grad_outputs=gradient, retain_graph=True)[0]
 
-    def _is_adversarial(self, step: int) -> bool:
+    def _has_discriminator(self, step: int) -> bool:
         return self.options.disc_start_step is not None and step >= self.options.disc_start_step
+
+    def _is_adversarial(self, step: int) -> bool:
+        return self._has_discriminator(step - self.options.disc_warmup_steps)
 
     def _augment(self, images: Tensor, draws: UniformDraws) -> Tensor:
         return diffaug(images, draws) if self.options.diffaug else images

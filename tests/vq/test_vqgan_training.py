@@ -81,6 +81,13 @@ def test_the_discriminator_waits_for_its_start_step():
     assert not torch.equal(training.model.discriminator.main[0].weight, before["main.0.weight"])
 
 
+def test_the_discriminator_learns_alone_while_it_warms_up():
+    training = build(disc_start_step=1, disc_warmup_steps=2)
+    logs = advance(training, range(4))
+    assert ["discriminator_loss" in log for log in logs] == [False, True, True, True]
+    assert ["lambda" in log for log in logs] == [False, False, False, True]
+
+
 def test_without_a_start_step_there_is_one_optimizer_and_no_discriminator_update():
     training = build(disc_start_step=None)
     assert len(training.optimizers()) == 1
