@@ -1,0 +1,78 @@
+"""The benchmark of edits on digits: its rows, what they cannot be, and that it goes on where it stopped."""
+
+import numpy as np
+import pytest
+
+from bench.edit import main
+from bench.records import load_records
+from bench.reporting.rows import gather
+
+pytestmark = pytest.mark.network   # Inception and LPIPS weights
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, cache):
+    """The arguments of a tiny benchmark, run once; its records lie in the folder named by the last of them."""
+    arguments = ["task=benchmark", "prior=absorbing,autoregressive", "dataset=digits", "preset=smoke", "images=12",
+                 "masks=centre,lower", "protocol.num_real=16", "sampling.chunk=6",
+                 f"results_dir={tmp_path_factory.mktemp('edits')}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
+        assert main(arguments) == 0
+        yield arguments
+
+
+@pytest.fixture(scope="module")
+def records(command):
+    found = load_records(command[-1].partition("=")[2])[0]
+    return {(r.spec["protocol"]["name"], r.label): r for r in found}
+
+
+def values(record) -> dict[str, float]:
+    return {m.metric: m.value for m in record.measurements}
+
+
+def test_every_prior_has_a_row_under_every_mask_with_the_reconstruction_beside_it(records):
+    assert set(records) == {(f"edit-{mask}", row) for mask in ("centre", "lower")
+                            for row in ("reconstruction", "absorbing", "autoregressive")}
+
+
+def test_a_row_has_fid_lpips_border_and_cost(records):
+    found = values(records["edit-centre", "absorbing"])
+    assert {"fid", "lpips", "border_ratio", "seconds_per_image", "network_evaluations"} <= set(found)
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_an_autoregressive_prior_is_unsupported_in_the_centre_and_measured_below(records):
+    assert records["edit-centre", "autoregressive"].status == "unsupported"
+    assert "raster order" in records["edit-centre", "autoregressive"].message
+    assert records["edit-lower", "autoregressive"].status == "ok"
+
+
+def test_masks_are_protocols_of_their_own(records):
+    ids = {mask: {m.protocol for row in ("reconstruction", "absorbing") for m in records[mask, row].measurements}
+           for mask in ("edit-centre", "edit-lower")}
+    assert all(len(found) == 1 for found in ids.values()) and ids["edit-centre"] != ids["edit-lower"]
+
+
+def test_evaluations_are_at_most_the_hidden_tokens(records):
+    assert values(records["edit-centre", "absorbing"])["network_evaluations"] <= 16
+
+
+def test_the_pictures_of_every_task_are_kept(records, command):
+    media = records["edit-centre", "absorbing"].media
+    assert set(media) == {"inpaint", "condition", "stitch", "canvas", "filmstrip"}
+    assert set(records["edit-lower", "autoregressive"].media) == {"inpaint"}
+
+
+def test_the_report_groups_the_rows_by_mask_and_judges_no_claim_on_them(command):
+    groups = gather(command[-1].partition("=")[2]).groups
+    assert [group.protocol_name for group in groups] == ["edit-centre", "edit-lower"]
+    assert all(group.of_edits for group in groups)
+
+
+def test_a_second_run_measures_nothing_again(command, records, capsys, cache, monkeypatch):
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
+    assert main(command) == 0
+    again = load_records(command[-1].partition("=")[2])[0]
+    assert len([r for r in again if r.status == "ok"]) == len([r for r in records.values() if r.status == "ok"])
