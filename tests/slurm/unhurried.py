@@ -15,7 +15,7 @@ class Unhurried(AbsorbingDiffusion):
     """Absorbing diffusion, slowly."""
 
     def training_loss(self, tokens, *, draws):
-        _linger("training", 0.25)
+        _linger("training", 1.0)
         return super().training_loss(tokens, draws=draws)
 
     def sample(self, num, *, sampler, known=None, draws):
