@@ -218,8 +218,8 @@ class VQDiffusionSampler:
     steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
     temperature, top_k, top_p: of the predicted x_0, as for the absorbing sampler; top_p is the paper's truncation
         sampling (r = 0.86).
-    method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule says at
-        every step, those of surer prediction more likely first, and never changes them (Tang et al. 2022, section 3.2).
+    method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule has
+        at every step, surer predictions likelier first, and never changes them (Tang et al. 2022, section 3.2).
     purity_weight: of method="purity": how much surer predictions are sharpened besides; None: 0.
     """
 
@@ -247,9 +247,9 @@ class VQDiffusionSampler:
 class UniformOptions(BackboneOptions):
     """Diffusion towards uniform tokens.
 
-    form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021), or "perturbation":
+    form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021); "perturbation":
         a random share of tokens resampled gives x_a, a further share gives x_b, the network predicts x_a from x_b.
-    timesteps (None: 100), auxiliary_weight (None: 0.001), importance_sampling (None: true): of d3pm, as for vq_diffusion.
+    timesteps (None: 100), auxiliary_weight (None: 0.001), importance_sampling (None: true): of d3pm.
     perturbed_share (None: 0.1): of perturbation, the probability that a token of x_a is resampled in x_b.
     """
 
@@ -279,8 +279,8 @@ class UniformOptions(BackboneOptions):
 
 @dataclass(frozen=True)
 class UniformSampler:
-    """steps: of d3pm, network evaluations spread evenly over the T timesteps (None: all); of perturbation, how often all
-    tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as for vq_diffusion; in the
+    """steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
+    tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as elsewhere; in the
     perturbation form a low temperature changes only tokens the network is sure about."""
 
     steps: int | None = None
