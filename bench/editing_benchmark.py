@@ -32,7 +32,7 @@ from bench.editing_models import Editor, Shape, shape_of, why_unsupported
 from bench.editing_options import EditOptions
 from bench.editing_showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
-from bench.metrics.editing import border_step, ratio_of_means
+from bench.metrics.editing import border_step, ratio_of_means, seam_ratio, window_edges
 from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.metrics.frechet import fid
 from bench.metrics.intervals import mean_error, normal_interval
@@ -45,8 +45,10 @@ from bench.records import Measurement, Record, Role, Sheet, Status, content_id, 
 from bench.sources import ArrayImages, SubsetImages
 from bench.store import Recipe
 from priors import editing
-from priors.base import Draws
+from priors.base import UNKNOWN, Draws
+from priors.canvas import strided_windows
 
+SEAM_CANVASES = 16
 VERSION = 1   # raised whenever completions change
 ROLES: tuple[Role, Role] = ("reconstruction", "edit")
 COLUMNS = ("fid", "lpips", "border_ratio", "seconds_per_image", "network_evaluations")
@@ -123,7 +125,7 @@ class Cell:
     @cached_property
     def recipe(self) -> Recipe:
         config: dict[str, Any] = {"mask": self.mask, "num": len(self.originals), "role": self.role}
-        inputs = (self.pipeline.recipes.tokenizer().key, self.pipeline.recipes.splits.fingerprint)
+        inputs: tuple[str, ...] = (self.pipeline.recipes.tokenizer().key, self.pipeline.recipes.splits.fingerprint)
         if self.role == "edit":
             config |= {"sampler": self.spec.sampler, "chunk": self.spec.sampling.chunk}
             inputs = (self.pipeline.recipes.prior().key, *inputs)
@@ -177,7 +179,8 @@ class Cell:
                     (work / "unfinished.npz").replace(path)
                 bar.advance()
         chunks = [dict(np.load(work / f"chunk-{start:06d}.npz", allow_pickle=False)) for start in starts]
-        np.savez(out / "edits.npz", **{name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
+        np.savez(out / "edits.npz", **{name: np.concatenate([chunk[name] for chunk in chunks])   # type: ignore[arg-type]
+                                    for name in chunks[0]})
 
     def _chunk(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         tokens = self.editor.encode(torch.from_numpy(self.originals.images(rows)))
@@ -198,14 +201,14 @@ class Cell:
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
-    def measurements(self) -> list[Measurement]:
+    def measurements(self, *, with_seams: bool) -> list[Measurement]:
         images, originals = self.completed["images"], self.originals.images(np.arange(len(self.originals)))
         found = [self._fid(), self._mean("lpips", self._lpips(images, originals), "lower"),
                  self._border(images, originals)]
         for name, unit in (("seconds_per_image", "s"), ("network_evaluations", ""), ("token_forwards", "")):
             if name in self.completed:
                 found.append(self._mean(name, self.completed[name].astype(np.float64), "lower", unit))
-        return found
+        return found + ([self._seams()] if with_seams and self.role == "edit" else [])
 
     def _fid(self) -> Measurement:
         extractor = self.pipeline.recipes.extractor
@@ -244,6 +247,21 @@ class Cell:
         return Measurement("border_ratio", ratio, self.protocol_id, n=len(images), ci_low=low, ci_high=high,
                            note="the reconstruction's own ratio is what the tokenizer alone does to the border")
 
+    def _seams(self) -> Measurement:
+        """Steps at window edges over steps elsewhere, on canvases whose windows overlap by half: 1 is no seam."""
+        h, w = self.shape.grid
+        if not hasattr(self.editor.prior, "logits_at"):
+            return Measurement("seam_ratio", None, self.protocol_id, note="this prior cannot mix windows")
+        windows = strided_windows((2 * h, 2 * w), (h, w), stride=max(1, min(h, w) // 2))
+        unknown = torch.full((SEAM_CANVASES, 4 * h * w), UNKNOWN)
+        sample = self.editor.complete(unknown, windows=windows, draws=self.editor.draws("seams"))
+        images = self.editor.decode(sample.tokens, windows.canvas).cpu().numpy()
+        edges = window_edges(windows.canvas, windows.window, windows.corners.numpy())
+        ratio, low, high = seam_ratio(images, edges, patch=self.shape.patch)
+        return Measurement("seam_ratio", ratio, self.protocol_id, n=SEAM_CANVASES, ci_low=low, ci_high=high,
+                           note=f"canvases of {2 * h}x{2 * w} tokens, {len(windows)} windows",
+                           extra={"window_evaluations": float(sample.network_evaluations.double().mean())})
+
     def _mean(self, name: str, values: np.ndarray, better: Any, unit: str = "") -> Measurement:
         if name != "lpips":   # chunks share a clock and a batch: no interval over images
             middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
@@ -258,7 +276,7 @@ class Cell:
     # -- the record ---------------------------------------------------------------------------------------------------
 
     def record(self, *, with_showcase: bool) -> Record:
-        measurements = self.measurements()
+        measurements = self.measurements(with_seams=with_showcase)
         return dataclasses.replace(self.empty("ok", ""), measurements=tuple(measurements),
                                    media=self._media(with_showcase))
 

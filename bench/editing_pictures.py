@@ -24,7 +24,7 @@ SMALLEST_TILE, GAP = 96, 4   # pixels, of a sheet that is looked at
 def greyed(images: Tensor, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
     """Images (n, 3, H, W) uint8 with the patches of hidden tokens (N,) or (n, N) bool in grey."""
     rows = hidden.reshape(-1, hidden.shape[-1])   # (1 or n, N)
-    covered = to_pixels(rows, size=tuple(images.shape[-2:]), grid=grid)
+    covered = to_pixels(rows, size=(images.shape[-2], images.shape[-1]), grid=grid)
     return images.masked_fill(covered.unsqueeze(1).to(images.device), GREY)
 
 

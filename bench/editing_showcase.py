@@ -84,9 +84,10 @@ def stitched_sheet(editor: Editor, originals: Tensor, path: Path, results_dir: P
 
 
 def canvas_sheet(editor: Editor, path: Path, results_dir: Path) -> Sheet:
-    """Twice as high and wide as any training image, all windows mixed."""
+    """Twice as high and wide as any training image; windows at every position, or at every second of a 16x16 grid."""
     grid = tuple(editor.tokenizer.grid)
     canvas = (2 * grid[0], 2 * grid[1])
     unknown = torch.full((CANVASES, canvas[0] * canvas[1]), UNKNOWN)
-    sample = editor.complete(unknown, windows=strided_windows(canvas, grid), draws=editor.draws("canvas"))
+    windows = strided_windows(canvas, grid, stride=max(1, min(grid) // 8))
+    sample = editor.complete(unknown, windows=windows, draws=editor.draws("canvas"))
     return record_sheet(editor.decode(sample.tokens, canvas), 1, CANVASES, path, results_dir=results_dir)

@@ -100,7 +100,7 @@ def strided_windows(canvas: tuple[int, int], window: tuple[int, int], *, stride:
     check_integer("stride", stride, f"use 1 for every position, up to {min(window)} for windows that just meet")
     _check_size(canvas, window)
     rows, columns = (sorted({*range(0, c - w + 1, stride), c - w}) for c, w in zip(canvas, window, strict=True))
-    return Windows(tuple(canvas), tuple(window), torch.cartesian_prod(torch.tensor(rows), torch.tensor(columns)))
+    return Windows(canvas, window, torch.cartesian_prod(torch.tensor(rows), torch.tensor(columns)))
 
 
 def random_windows(canvas: tuple[int, int], window: tuple[int, int], *, num: int, draws: Draws) -> Windows:
@@ -117,7 +117,7 @@ def random_windows(canvas: tuple[int, int], window: tuple[int, int], *, num: int
         raise ValueError(f"windows={num}: a {_by(canvas)} canvas takes {len(cover)} (to cover it) to {len(places)} "
                          f"(all there are) windows of {_by(window)}; choose a number between")
     others = [places[i] for i in draws.permutation(len(places)).tolist() if places[i] not in set(cover)]
-    return Windows(tuple(canvas), tuple(window), torch.tensor(sorted(cover + others[: num - len(cover)])))
+    return Windows(canvas, window, torch.tensor(sorted(cover + others[: num - len(cover)])))
 
 
 @torch.inference_mode()

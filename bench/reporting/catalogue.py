@@ -73,6 +73,8 @@ CATALOGUE = {metric.name: metric for metric in (
     Metric("border_ratio", "Border step", "none", 3, True,
            "Step across the mask's border, relative to the originals' there: 1 is a border that cannot be seen.",
            "border"),
+    Metric("seam_ratio", "Seams", "none", 3, False,
+           "On canvases, the step across window edges relative to the step elsewhere: 1 is no seam."),
     Metric("codebook_usage", "Codes used", "higher", 3, False, "Share of the codebook that the validation images use."),
     Metric("codebook_perplexity", "Code perplexity", "higher", 1, False, "Exponential of the entropy of code use."),
     Metric("dead_codes", "Dead codes", "lower", 0, False, "Codes that no validation image uses."),
