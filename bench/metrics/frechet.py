@@ -1,12 +1,12 @@
 """Frechet distance between Gaussians fitted to features, in float64 (Heusel et al. 2017, arXiv 1706.08500).
 
     result = fid(fake, real)              # result.value, result.standard_error, result.fid_infinity
-    reference = cached_reference(real, folder)    # the real half, once: its root S^1/2 serves every later `fid_to`
+    reference = cached_reference(real, folder)    # the real half, once: its root serves every later `fid_to`
 
 FID = |mu - nu|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2, with ddof 1.  The last trace is the nuclear norm of X F', where
-X'X = S1 (centred fake features / sqrt(n-1)) and F'F = S2.  With both sides of full rank F = S2^1/2 and the trace is
-the sum of root eigenvalues of F S1 F' ("eigen"); otherwise it is the sum of singular values of X F' itself
-("nuclear"), which keeps the digits that squaring would lose.
+X'X = S1 (centred fake features / sqrt(n-1)) and F is any root of S2, F'F = S2.  With both sides of full rank F is the
+Cholesky factor and the trace the sum of root eigenvalues of F S1 F' ("eigen"); otherwise it is the sum of singular
+values of X F' itself ("nuclear"), which keeps the digits that squaring would lose.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import lapack
 
 from bench.metrics.checks import check_features, check_one
 from bench.metrics.frechet_expansion import expand
@@ -51,8 +52,8 @@ class FrechetResult:
 class ReferenceStatistics:
     """The real half of the distance.
 
-    mean: (D,).  factor: (r, D) with factor' factor = S2: the symmetric root (r = D), or the centred features /
-    sqrt(n-1) where n <= D.  trace: of S2.  All float64.
+    mean: (D,).  factor: (r, D) with factor' factor = S2: a root of it (r = D), or the centred features / sqrt(n-1)
+    where n <= D.  trace: of S2.  All float64.
     """
 
     mean: np.ndarray
@@ -66,13 +67,13 @@ class ReferenceStatistics:
         check_one(features, side="real", least=2)
         mean, covariance = moments(features)
         n, num_dimensions = features.shape
-        factor = symmetric_root(covariance) if n > num_dimensions else _centred(features, mean) / np.sqrt(n - 1)
+        factor = root_of(covariance) if n > num_dimensions else _centred(features, mean) / np.sqrt(n - 1)
         return cls(mean, factor, float(np.trace(covariance)), n)
 
     @classmethod
     def from_moments(cls, mean: np.ndarray, covariance: np.ndarray, n: int) -> ReferenceStatistics:
         """From published statistics (mu, sigma), where the features themselves are not at hand."""
-        return cls(mean, symmetric_root(covariance), float(np.trace(covariance)), n)
+        return cls(mean, root_of(covariance), float(np.trace(covariance)), n)
 
     @property
     def has_full_rank(self) -> bool:
@@ -104,19 +105,22 @@ def fid_to(reference: ReferenceStatistics, fake: np.ndarray, *, real: np.ndarray
     """FID of fake features against cached statistics; with the real features also its uncertainty."""
     check_one(fake, side="fake", least=2)
     mean, covariance = moments(fake)
-    n, num_dimensions = fake.shape
-    eigen = n > num_dimensions and reference.has_full_rank
+    eigen = len(fake) > fake.shape[1] and reference.has_full_rank
+    values, vectors = _spectrum(covariance, reference, with_vectors=real is not None)
     if eigen:
-        product = reference.factor @ covariance @ reference.factor
-        roots = np.sqrt(np.clip(_eigenvalues(product), 0, None))
+        roots = np.sqrt(np.clip(values, 0, None))
     else:
-        roots = np.linalg.svd(_centred(fake, mean) @ reference.factor.T, compute_uv=False) / np.sqrt(n - 1)
+        roots = np.linalg.svd(_centred(fake, mean) @ reference.factor.T, compute_uv=False) / np.sqrt(len(fake) - 1)
     difference = mean - reference.mean
     value = difference @ difference + np.trace(covariance) + reference.trace - 2 * roots.sum()
-    result = FrechetResult(float(value), n, reference.n, "eigen" if eigen else "nuclear")
+    result = FrechetResult(float(value), len(fake), reference.n, "eigen" if eigen else "nuclear")
     if real is None:
         return result
-    return _with_uncertainty(result, reference, fake, real, mean, covariance)
+    expansion = expand(fake, real, mean, covariance, reference, values, vectors)
+    return replace(result, standard_error=expansion.standard_error,
+                   influence_fake=expansion.influence_fake, influence_real=expansion.influence_real,
+                   fid_infinity=result.value - expansion.bias if eigen else None,
+                   infinity_note=INFINITY if eigen else NO_INFINITY)
 
 
 def cached_reference(real: np.ndarray, folder: str | Path) -> ReferenceStatistics:
@@ -137,7 +141,7 @@ def cached_reference(real: np.ndarray, folder: str | Path) -> ReferenceStatistic
 def frechet_distance(mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, covariance2: np.ndarray) -> float:
     """FID of two Gaussians given by their moments, (D,) and (D, D)."""
     root = symmetric_root(covariance2)
-    cross = np.sqrt(np.clip(_eigenvalues(root @ covariance1 @ root), 0, None)).sum()
+    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ covariance1 @ root), 0, None)).sum()
     return float(np.square(mean1 - mean2).sum() + np.trace(covariance1) + np.trace(covariance2) - 2 * cross)
 
 
@@ -150,6 +154,14 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         centred = _centred(features[i:i + BLOCK], mean)
         scatter += centred.T @ centred
     return mean, scatter / (n - 1)
+
+
+def root_of(covariance: np.ndarray) -> np.ndarray:
+    """(D, D) F with F'F = S: the upper Cholesky factor, or the symmetric root of a singular matrix."""
+    try:
+        return np.linalg.cholesky(covariance).T.copy()
+    except np.linalg.LinAlgError:
+        return symmetric_root(covariance)
 
 
 def symmetric_root(covariance: np.ndarray) -> np.ndarray:
@@ -171,18 +183,18 @@ def fid_torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
     return metric_fid.fid_statistics_to_metric(*halves, verbose=False)[metric_fid.KEY_METRIC_FID]
 
 
-def _with_uncertainty(result: FrechetResult, reference: ReferenceStatistics, fake: np.ndarray, real: np.ndarray,
-                      mean: np.ndarray, covariance: np.ndarray) -> FrechetResult:
-    expansion = expand(fake, real, mean, covariance, reference)
-    return replace(result, standard_error=expansion.standard_error, influence_fake=expansion.influence_fake,
-                   influence_real=expansion.influence_real,
-                   fid_infinity=result.value - expansion.bias if result.method == "eigen" else None,
-                   infinity_note=INFINITY if result.method == "eigen" else NO_INFINITY)
+def _spectrum(covariance: np.ndarray, reference: ReferenceStatistics, *,
+              with_vectors: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Eigenvalues (r,) ascending of F S1 F', and its eigenvectors (r, r) where asked for."""
+    factor = reference.factor
+    if np.array_equal(factor.shape, covariance.shape) and not np.tril(factor, -1).any():
+        product, _ = lapack.dsygst(covariance, factor, itype=2, lower=0)  # F S1 F' for triangular F, half the work
+    else:
+        product = factor @ covariance @ factor.T
+    if with_vectors:
+        return np.linalg.eigh(product, UPLO="U")
+    return np.linalg.eigvalsh(product, UPLO="U"), None
 
 
 def _centred(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return features.astype(np.float64) - mean
-
-
-def _eigenvalues(matrix: np.ndarray) -> np.ndarray:
-    return np.linalg.eigvalsh((matrix + matrix.T) / 2)

@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
+
+from bench.metrics.pairwise import float32_product
 
 BLOCK = 4096
 PAIRS_OF = 256        # images a side whose pairs estimate the variance of the quadratic part
@@ -41,10 +44,12 @@ class Expansion:
     influence_real: np.ndarray = field(repr=False)
 
 
-def expand(fake: np.ndarray, real: np.ndarray, mean: np.ndarray, covariance: np.ndarray,
-           reference: Reference) -> Expansion:
-    """Expand FID at (n, D) fake and (m, D) real features; mean, covariance: of the fake side."""
-    values, vectors = np.linalg.eigh(reference.factor @ covariance @ reference.factor.T)
+def expand(fake: np.ndarray, real: np.ndarray, mean: np.ndarray, covariance: np.ndarray, reference: Reference,
+           values: np.ndarray, vectors: np.ndarray) -> Expansion:
+    """Expand FID at (n, D) fake and (m, D) real features.
+
+    mean, covariance: of the fake side.  values, vectors: eigenvalues, ascending, and eigenvectors of M.
+    """
     keep = values > values[-1] * len(values) * 1e-15
     scales = np.sqrt(values[keep])                                       # s
     root = vectors[:, keep].T @ reference.factor                         # (r, D)
@@ -70,14 +75,19 @@ def _linear(features: np.ndarray, mean: np.ndarray, difference: np.ndarray, proj
     fourth = np.zeros((len(scales), len(scales)))                        # sum of z_i^2 z_j^2
     for i in range(0, n, BLOCK):
         x = features[i:i + BLOCK].astype(np.float64) - mean
-        squares = np.square(x @ projection.T)                            # (b, r)
+        squares = np.square(_product(x, projection))                     # (b, r)
         lengths = np.square(x).sum(axis=1)
-        influence[i:i + BLOCK] = 2 * x @ difference + lengths - squares.sum(axis=1)
+        influence[i:i + BLOCK] = 2 * x @ difference + lengths - squares.sum(axis=1, dtype=np.float64)
         norms += lengths.sum()
-        fourth += squares.T @ squares
+        fourth += _product(squares.T, squares.T)
     variance = fourth / n - np.diag(scales**2)                           # of z_i z_j
     bias = (norms / n + 0.5 * (variance / np.add.outer(scales, scales)).sum()) / n
     return influence - influence.mean(), bias
+
+
+def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x y' in float32: errors of errors are far below their sampling noise."""
+    return float32_product(*(torch.from_numpy(np.ascontiguousarray(z, dtype=np.float32)) for z in (x, y))).numpy()
 
 
 def _quadratic_variance(fake, real, to_fake, to_real, scales, n: int, m: int) -> float:
@@ -98,7 +108,7 @@ def _second_derivative(x, y, z, w, scales) -> np.ndarray:
     total = 2 * x @ y.T
     for log_t in np.arange(np.log(1e-4 / largest), np.log(20 / smallest), STEP):
         t = np.exp(log_t)
-        total += STEP * t * np.square((z * np.exp(-t * scales)) @ w.T)
+        total += STEP * t * np.square(_product(z * np.exp(-t * scales), w), dtype=np.float64)
     return total
 
 

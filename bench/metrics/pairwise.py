@@ -85,7 +85,7 @@ class Space:
         The bound: a product of length D errs by at most gamma_D |x||y| in any order of summation (Higham 2002, 3.1);
         float32 centring and the three terms err by a few roundings more.
         """
-        squares = _product(x, y).mul_(-2)
+        squares = (float32_product(x, y) if x.dtype == torch.float32 else x @ y.T).mul_(-2)
         x_norms, y_norms = self.norms[left][rows], self.norms[right][columns]
         squares += torch.from_numpy(np.square(x_norms)).to(x.dtype)[:, None]
         squares += torch.from_numpy(np.square(y_norms)).to(x.dtype)
@@ -188,9 +188,9 @@ def _radii_of_rows(space: Space, side: int, rows: np.ndarray, k: int, present: n
     return radii
 
 
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    """x y'.  oneDNN's float32 product uses what the processor has, where the BLAS at hand may not."""
-    if x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+def float32_product(x: Tensor, y: Tensor) -> Tensor:
+    """x y' of float32 matrices: oneDNN uses the processor's widest instructions where the BLAS at hand may not."""
+    if torch.backends.mkldnn.is_available() and x.numel() and y.numel():
         return F.linear(x.to_mkldnn(), y.to_mkldnn()).to_dense()
     return x @ y.T
 
