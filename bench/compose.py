@@ -110,7 +110,7 @@ def _parse(argument: str) -> _Assignment:
     if override.is_delete() or override.is_add():
         raise InputError(f"'{argument}': write {key}=value, without '+' or '~'.")
     if override.is_sweep_override():
-        return _Assignment(key, tuple(override.sweep_string_iterator()))
+        return _Assignment(key, tuple(text.replace("\\:", ":") for text in override.sweep_string_iterator()))
     return _Assignment(key, (argument.partition("=")[2],))
 
 
@@ -209,7 +209,7 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
 
 def _to_hydra(key: str, value: str) -> list[str]:
     """One override of ours as Hydra's: plug-ins by dotted path, options of classes under `.options`."""
-    plain = value.strip("'\"").replace("\\:", ":")
+    plain = value.strip("'\"")
     if key in GROUPS:
         known = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
         if plain in known:

@@ -71,6 +71,11 @@ def test_a_list_inside_a_value_stands_in_brackets():
     assert compose(["metrics.names=[fid,kid]"]).metrics.names == ["fid", "kid"]
 
 
+def test_a_dotted_path_may_stand_in_a_list():
+    runs = expand(["prior=unigram,priors.unigram:Unigram"])
+    assert [run.spec.prior.target for run in runs] == [None, "priors.unigram:Unigram"]
+
+
 def test_composing_does_not_import_torch():
     code = ("import sys; from bench.compose import expand; expand(['prior=absorbing', 'sampler.steps=8']); "
             "sys.exit('torch' in sys.modules)")
