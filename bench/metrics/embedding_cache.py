@@ -74,8 +74,8 @@ class Candidates:
                 progress(f"LPIPS neighbours: candidate {at} of {self.count}")
             indices = range(at, min(at + self.rows, self.count))
             if self.folder is None:
-                vectors = self.embedding.embed(self.images.images(indices)) - self.centre
-                yield Block(at, vectors, _squared_norms(vectors), torch.zeros(len(vectors)), 1.0)
+                vectors = self.embedding.embed(self.images.images(indices)).sub_(self.centre)
+                yield Block(at, vectors, squared_norms_of(vectors), torch.zeros(len(vectors)), 1.0)
             else:
                 yield self._cached(at, indices)
 
@@ -84,7 +84,7 @@ class Candidates:
         path = self.folder / f"{at // self.rows:06d}.safetensors"
         block = _read(path, at, len(indices))
         if block is None:
-            centred = self.embedding.embed(self.images.images(indices)) - self.centre
+            centred = self.embedding.embed(self.images.images(indices)).sub_(self.centre)
             block = compress(at, centred, _scale(self.embedding))
             _write(path, block)
         return block
@@ -114,13 +114,15 @@ def _centre(embedding: LpipsEmbedding, images: ImageData, count: int) -> Tensor:
 def compress(start: int, centred: Tensor, scale: float) -> Block:
     """Round to float16 and measure what that moved: (b, D) float32 -> Block. `scale` is a power of two."""
     vectors = (centred * scale).half()
-    rounded = vectors.float() / scale
-    errors = _squared_norms(rounded - centred).sqrt() * (1 + 1e-6)
-    return Block(start, vectors, _squared_norms(rounded), errors.float(), scale)
+    rounded = vectors.float().div_(scale)
+    squared_norms = squared_norms_of(rounded)
+    errors = squared_norms_of(rounded.sub_(centred)).sqrt() * (1 + 1e-6)
+    return Block(start, vectors, squared_norms, errors.float(), scale)
 
 
-def _squared_norms(rows: Tensor) -> Tensor:
-    return rows.square().sum(1, dtype=torch.float64)
+def squared_norms_of(rows: Tensor) -> Tensor:
+    """(b, D) -> (b,) float64, a row at a time: no copy of them all in float64."""
+    return torch.stack([row.double().square().sum() for row in rows])
 
 
 def _scale(embedding: LpipsEmbedding) -> float:

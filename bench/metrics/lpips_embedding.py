@@ -72,34 +72,54 @@ class LpipsEmbedding:
         return F.interpolate(x, size=(self.resolution, self.resolution), mode="bilinear", antialias=shrinks,
                              align_corners=False).clamp_(-1, 1)
 
+    @torch.no_grad()
     def features(self, images: np.ndarray | Tensor) -> list[Tensor]:
         """(n, 3, H, W) uint8 -> one (n, C_l, H_l, W_l) float32 a layer, of unit length over channels."""
-        batches = [self._features(images[at:at + self.batch]) for at in range(0, len(images), self.batch)]
-        return [torch.cat(layers) for layers in zip(*batches, strict=True)]
+        wholes: list[Tensor] = []
+        for at in range(0, len(images), self.batch):
+            layers = self._features(images[at:at + self.batch])
+            wholes = wholes or [_room_for(layer, len(images)) for layer in layers]
+            for whole, layer in zip(wholes, layers, strict=True):
+                whole[at:at + self.batch] = layer
+        return wholes
 
+    @torch.no_grad()
     def embed(self, images: np.ndarray | Tensor) -> Tensor:
         """(n, 3, H, W) uint8 -> (n, D) float32 whose squared distances are LPIPS."""
-        batches = range(0, len(images), self.batch)
-        return torch.cat([self.flatten(self._features(images[at:at + self.batch])) for at in batches])
+        whole = torch.empty(len(images), self.dimension, device=self.device)
+        for at in range(0, len(images), self.batch):
+            self.flatten(self._features(images[at:at + self.batch]), out=whole[at:at + self.batch])
+        return whole
 
-    @torch.inference_mode()
-    def flatten(self, layers: list[Tensor]) -> Tensor:
+    @torch.no_grad()
+    def flatten(self, layers: list[Tensor], *, out: Tensor | None = None) -> Tensor:
         """Features of n images -> (n, D), their embedding."""
-        flat = [(layer.permute(0, 2, 3, 1) * (weight / layer[0, 0].numel()).sqrt()).flatten(1)   # (n, H_l W_l C_l)
-                for layer, weight in zip(layers, self.weights, strict=True)]
-        return torch.cat(flat, 1)   # (n, D)
+        out = torch.empty(len(layers[0]), self.dimension, device=self.device) if out is None else out
+        start = 0
+        for layer, weight in zip(layers, self.weights, strict=True):
+            pixels = layer.permute(0, 2, 3, 1)   # (n, H_l, W_l, C_l)
+            stop = start + pixels[0].numel()
+            place = out[:, start:stop].unflatten(1, pixels.shape[1:])
+            torch.mul(pixels, (weight / layer[0, 0].numel()).sqrt(), out=place)
+            start = stop
+        return out
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def distances(self, left: list[Tensor], right: list[Tensor]) -> Tensor:
         """LPIPS of n pairs of `features`, by the package's own heads: -> (n,) float32."""
         heads = zip(self.model.lins, left, right, strict=True)
         return sum(head((x - y) ** 2).mean((1, 2, 3)) for head, x, y in heads)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _features(self, images: np.ndarray | Tensor) -> list[Tensor]:
         with full_precision():
             layers = self.model.net(self.model.scaling_layer(self.prepare(images)))
-        return [layer / (layer.square().sum(1, keepdim=True).sqrt() + EPS) for layer in layers]
+        return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + EPS) for layer in layers]
+
+
+def _room_for(layer: Tensor, num: int) -> Tensor:
+    """For `num` images of a layer (b, C, H, W)."""
+    return torch.empty(num, *layer.shape[1:], device=layer.device, memory_format=torch.channels_last)
 
 
 @contextmanager

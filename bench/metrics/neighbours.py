@@ -26,7 +26,7 @@ from torch import Tensor
 from bench.assets import lpips_model
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
-from bench.metrics.embedding_cache import Block, Candidates, open_candidates
+from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.recipes import spread_indices
@@ -142,13 +142,15 @@ def nearest(queries: np.ndarray, candidates: Candidates, *, top_k: int, memory_g
 def queries_per_pass(candidates: Candidates, memory_gb: float) -> int:
     """How many queries one pass over the candidates serves.
 
-    A block costs three float32 copies of its rows (features, embedding, centred), a query four.
+    A query costs two float32 copies (features, embedding), a block at most three (embedding, its float16, what that
+    stands for), a trunk forward about six (activations, pairs being compared).
     Raises InputError if not even one query fits.
     """
     dimension = candidates.embedding.dimension
-    group = int((memory_gb * 1e9 / (4 * dimension) - 3 * candidates.rows) // 4)
+    fixed = 3 * candidates.rows + 6 * candidates.embedding.batch
+    group = int((memory_gb * 1e9 / (4 * dimension) - fixed) // 2)
     if group < 1:
-        needed = 4e-9 * dimension * (3 * candidates.rows + 4)
+        needed = 4e-9 * dimension * (fixed + 2)
         raise InputError(f"metrics.memory_gb={memory_gb}: LPIPS embeddings of {dimension} numbers need at least "
                          f"{needed:.2f} GB. Raise it, or lower protocol.neighbours_resolution.")
     return group
@@ -157,7 +159,7 @@ def queries_per_pass(candidates: Candidates, memory_gb: float) -> int:
 def _nearest_group(queries: np.ndarray, candidates: Candidates, top_k: int, workspace: Path | None,
                    progress: Callable[[str], None]) -> Nearest:
     features = candidates.embedding.features(queries)
-    phi = candidates.embedding.flatten(features) - candidates.centre   # (Q, D)
+    phi = candidates.embedding.flatten(features).sub_(candidates.centre)   # (Q, D)
     kept, passes = min(top_k + EXTRA, candidates.count), 0
     while True:
         passes += 1
@@ -180,7 +182,8 @@ def cutoff(running: _Running, phi: Tensor, top_k: int) -> Tensor:
     one with sqrt(a_j - g) - e above that root has k better ones. LPIPS itself is float32: s covers its own rounding.
     """
     unit, confidence, s = 2.0**-24, 8.0, 1e-5
-    g = confidence * math.sqrt(phi.shape[1]) * unit * phi.norm(dim=1) * running.norm + 1e-9   # (Q,)
+    norms = squared_norms_of(phi).sqrt().float()   # (Q,)
+    g = confidence * math.sqrt(phi.shape[1]) * unit * norms * running.norm + 1e-9   # (Q,)
     root = (running.squared[:, top_k - 1].clamp_min(0) + g).sqrt() * (1 + s) + 2 * running.error
     return root.square() + g
 
@@ -190,7 +193,7 @@ def _stream(phi: Tensor, candidates: Candidates, kept: int, workspace: Path | No
     """One pass over the candidates: the `kept` approximately nearest of each query."""
     resume = _Resume(workspace, phi, candidates, kept)
     running = resume.load()
-    norms = phi.square().sum(1, dtype=torch.float64)
+    norms = squared_norms_of(phi)
     for block in candidates.blocks(running.next_candidate, progress=progress):
         _merge(running, phi, norms, block)
         resume.save_now_and_then(running)
