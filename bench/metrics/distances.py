@@ -20,6 +20,9 @@ from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
 from bench.records import Measurement
 
 
+LEAST_FOR_INTERVAL = 30   # images a side; at 16 the intervals of FID covered 88%
+
+
 @dataclass
 class FrechetDistance:
     """FID of all fakes against all reals, and its value without the bias of order 1/n."""
@@ -36,15 +39,15 @@ class FrechetDistance:
         fake, real = evidence.features("fake"), evidence.features("real")
         check_features(fake, real, least=2)
         result = fid_to(cached_reference(real, evidence.caches), fake, real=real)
-        degenerate = _degenerate_note(fake)
-        interval = (None, None) if degenerate else normal_interval(result.value, result.standard_error)
+        reason = why_no_interval(fake, real)
+        interval = (None, None) if reason else normal_interval(result.value, result.standard_error)
         extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
                  "fid_infinity": result.fid_infinity}
         value = Measurement("fid", result.value, evidence.protocol_id, n=result.n, ci_low=interval[0],
                             ci_high=interval[1], standard_error=result.standard_error, better="lower",
-                            note=degenerate, extra=extra)
-        infinity = Measurement("fid_infinity", None if degenerate else result.fid_infinity, evidence.protocol_id,
-                               n=result.n, better="lower", note=degenerate or result.infinity_note)
+                            note=reason, extra=extra)
+        infinity = Measurement("fid_infinity", None if reason else result.fid_infinity, evidence.protocol_id,
+                               n=result.n, better="lower", note=reason or result.infinity_note)
         return [value, infinity]
 
 
@@ -61,7 +64,7 @@ class KernelDistance:
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
-        result, note = kid(fake, real), _degenerate_note(fake)
+        result, note = kid(fake, real), why_no_interval(fake, real)
         low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
         return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
                             standard_error=result.standard_error, better="lower", note=note,
@@ -84,7 +87,7 @@ class PrecisionRecall:
         num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k
         fake, real = (spread(evidence.features(side), num) for side in ("fake", "real"))
         result = self._measure(fake, real, k=k, evidence=evidence)
-        note = _degenerate_note(fake)
+        note = why_no_interval(fake, real)
         measurements = []
         for column, value in result.values().items():
             low, high = (None if note else result.interval(column)) or (None, None)
@@ -110,5 +113,11 @@ def spread(features: np.ndarray, num: int) -> np.ndarray:
     return features[np.linspace(0, len(features) - 1, num).round().astype(np.int64)]
 
 
-def _degenerate_note(fake: np.ndarray) -> str:
-    return "all images have the same features: no interval" if all_rows_equal(fake) else ""
+def why_no_interval(fake: np.ndarray, real: np.ndarray) -> str:
+    """The reason, or "" where an interval is sound (its coverage is measured by the tests)."""
+    for side, features in (("fake", fake), ("real", real)):
+        if len(features) < LEAST_FOR_INTERVAL:
+            return f"{len(features)} {side} images: below {LEAST_FOR_INTERVAL} the interval covers too seldom"
+        if all_rows_equal(features):
+            return f"all {side} images have the same features: no interval"
+    return ""

@@ -159,7 +159,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def root_of(covariance: np.ndarray) -> np.ndarray:
     """(D, D) F with F'F = S: the upper Cholesky factor, or the symmetric root of a singular matrix."""
     try:
-        return np.linalg.cholesky(covariance).T.copy()
+        return np.linalg.cholesky(covariance).T                          # columns contiguous, as LAPACK reads them
     except np.linalg.LinAlgError:
         return symmetric_root(covariance)
 
@@ -188,7 +188,7 @@ def _spectrum(covariance: np.ndarray, reference: ReferenceStatistics, *,
     """Eigenvalues (r,) ascending of F S1 F', and its eigenvectors (r, r) where asked for."""
     factor = reference.factor
     if np.array_equal(factor.shape, covariance.shape) and not np.tril(factor, -1).any():
-        product, _ = lapack.dsygst(covariance, factor, itype=2, lower=0)  # F S1 F' for triangular F, half the work
+        product, _ = lapack.dsygst(covariance.T, factor, itype=2, lower=0)   # F S1 F' for triangular F: half the work
     else:
         product = factor @ covariance @ factor.T
     if with_vectors:
@@ -197,4 +197,6 @@ def _spectrum(covariance: np.ndarray, reference: ReferenceStatistics, *,
 
 
 def _centred(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    return features.astype(np.float64) - mean
+    centred = features.astype(np.float64)
+    centred -= mean
+    return centred

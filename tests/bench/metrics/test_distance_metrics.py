@@ -59,6 +59,12 @@ def test_identical_samples_have_values_without_intervals(evidence, metric):
         assert m.value is None or np.isfinite(m.value)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_very_few_images_have_values_without_intervals(evidence, metric):
+    for m in metric()(evidence(features(20, 8), features(220, 8, seed=1))):
+        assert m.ci_low is None and m.note
+
+
 def test_the_reference_backend_gives_the_same_values_without_intervals(evidence):
     fake, real = features(200, 8), features(220, 8, seed=1)
     ours = PrecisionRecall()(evidence(fake, real))

@@ -60,3 +60,14 @@ def test_intervals_contain_the_truth(case, metric):
     share = np.mean([low <= truth[metric] <= high for low, high in (f[metric] for f in found)])
     print(f"coverage {case}: {metric} truth {truth[metric]:.5f} inside {share:.3f} of {NUM_INTERVALS} intervals")
     assert 0.90 <= share <= 0.99
+
+
+@pytest.mark.parametrize("case", ["alike", "decaying spectrum, shifted"])
+def test_fid_intervals_contain_the_truth_with_fewer_images_than_dimensions(case):
+    few = 32
+    truth = np.mean([fid(*(side[:few] for side in draw(case, seed)), uncertainty=False).value
+                     for seed in range(NUM_TRUTH)])
+    found = [fid(*(side[:few] for side in draw(case, 10_000 + seed))) for seed in range(NUM_INTERVALS)]
+    share = np.mean([abs(r.value - truth) <= 1.96 * r.standard_error for r in found])
+    print(f"coverage {case}, {few} images: FID {truth:.3f} inside {share:.3f} of {NUM_INTERVALS} intervals")
+    assert 0.90 <= share <= 0.99
