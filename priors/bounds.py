@@ -54,37 +54,73 @@ def _successive_variance(terms: Tensor) -> Tensor:
 
 
 def continuous_bound(score: Score, tokens: Tensor, *, budget: int, draws: Draws) -> Estimate:
-    """sum_k m_k within `budget` evaluations an image, by two or more independent chains and a control variate.
+    """sum_k m_k within `budget` evaluations an image: stratified levels, control variates lent between chains.
 
-    The all-masked evaluation gives m_N exactly and, for each token i, the control variate c_i, its nats when all is
-    masked. A chain has one stratum of levels k for each evaluation: it draws k in the stratum and a random set of k
-    masked tokens, and adds (size of stratum) * mean over the set of (nats_i - c_i), whose expectation is that of
-    sum_k (m_k - m_N) over the stratum. The variance is that of the mean over chains.
+    The all-masked evaluation gives m_N exactly and, for each token i, c_i, its nats when all is masked. Two or more
+    chains (see `Chain`) estimate the other levels; each takes as control variate h_i = c_i + what the other chains saw
+    of token i beyond it. That is independent of the chain's own masks, so every total is unbiased; the variance reported
+    is that of their mean, as if they were independent, which they are to first order.
     """
     everything = torch.ones_like(tokens, dtype=torch.bool)
     control = score(everything, everything)   # (B, N)
-    levels = tokens.shape[1] - 1   # m_N is known
-    chains = max(2, (budget - 1) // max(levels, 1))
-    length = min((budget - 1) // chains, levels)
-    if length < 1:
-        if levels > 0:
-            raise ValueError(f"budget={budget}: expected at least 3 network evaluations an image; raise the budget")
+    num_levels = tokens.shape[1] - 1   # m_N is known
+    if num_levels == 0:
         return Estimate(control.sum(1), torch.zeros_like(control[:, 0]), 1)
-    totals = torch.stack([_chain(score, control, length, draws) for _ in range(chains)])   # (chains, B)
-    return Estimate(control.sum(1) + totals.mean(0), totals.var(0) / chains, 1 + chains * length)
+    if budget < 3:
+        raise ValueError(f"budget={budget}: expected at least 3 network evaluations an image; raise the budget")
+    num_chains = max(2, (budget - 1) // num_levels)
+    length = min((budget - 1) // num_chains, num_levels)
+    chains = [run_chain(score, control, length, draws) for _ in range(num_chains)]
+    seen, times = sum(chain.excess for chain in chains), sum(chain.times for chain in chains)
+    totals = []
+    for chain in chains:
+        helped = control + (seen - chain.excess) / (times - chain.times + SHRINKAGE)   # (B, N)
+        totals.append(control.mean(1) + chain.total - (chain.weight * helped).sum(1) + num_levels * helped.mean(1))
+    spread = torch.stack(totals)   # (chains, B)
+    return Estimate(spread.mean(0), spread.var(0) / num_chains, 1 + num_chains * length)
 
 
-def _chain(score: Score, control: Tensor, length: int, draws: Draws) -> Tensor:
-    """One unbiased estimate (B,) of sum_{k=1}^{N-1} (m_k - m_N) by `length` evaluations, one a stratum of levels."""
+SHRINKAGE = 0.3   # observations that the all-masked prediction counts for (measured: 0.3 better than 1 and 3)
+GROWTH = 1.3   # strata grow with the level, as the variance of a mean over k tokens falls (measured: 1.2 to 1.5 alike)
+
+
+class Chain(NamedTuple):
+    """One pass over the levels 1..N-1, one evaluation a stratum, with k and the k masked tokens drawn at random.
+
+    total: (B,) sum over strata of (size of the stratum) * mean nats of the masked tokens, in expectation sum_k m_k.
+    weight: (B, N) what each token's nats counted for in the total; N - 1 levels over N tokens in expectation.
+    excess, times: (B, N) sum and number of the token's nats beyond c_i, with the mean of its evaluation taken off.
+    """
+
+    total: Tensor
+    weight: Tensor
+    excess: Tensor
+    times: Tensor
+
+
+def run_chain(score: Score, control: Tensor, length: int, draws: Draws) -> Chain:
+    """control: (B, N), the nats c_i of each token when all is masked; length: strata, from 1 to N - 1."""
     num_images, num_tokens = control.shape
-    edges = (torch.arange(length + 1, device=control.device) * (num_tokens - 1)) // length   # strata (a, b] of levels
+    edges = strata(num_tokens - 1, length).to(control.device)
     sizes = edges.diff()
-    position = draws.uniform(num_images, length).to(control.device)
-    levels = edges[:-1] + 1 + (position * sizes).long()   # (B, length)
-    total = torch.zeros_like(control[:, 0])
-    for j in range(length):
-        rank = draws.uniform(num_images, num_tokens).to(control.device).argsort(1).argsort(1)
-        masked = rank < levels[:, j : j + 1]
-        difference = score(masked, masked) - control.masked_fill(~masked, 0.0)
-        total += sizes[j] * difference.sum(1) / levels[:, j]
-    return total
+    levels = edges[:-1] + 1 + (draws.uniform(num_images, length).to(control.device) * sizes).long()   # (B, length)
+    total, weight, excess, times = torch.zeros_like(control[:, 0]), *(torch.zeros_like(control) for _ in range(3))
+    for size, k in zip(sizes, levels.T, strict=True):
+        k = k.unsqueeze(1)   # (B, 1)
+        masked = draws.uniform(num_images, num_tokens).to(control.device).argsort(1).argsort(1) < k
+        nats = score(masked, masked)
+        beyond = nats - control.masked_fill(~masked, 0.0)
+        total += size * nats.sum(1) / k[:, 0]
+        weight += size * masked / k
+        excess += (beyond - beyond.sum(1, keepdim=True) / k).masked_fill(~masked, 0.0)
+        times += masked
+    return Chain(total, weight, excess, times)
+
+
+def strata(num_levels: int, length: int) -> Tensor:
+    """(length + 1,) int64 edges 0 = e_0 < ... = num_levels of strata (e_j, e_{j+1}] of levels, growing as j^GROWTH."""
+    edges = [0]
+    for j in range(1, length + 1):
+        wanted = round(num_levels * (j / length) ** GROWTH)
+        edges.append(min(max(wanted, edges[-1] + 1), num_levels - (length - j)))
+    return torch.tensor(edges)
