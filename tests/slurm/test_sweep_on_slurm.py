@@ -16,6 +16,7 @@ from bench.launch_graph import registered, sweep_folder
 from bench.launch_slurm import submit
 from bench.pipeline import run
 from bench.recipes import Recipes
+from bench.records import load_record
 from bench.store import Store
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network]
@@ -127,7 +128,7 @@ def test_status_tells_from_files_that_all_is_done(sweep):
 class Hit:
     """One run in a cache of its own, with the trained tokenizer there, submitted by a terminal that went away."""
 
-    def __init__(self, name: str, folder: Path, machine_cache: Path, reference: Store, spec, *more: str):
+    def __init__(self, name: str, folder: Path, machine_cache: Path, reference: Store, *more: str, told: str = ""):
         self.name, self.folder, self.results = name, folder / name, folder / name / "results"
         new_cache(self.folder, machine_cache)
         self.spec = compose([*UNHURRIED, *SLURM, "launcher.wait=false", f"results_dir={self.results}", *more])
@@ -137,6 +138,8 @@ class Hit:
             link = self.store.root / recipe.stage / recipe.key
             link.parent.mkdir(parents=True)
             link.symlink_to(reference.root / recipe.stage / recipe.key)
+        if told:
+            (self.folder / told).touch()
         os.environ |= {"VQ_PRIOR_BENCH_CACHE": str(self.folder), "UNHURRIED": str(self.folder)}
         submit([self.spec], sweep_folder(self.spec.launcher))
 
@@ -173,7 +176,8 @@ UNHURRIED = [*SMOKE, "prior=unhurried:Unhurried", "sampler.steps=4", "prior.trai
 
 @pytest.fixture(scope="module")
 def hits(slurm_cluster, cache, tmp_path_factory):
-    """Six runs hit in six ways at the same time, each at its training; two of them also at their sampling."""
+    """Six runs hit in six ways at the same time, each at its training, two of them also at their sampling; beside
+    them one whose training fails and one whose training is killed every time."""
     folder = tmp_path_factory.mktemp("hits")
     before = dict(os.environ)
     sys.path.insert(0, str(HERE))
@@ -186,14 +190,16 @@ def hits(slurm_cluster, cache, tmp_path_factory):
         node = {"signal": "n1", "kill": "n1", "script": "n1", "limit": "n1", "preempted": "n2", "node": "n3"}
         more = {"limit": ["launcher.training.minutes=1", "launcher.signal_delay_s=15"], "signal": ["sampling.shards=7"],
                 "kill": ["sampling.shards=2"]}
-        runs = {name: Hit(name, folder, cache, reference, spec, f"launcher.additional.nodelist={where}",
+        runs = {name: Hit(name, folder, cache, reference, f"launcher.additional.nodelist={where}",
                           *more.get(name, [])) for name, where in node.items()}
+        bad = {"failing": Hit("failing", folder, cache, reference, told="fail"),
+               "dying": Hit("dying", folder, cache, reference, "launcher.retries=1", told="die")}
         until(lambda: all(hit.trains() for hit in runs.values()), 240, "all runs in training")
         _hit_training(slurm_cluster, runs)
         _hit_sampling(runs)
         _await_time_limit(runs["limit"])
-        until(lambda: all(hit.outcome() for hit in runs.values()), 300, "all records")
-        yield {"reference": folder / "reference-results", "store": reference, **runs}
+        until(lambda: all(hit.outcome() for hit in [*runs.values(), *bad.values()]), 300, "all records")
+        yield {"reference": folder / "reference-results", "store": reference, **runs, **bad}
     finally:
         sys.path.remove(str(HERE))
         os.environ.clear()
@@ -276,6 +282,18 @@ def test_training_goes_on_from_its_checkpoint(hits, way):
 @pytest.mark.parametrize("way", ["kill", "script"])
 def test_a_loss_is_counted_and_nobody_had_to_wait_for_it(hits, way):
     assert len(hits[way].losses().splitlines()) == (2 if way == "kill" else 1), hits[way].losses()
+
+
+def test_what_fails_is_recorded_with_its_traceback_and_not_tried_again(hits):
+    record = load_record(hits["failing"].outcome()["record"])
+    assert record.status == "failed" and 'RuntimeError("told to fail")' in record.message
+    assert len(hits["failing"].lines("training")) == 1
+
+
+def test_what_is_lost_too_often_is_recorded_as_lost(hits):
+    record = load_record(hits["dying"].outcome()["record"])
+    assert record.status == "failed" and "lost 2 times, launcher.retries=1" in record.message
+    assert len(hits["dying"].lines("training")) == 2
 
 
 def test_a_job_put_back_by_the_scheduler_is_not_a_loss(hits):

@@ -2,6 +2,7 @@
 
 UNHURRIED is a folder: every training step and every drawn chunk leaves a line in its `log`, and takes a while longer
 as long as there is no file `hurry-training` (or `hurry-sampling`) in it. Neither changes what comes out.
+A file `fail` makes training raise, a file `die` kills its process.
 """
 
 import os
@@ -29,6 +30,10 @@ def _linger(what: str, seconds: float) -> None:
     folder = Path(os.environ["UNHURRIED"])
     with open(folder / "log", "a") as log:
         log.write(f"{what} {os.getpid()} {os.environ.get('SLURM_ARRAY_TASK_ID', '-')} {time.time():.2f}\n")
+    if (folder / "fail").exists():
+        raise RuntimeError("told to fail")
+    if (folder / "die").exists():
+        os.kill(os.getpid(), 9)
     end = time.monotonic() + seconds
     while not (folder / f"hurry-{what}").exists() and time.monotonic() < end:
         time.sleep(0.05)

@@ -1,0 +1,252 @@
+"""Launching without a scheduler: the graph, what counts as lost, local processes, status from files."""
+
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from bench.compose import compose
+from bench.errors import BenchError, InputError
+from bench.launch import OneRun, launch
+from bench.launch_graph import graph, register, resources_of
+from bench.launch_jobs import LostError, SweepFolder, lost_units, run_or_record_failure, units_of
+from bench.launch_local import _Plan, _Task
+from bench.launch_slurm import _started_again_if_killed
+from bench.launch_status import status
+from bench.recipes import Recipes
+from bench.store import Store
+
+SMOKE = ["dataset=digits", "preset=smoke", "baselines=false"]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def folder(root):
+    return SweepFolder(root / "sweep")
+
+
+def _spec(*more):
+    return compose([*SMOKE, *more])
+
+
+def _stage(spec, name):
+    return next(stage for stage in Recipes(spec).stages() if stage.name == name)
+
+
+def _publish(recipe):
+    Store().obtain(recipe, lambda out, work: (out / "content").write_text("x"))
+
+
+# -- the graph --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_sampling_share_everything_up_to_the_prior(root):
+    specs = [_spec("prior=absorbing", f"sampler.steps={steps}") for steps in (4, 8)]
+    names = [node.stage.name for node in graph(specs)]
+    assert {name: names.count(name) for name in set(names)} == {
+        "tokenizer": 1, "tokens": 1, "prior": 1, "samples": 2, "features": 3}   # real once, fake twice
+
+
+def test_every_stage_stands_after_those_it_needs(root):
+    nodes = graph([_spec("prior=absorbing"), _spec("prior=autoregressive")])
+    position = {node.key: index for index, node in enumerate(nodes)}
+    assert all(position[key] < position[node.key] for node in nodes for key in node.needs)
+
+
+def test_a_stage_has_no_more_shards_than_chunks(root):
+    spec = _spec("prior=absorbing", "sampling.shards=7", "sampling.chunk=8", "protocol.num_fake=24")
+    assert _stage(spec, "samples").shards == 3
+    assert _stage(spec, "features").shards == 1
+
+
+def test_training_and_sampling_ask_for_their_own_resources(root):
+    launcher = _spec("launcher.training.gpus=2", "launcher.sampling.gpus=1").launcher
+    asked = {stage: resources_of(launcher, stage).gpus for stage in ("tokenizer", "prior", "samples", "features")}
+    assert asked == {"tokenizer": 2, "prior": 2, "samples": 1, "features": 0}
+
+
+# -- what a run's last job makes of its stages ------------------------------------------------------------------------
+
+
+def test_a_stage_whose_job_left_no_word_is_lost_and_may_be_tried_again(folder):
+    stage = _stage(_spec(), "tokenizer")
+    assert lost_units([stage], folder, retries=3) == [stage.recipe.key]
+    assert len(folder.losses(stage.recipe.key)) == 1
+
+
+def test_a_stage_lost_more_often_than_retries_is_given_up_with_its_history(folder):
+    stage = _stage(_spec(), "tokenizer")
+    folder.add_loss(stage.recipe.key, "the first time")
+    with pytest.raises(LostError, match="lost 2 times, launcher.retries=1") as caught:
+        lost_units([stage], folder, retries=1)
+    assert "the first time" in str(caught.value)
+
+
+def test_a_failed_stage_is_not_tried_again_but_told_with_its_traceback(folder):
+    stage = _stage(_spec(), "tokenizer")
+    Store().set_status(stage.recipe, "failed", "Traceback: ValueError: too bad")
+    with pytest.raises(BenchError, match="too bad"):
+        lost_units([stage], folder, retries=3)
+
+
+def test_what_waited_for_a_lost_stage_is_not_counted_as_lost(folder):
+    stages = Recipes(_spec()).stages()[:2]
+    lost_units(stages, folder, retries=3)
+    assert folder.losses(stages[1].recipe.key) == []
+
+
+def test_of_an_array_only_the_shards_without_a_word_are_lost(folder):
+    spec = _spec("sampling.shards=3")
+    stage = _stage(spec, "samples")
+    first, second, third = (name for name, _ in units_of(stage))
+    folder.mark(first, state="done")
+    folder.mark(third, state="done")
+    assert lost_units([stage], folder, retries=3) == [second]
+
+
+def test_nothing_is_lost_once_all_artefacts_are_there(folder):
+    stages = Recipes(_spec()).stages()
+    for stage in stages:
+        _publish(stage.recipe)
+    assert lost_units(stages, folder, retries=3) == []
+
+
+def test_a_failure_is_recorded_with_its_traceback_and_its_run(root):
+    spec = _spec(f"results_dir={root / 'results'}")
+    record = run_or_record_failure(spec, ValueError("too bad"))
+    assert record.status == "failed" and "ValueError: too bad" in record.message
+    assert record.run_key == Recipes(spec).run_key
+    assert (root / "results" / "records" / f"{record.id}.json").exists()
+
+
+# -- the end of the batch script --------------------------------------------------------------------------------------
+
+
+def _batch(tmp_path, code: int, retries: int) -> tuple[int, int]:
+    """Exit code and number of starts of a batch script whose command always ends with `code`."""
+    script, starts = tmp_path / "script", tmp_path / "starts"
+    ending = _started_again_if_killed(tmp_path / "lost", retries)
+    script.write_text("\n".join(["#!/bin/bash", f"echo >> {starts}", f"( exit {code} )", *ending]))
+    script.chmod(0o755)
+    process = subprocess.run([script], env={**os.environ, "SLURM_JOB_ID": "1", "SLURMD_NODENAME": "n"})
+    return process.returncode, len(starts.read_text().splitlines())
+
+
+@pytest.mark.parametrize("signal", [9, 11, 12])
+def test_a_process_that_is_killed_is_started_again_as_often_as_retries_says(tmp_path, signal):
+    assert _batch(tmp_path, 128 + signal, retries=2) == (128 + signal, 3)
+    assert len((tmp_path / "lost").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("code", [0, 1, 143, 255])   # done, raised, cancelled, gone back into the queue
+def test_a_process_that_ended_otherwise_is_not_started_again(tmp_path, code):
+    assert _batch(tmp_path, code, retries=2) == (code, 1)
+
+
+# -- processes of this machine ----------------------------------------------------------------------------------------
+
+
+def _work_through(plan: _Plan) -> dict[str, bool]:
+    end = time.monotonic() + 60
+    while not plan.finished and time.monotonic() < end:
+        plan.collect()
+        plan.start()
+        time.sleep(0.05)
+    return plan.ended
+
+
+def _task(name: str, code: str, spec, after: set[str] = frozenset(), ok_only: bool = True) -> _Task:
+    return _Task(name, functools.partial(exec, code), spec, set(after), ok_only)
+
+
+def test_a_failing_process_leaves_the_others_running_and_skips_what_needs_it(root, folder):
+    spec, plan = _spec(), _Plan([], folder)
+    plan.waiting = [_task("bad", "1 / 0", spec), _task("good", "1", spec), _task("needs bad", "1", spec, {"bad"}),
+                    _task("whatever", "1", spec, {"bad", "good"}, ok_only=False)]
+    assert _work_through(plan) == {"bad": False, "good": True, "needs bad": False, "whatever": True}
+
+
+def test_a_killed_process_is_started_again_and_goes_on(root, folder):
+    once = f"import os, pathlib; p = pathlib.Path({str(root / 'once')!r})\n" \
+           "if not p.exists(): p.touch(); os.kill(os.getpid(), 9)"
+    plan = _Plan([], folder)
+    plan.waiting = [_task("hit", once, _spec())]
+    assert _work_through(plan) == {"hit": True} and len(folder.losses("hit")) == 1
+
+
+# -- input ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_launcher_is_refused_with_a_suggestion():
+    spec = _spec()
+    spec.launcher.name = "slrum"
+    with pytest.raises(InputError, match="Did you mean 'slurm'"):
+        launch([OneRun(spec)], console=Console(file=io.StringIO()))
+
+
+def test_not_waiting_for_this_process_is_refused():
+    with pytest.raises(InputError, match="launcher.wait=false"):
+        launch([OneRun(_spec("launcher.wait=false"))], console=Console(file=io.StringIO()))
+
+
+def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatch):
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
+    with pytest.raises(InputError, match="there is no srun on this machine"):
+        launch([OneRun(_spec("launcher=slurm"))], console=Console(file=io.StringIO()))
+
+
+def test_launching_imports_no_torch():
+    code = "import sys, bench.launch, bench.launch_status; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# -- status -----------------------------------------------------------------------------------------------------------
+
+
+def _states(spec) -> dict[str, str]:
+    return {standing.key: standing.state for standing in status([spec])}
+
+
+def test_status_reads_every_state_from_files_alone(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")   # no scheduler to ask
+    spec = _spec("launcher=slurm")
+    tokenizer, tokens, prior, samples, real, fake = (stage.recipe for stage in Recipes(spec).stages())
+    _publish(tokenizer)
+    register(spec.launcher, tokens.key, "1", folder)
+    _publish(tokens)
+    Store().set_status(prior, "failed", "ValueError: too bad")
+    register(spec.launcher, samples.key, "2", folder)
+    states = _states(spec)
+    assert [states[recipe.key] for recipe in (tokenizer, tokens, prior, samples, fake)] == [
+        "cached", "done", "failed", "queued", "missing"]
+
+
+def test_status_says_what_runs_now_and_what_was_lost(folder, monkeypatch):
+    spec = _spec("launcher=slurm")
+    tokenizer, tokens, *_ = (stage.recipe for stage in Recipes(spec).stages())
+    register(spec.launcher, tokens.key, "7", folder)
+    monkeypatch.setattr("bench.launch_status.active_jobs", lambda: {"8"})
+    seen = []
+    Store().obtain(tokenizer, lambda out, work: seen.append(_states(spec)[tokenizer.key]))
+    assert seen == ["running"] and _states(spec)[tokens.key] == "lost"
+
+
+def test_a_run_is_done_once_it_has_a_record(folder, root):
+    spec = _spec(f"results_dir={root / 'results'}")
+    run_key = Recipes(spec).run_key
+    record = run_or_record_failure(spec, ValueError("x"))
+    path = root / "results" / "records" / f"{record.id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "ok"}))
+    assert _states(spec)[run_key] == "done"
