@@ -77,7 +77,9 @@ class Decoder(nn.Module):
     @property
     def last_weight(self) -> Tensor:
         """Weight of the last convolution, where the adaptive weight compares gradients (Eq. 9c)."""
-        return self.blocks[-1].weight
+        last = self.blocks[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last.weight
 
     def features(self, latents: Tensor) -> Tensor:
         """What the last convolution and the log-sigma head read: (B, D, h, w) -> (B, C, H, W)."""

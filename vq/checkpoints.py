@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -67,7 +68,7 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
     sources = dict(_sources(model, names))
     unused = _check_keys(state, sources, names.unused)
     model.load_state_dict(_gather(state, sources, model.state_dict()))
-    model.to(memory_format=torch.contiguous_format)
+    model.to(memory_format=torch.contiguous_format)   # type: ignore[call-overload]   # torch's stubs lack it
     if layout == "taming" and fold:
         model = fold_quant_convs(model)
     model.unused_keys = unused
@@ -105,18 +106,27 @@ def fold_quant_convs(model: VQGAN) -> VQGAN:
         raise ValueError(f"quant_convs={model.options.quant_convs!r}: expected 'separate', as there is nothing to fold")
     folded = VQGAN(options=replace(model.options, quant_convs="folded"), resolution=model.resolution)
     state = {key: value for key, value in model.state_dict().items() if "quant_conv." not in key}
-    last, before, after = model.encoder.blocks[-1], model.encoder.quant_conv, model.decoder.post_quant_conv
-    mix, spread = before.weight[:, :, 0, 0].double(), after.weight[:, :, 0, 0].double()
+    last_weight, last_bias = _weight_and_bias(model.encoder.blocks[-1])
+    before_weight, before_bias = _weight_and_bias(model.encoder.quant_conv)
+    after_weight, after_bias = _weight_and_bias(model.decoder.post_quant_conv)
+    mix, spread = before_weight[:, :, 0, 0], after_weight[:, :, 0, 0]
     key = f"encoder.blocks.{len(model.encoder.blocks) - 1}"
-    state[f"{key}.weight"] = torch.einsum("om,mihw->oihw", mix, last.weight.double()).float()
-    state[f"{key}.bias"] = (mix @ last.bias.double() + before.bias.double()).float()
+    state[f"{key}.weight"] = torch.einsum("om,mihw->oihw", mix, last_weight).float()
+    state[f"{key}.bias"] = (mix @ last_bias + before_bias).float()
     codes = model.quantizer.embedding.weight.double()
-    state["quantizer.decoded.weight"] = (codes @ spread.t() + after.bias.double()).float()
+    state["quantizer.decoded.weight"] = (codes @ spread.t() + after_bias).float()
     folded.load_state_dict(state)
-    return folded.to(memory_format=torch.contiguous_format).train(model.training)
+    folded.to(memory_format=torch.contiguous_format)   # type: ignore[call-overload]   # torch's stubs lack it
+    return folded.train(model.training)
 
 
-def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) -> dict[str, object]:
+def _weight_and_bias(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    """In float64."""
+    assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+    return convolution.weight.double(), convolution.bias.double()
+
+
+def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) -> dict[str, Any]:
     """What sets a code base's models apart from the options' defaults, which are the official code's."""
     if layout == "unleashing":
         return {"quantizer": "gumbel" if "ae.quantize.proj.weight" in state else "nearest"}
@@ -125,7 +135,7 @@ def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) 
             "lambda_max": 1e4}
 
 
-def _discriminator_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+def _discriminator_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     """Read off the file, since both code bases build it from their own defaults."""
     first = f"{prefix}.0.weight"
     if first not in state:

@@ -24,6 +24,9 @@ class NearestQuantizer(nn.Module):
     since dead codes were last restarted. With folded quant convs, `decoded` holds what the decoder is given.
     """
 
+    started: Tensor
+    uses: Tensor
+
     def __init__(self, options: VQGANOptions):
         super().__init__()
         self.options = options

@@ -25,6 +25,7 @@ from vq.losses import (
     l1,
     perceptual_distance,
 )
+from vq.quantize import NearestQuantizer
 from vq.vqgan import VQGAN
 
 Optimize = Callable[[Tensor, Optimizer], None]
@@ -48,8 +49,9 @@ class VQGANTraining(nn.Module):
         self.model = model
         self.options = model.options
         self._frozen = (perceptual,)   # in a tuple, so that it is not registered as part of the state
-        self._autoencoder = Adam(_autoencoder_parameters(model), lr=learning_rate, betas=tuple(betas))
-        self._discriminator = Adam(model.discriminator.parameters(), betas=tuple(betas),
+        betas = (betas[0], betas[1])   # configuration may give a list
+        self._autoencoder = Adam(_autoencoder_parameters(model), lr=learning_rate, betas=betas)
+        self._discriminator = Adam(model.discriminator.parameters(), betas=betas,
                                    lr=learning_rate * model.options.disc_learning_rate_factor)
 
     def optimizers(self) -> list[Optimizer]:
@@ -144,13 +146,13 @@ class VQGANTraining(nn.Module):
         return diffaug(images, draws) if self.options.diffaug else images
 
     def _keep_codebook_alive(self, h: Tensor, step: int, draws: UniformDraws) -> dict[str, Tensor]:
-        quantizer, every = self.model.quantizer, self.options.restart_dead_codes_every
-        if self.options.codebook_init == "data" and not quantizer.started:
-            quantizer.start_from(h, draws)
-            _copy_from_first_process(quantizer.embedding.weight)
+        every = self.options.restart_dead_codes_every
+        if self.options.codebook_init == "data" and not self._codebook.started:
+            self._codebook.start_from(h, draws)
+            _copy_from_first_process(self._codebook.embedding.weight)
         elif every and step and step % every == 0:
-            restarted = quantizer.restart_dead_codes(h, draws)
-            _copy_from_first_process(quantizer.embedding.weight)
+            restarted = self._codebook.restart_dead_codes(h, draws)
+            _copy_from_first_process(self._codebook.embedding.weight)
             return {"restarted_codes": restarted}
         return {}
 
@@ -159,7 +161,13 @@ class VQGANTraining(nn.Module):
             uses = torch.bincount(indices.flatten(), minlength=self.options.codebook_size)
             if torch.distributed.is_initialized():
                 torch.distributed.all_reduce(uses)
-            self.model.quantizer.uses += uses
+            self._codebook.uses += uses
+
+    @property
+    def _codebook(self) -> NearestQuantizer:
+        """The quantizer, where an option is set that VQGANOptions allows with nearest codes alone."""
+        assert isinstance(self.model.quantizer, NearestQuantizer)
+        return self.model.quantizer
 
 
 class LikelihoodTraining(nn.Module):
@@ -174,7 +182,7 @@ class LikelihoodTraining(nn.Module):
             raise ValueError("likelihood_head=False: there is no log-sigma head to train; build the model with "
                              "likelihood_head=True")
         self.model = model
-        self._optimizer = Adam(model.decoder.logsigma.parameters(), lr=learning_rate, betas=tuple(betas))
+        self._optimizer = Adam(model.decoder.logsigma.parameters(), lr=learning_rate, betas=(betas[0], betas[1]))
 
     def optimizers(self) -> list[Optimizer]:
         return [self._optimizer]
@@ -185,6 +193,7 @@ class LikelihoodTraining(nn.Module):
             images = self.model.to_float(batch)
             features = self.model.decoder.features(self.model.quantizer(self.model.encoder(images))[0])
             mean = self.model.decoder.blocks[-1](features)
+        assert self.model.decoder.logsigma is not None
         loss = -gaussian_log_density(images, mean, self.model.decoder.logsigma(features)).mean()
         optimize(loss, self._optimizer)
         return {"loss": loss.detach()}

@@ -19,17 +19,20 @@ from vq.losses import Perceptual, discretised_gaussian_log_mass, gaussian_log_de
 from vq.options import VQGANOptions
 from vq.quantize import GumbelQuantizer, NearestQuantizer
 
-QUANTIZERS = {"nearest": NearestQuantizer, "gumbel": GumbelQuantizer}
+QUANTIZERS: dict[str, type[NearestQuantizer] | type[GumbelQuantizer]] = {
+    "nearest": NearestQuantizer, "gumbel": GumbelQuantizer}
 
 
 class VQGAN(nn.Module):
     """Networks on float tensors (`encoder`, `quantizer`, `decoder`, `discriminator`) and a Tokenizer on uint8 images.
 
     Weights are kept in channels_last, which is faster for these shapes on CPU and GPU.
+    unused_keys: of an imported model alone (vq.checkpoints), the keys of its file that it has no use for.
     Raises ValueError if the resolution does not suit the options.
     """
 
     Options = VQGANOptions
+    unused_keys: tuple[str, ...]
 
     def __init__(self, *, options: VQGANOptions, resolution: int):
         super().__init__()
@@ -41,7 +44,7 @@ class VQGAN(nn.Module):
         self.quantizer = QUANTIZERS[options.quantizer](options)
         self.decoder = Decoder(options, resolution=resolution)
         self.discriminator = Discriminator(channels=options.disc_channels, layers=options.disc_layers)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)   # type: ignore[call-overload]   # torch's stubs lack it
 
     def trainable(self, *, perceptual: Perceptual, learning_rate: float, betas: tuple[float, float]) -> nn.Module:
         """What the training loop trains: this model, its discriminator and their two optimizers."""
