@@ -58,8 +58,8 @@ def continuous_bound(score: Score, tokens: Tensor, *, budget: int, draws: Draws)
 
     The all-masked evaluation gives m_N exactly and, for each token i, c_i, its nats when all is masked. Two or more
     chains (see `Chain`) estimate the other levels; each takes as control variate h_i = c_i + what the other chains saw
-    of token i beyond it. That is independent of the chain's own masks, so every total is unbiased; the variance reported
-    is that of their mean, as if they were independent, which they are to first order.
+    of token i beyond it. That is independent of the chain's own masks, so every total is unbiased; the variance
+    reported is that of their mean, as if they were independent, which they are to first order.
     """
     everything = torch.ones_like(tokens, dtype=torch.bool)
     control = score(everything, everything)   # (B, N)
