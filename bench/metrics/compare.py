@@ -5,8 +5,9 @@
     table[["metric", "difference", "ci_low", "ci_high", "verdict"]]
 
 A difference has a smaller error than its two values: the real images are the same, so what they add cancels, and
-images i of one seed are paired.  FID and KID pair their influence functions, PRDC its replicates (same groups, same
-halves), likelihoods their validation images.
+images i of one seed are paired.  FID and KID pair their influence functions, density its jackknife groups, likelihoods
+their validation images.  Precision, recall and coverage join the two runs' own intervals by their correlation over
+common halves (Newcombe 1998; Zou & Donner 2008), for near 0 and 1 a symmetric interval covers too seldom.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ import pandas as pd
 
 from bench.errors import InputError
 from bench.metrics.frechet import ReferenceStatistics, fid_to
-from bench.metrics.intervals import jackknife_error, mean_error, normal_interval, student_interval
+from bench.metrics.intervals import (
+    jackknife_error,
+    mean_error,
+    normal_interval,
+    student_interval,
+    wilson_interval,
+)
 from bench.metrics.kernel import kid
-from bench.metrics.prdc import COLUMNS, NUM_GROUPS, NUM_HALVINGS, PrdcResult, prdc
+from bench.metrics.prdc import COLUMNS, NUM_GROUPS, NUM_HALVINGS, effective_num, prdc
 
 BETTER = {"fid": "lower", "kid": "lower", "bits_per_token": "lower"} | dict.fromkeys(COLUMNS, "higher")
 LEAST_SEEDS = 3   # for an interval over seeds
@@ -84,28 +91,46 @@ def _distances(a: Judged, b: Judged, real: np.ndarray) -> list[dict]:
         error = paired_error(*([r.influence_fake for r in side] for side in results),
                              *([r.influence_real for r in side] for side in results))
         values = np.array([[r.value for r in side] for side in results])
-        rows.append(_row(metric, a, values, error, n=results[0][0].n))
+        rows.append(_row(metric, a, values, error, _normal(values, error), n=results[0][0].n))
     return rows
 
 
 def _precision_recall(a: Judged, b: Judged, real: np.ndarray, *, k: int, memory_gb: float) -> list[dict]:
     results = [[prdc(run.features[s], real, k=k, memory_gb=memory_gb) for s in sorted(run.features)] for run in (a, b)]
-    return [_row(column, a, np.array([[getattr(r, column) for r in side] for side in results]),
-                 _replicate_error(results, number), n=results[0][0].n, note=results[0][0].note,
-                 degrees=NUM_GROUPS - 1 if column == "density" else NUM_HALVINGS)
-            for number, column in enumerate(COLUMNS)]
+    rows = []
+    for number, column in enumerate(COLUMNS):
+        values = np.array([[getattr(r, column) for r in side] for side in results])
+        error, interval = None, None
+        if all(r.has_replicates for side in results for r in side):
+            if column == "density":
+                means = [np.mean([r.jackknife[:, number] for r in side], axis=0) for side in results]
+                error = float(jackknife_error(means[0] - means[1]))
+                interval = student_interval(values[0].mean() - values[1].mean(), error, degrees=NUM_GROUPS - 1)
+            else:
+                halves = [np.mean([r.halves[:, :, number] for r in side], axis=0) for side in results]
+                num = len(values[0]) * results[0][0].n if column == "precision" else len(real)
+                error, interval = _shares_difference(*values.mean(axis=1), halves[0], halves[1], num)
+        rows.append(_row(column, a, values, error, interval, n=results[0][0].n, note=results[0][0].note))
+    return rows
 
 
-def _replicate_error(results: list[list[PrdcResult]], number: int) -> float | None:
-    """Of the mean difference: jackknife for density, the spread between disjoint halves for shares (see prdc.py)."""
-    if any(r.halves is None for side in results for r in side):
-        return None
-    if COLUMNS[number] == "density":
-        mean = [np.mean([r.jackknife[:, number] for r in side], axis=0) for side in results]
-        return float(jackknife_error(mean[0] - mean[1]))
-    mean = [np.mean([r.halves[:, :, number] for r in side], axis=0) for side in results]
-    difference = mean[0] - mean[1]                                       # (20, 2)
-    return float(np.sqrt(np.square(difference[:, 0] - difference[:, 1]).mean() / 4))
+def _shares_difference(a: float, b: float, halves_a: np.ndarray, halves_b: np.ndarray,
+                       num: int) -> tuple[float, tuple[float, float]]:
+    """Standard error and 95% interval of a - b from the spread and correlation of common halves (h, 2)."""
+    gaps = [halves[:, 0] - halves[:, 1] for halves in (halves_a, halves_b)]
+    if np.array_equal(gaps[0], gaps[1]):
+        return 0.0, (a - b, a - b)
+    norms = math.sqrt(np.square(gaps[0]).sum() * np.square(gaps[1]).sum())
+    correlation = float(gaps[0] @ gaps[1] / norms) if norms > 0 else 0.0
+    nums = [effective_num(halves, num) for halves in (halves_a, halves_b)]
+    (low_a, high_a), (low_b, high_b) = (wilson_interval(share, n, degrees=NUM_HALVINGS)
+                                        for share, n in zip((a, b), nums, strict=True))
+
+    def joined(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x + y * y - 2 * correlation * x * y))
+
+    errors = [math.sqrt(share * (1 - share) / n) for share, n in zip((a, b), nums, strict=True)]
+    return joined(*errors), (a - b - joined(a - low_a, high_b - b), a - b + joined(high_a - a, b - low_b))
 
 
 def _likelihoods(a: Judged, b: Judged) -> dict:
@@ -114,21 +139,24 @@ def _likelihoods(a: Judged, b: Judged) -> dict:
     error = mean_error((nats[0] - nats[1]).mean(axis=0)) / unit
     note = "" if a.likelihood == b.likelihood else (
         f"{a.label} is {a.likelihood}, {b.label} is {b.likelihood}: the difference is not one of likelihoods")
-    return _row("bits_per_token", a, np.stack([x.mean(axis=1) for x in nats]) / unit, error, n=nats[0].shape[1],
-                note=note)
+    values = np.stack([x.mean(axis=1) for x in nats]) / unit
+    return _row("bits_per_token", a, values, error, _normal(values, error), n=nats[0].shape[1], note=note)
 
 
-def _row(metric: str, a: Judged, values: np.ndarray, error: float | None, *, n: int, note: str = "",
-         degrees: int | None = None) -> dict:
+def _normal(values: np.ndarray, error: float) -> tuple[float, float]:
+    return normal_interval(values[0].mean() - values[1].mean(), error)
+
+
+def _row(metric: str, a: Judged, values: np.ndarray, error: float | None, interval: tuple[float, float] | None, *,
+         n: int, note: str = "") -> dict:
     """values: (2, seeds) of a and b."""
     differences = values[0] - values[1]
     difference = float(differences.mean())
-    low = high = seed_low = seed_high = None
-    if error is not None and error > 0:
-        low, high = (normal_interval(difference, error) if degrees is None
-                     else student_interval(difference, error, degrees=degrees))
-    elif not note:
-        note = "both runs have the same value on every part of the images: no spread to make an interval of"
+    if error == 0:
+        interval = None
+        note = note or "both runs have the same value on every part of the images: no spread to make an interval of"
+    low, high = interval or (None, None)
+    seed_low = seed_high = None
     if len(differences) >= LEAST_SEEDS:
         seed_low, seed_high = student_interval(difference, mean_error(differences), degrees=len(differences) - 1)
     return {"metric": metric, "a": float(values[0].mean()), "b": float(values[1].mean()), "difference": difference,

@@ -19,7 +19,6 @@ from bench.metrics.kernel import kid
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
 from bench.records import Measurement
 
-
 LEAST_FOR_INTERVAL = 30   # images a side; at 16 the intervals of FID covered 88%
 
 
@@ -40,7 +39,8 @@ class FrechetDistance:
         check_features(fake, real, least=2)
         result = fid_to(cached_reference(real, evidence.caches), fake, real=real)
         reason = why_no_interval(fake, real)
-        interval = (None, None) if reason else normal_interval(result.value, result.standard_error)
+        error = result.standard_error
+        interval = (None, None) if reason or error is None else normal_interval(result.value, error)
         extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
                  "fid_infinity": result.fid_infinity}
         value = Measurement("fid", result.value, evidence.protocol_id, n=result.n, ci_low=interval[0],

@@ -32,7 +32,8 @@ NO_INFINITY = "fewer images than feature dimensions: the order-1/n correction wo
 class FrechetResult:
     """value: FID at this n.  standard_error: of `value`, by influence functions, both sides counted; None where
     unproven (`note` says why).  fid_infinity: `value` without its bias of order 1/n.
-    influence_fake (n,), influence_real (m,): what each image adds, mean zero; for paired differences.
+    influence_fake (n,), influence_real (m,): what each image adds, mean zero, for paired differences; empty where no
+    uncertainty was asked for.
     method: "eigen" or "nuclear".  infinity_note: what fid_infinity is worth, or why there is none.
     """
 
@@ -44,8 +45,8 @@ class FrechetResult:
     fid_infinity: float | None = None
     note: str = ""
     infinity_note: str = ""
-    influence_fake: np.ndarray | None = field(default=None, repr=False)
-    influence_real: np.ndarray | None = field(default=None, repr=False)
+    influence_fake: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+    influence_real: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def cached_reference(real: np.ndarray, folder: str | Path) -> ReferenceStatistic
     """The reference half of (m, D) features, taken once and kept in `folder` under a hash of their bytes."""
     digest = hashlib.sha256(f"{real.shape} {real.dtype}".encode())
     for i in range(0, len(real), BLOCK):
-        digest.update(np.ascontiguousarray(real[i:i + BLOCK]))
+        digest.update(np.ascontiguousarray(real[i:i + BLOCK]).tobytes())
     path = Path(folder) / f"frechet-{digest.hexdigest()[:32]}.npz"
     try:
         return ReferenceStatistics.load(path)
@@ -184,16 +185,16 @@ def fid_torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
 
 
 def _spectrum(covariance: np.ndarray, reference: ReferenceStatistics, *,
-              with_vectors: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Eigenvalues (r,) ascending of F S1 F', and its eigenvectors (r, r) where asked for."""
+              with_vectors: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (r,) ascending of F S1 F', and its eigenvectors (r, r), or none (0, 0)."""
     factor = reference.factor
     if np.array_equal(factor.shape, covariance.shape) and not np.tril(factor, -1).any():
         product, _ = lapack.dsygst(covariance.T, factor, itype=2, lower=0)   # F S1 F' for triangular F: half the work
     else:
         product = factor @ covariance @ factor.T
     if with_vectors:
-        return np.linalg.eigh(product, UPLO="U")
-    return np.linalg.eigvalsh(product, UPLO="U"), None
+        return tuple(np.linalg.eigh(product, UPLO="U"))
+    return np.linalg.eigvalsh(product, UPLO="U"), np.empty((0, 0))
 
 
 def _centred(features: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -30,8 +30,11 @@ STEP = 0.8            # of the quadrature of 1/(a + b), in log t: relative error
 class Reference(Protocol):
     """The half of bench.metrics.frechet.ReferenceStatistics that is read here."""
 
-    mean: np.ndarray
-    factor: np.ndarray
+    @property
+    def mean(self) -> np.ndarray: ...
+
+    @property
+    def factor(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

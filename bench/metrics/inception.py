@@ -104,7 +104,7 @@ def tensors_sha256(net: nn.Module) -> str:
 class _ConvRelu(nn.Module):
     """A convolution with its batch normalisation folded in, then ReLU."""
 
-    def __init__(self, block: nn.Module):
+    def __init__(self, block: Any):
         super().__init__()
         self.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(block.conv, block.bn)
 
@@ -119,11 +119,11 @@ class _Branches(nn.Module):
     pooled: the last head is average-pooled before its ReLU (a 1x1 convolution commutes with average pooling).
     """
 
-    def __init__(self, heads: list[nn.Module], tails: list[nn.Module], *, pooled: bool, extra: nn.Module | None = None):
+    def __init__(self, heads: list[Any], tails: list[nn.Module], *, pooled: bool, extra: nn.Module | None = None):
         super().__init__()
-        convolutions = [torch.nn.utils.fusion.fuse_conv_bn_eval(head.conv, head.bn) for head in heads]
+        convolutions: list[Any] = [torch.nn.utils.fusion.fuse_conv_bn_eval(head.conv, head.bn) for head in heads]
         first = convolutions[0]
-        self.head = nn.Conv2d(first.in_channels, sum(c.out_channels for c in convolutions), 1)
+        self.head: Any = nn.Conv2d(first.in_channels, sum(c.out_channels for c in convolutions), 1)
         self.head.weight.data = torch.cat([c.weight.data for c in convolutions])
         self.head.bias.data = torch.cat([c.bias.data for c in convolutions])
         self.widths = [c.out_channels for c in convolutions]

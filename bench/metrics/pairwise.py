@@ -41,12 +41,16 @@ class Space:
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray, *, block: int) -> Space:
         centre = second[:block].mean(axis=0, dtype=np.float64).astype(np.float32)
-        sides = (first, second)
-        norms = tuple(np.concatenate([np.linalg.norm((x[i:i + block] - centre).astype(np.float64), axis=1)
-                                      for i in range(0, len(x), block)]) for x in sides)
         seen: dict[bytes, int] = {}
-        labels = tuple(np.array([seen.setdefault(_digest(row), len(seen)) for row in x]) for x in sides)
-        return cls(sides, centre, norms, labels, block)
+
+        def norms(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([np.linalg.norm((x[i:i + block] - centre).astype(np.float64), axis=1)
+                                   for i in range(0, len(x), block)])
+
+        def labels(x: np.ndarray) -> np.ndarray:
+            return np.array([seen.setdefault(_digest(row), len(seen)) for row in x])
+
+        return cls((first, second), centre, (norms(first), norms(second)), (labels(first), labels(second)), block)
 
     def slices(self, side: int) -> list[slice]:
         n = len(self.sides[side])

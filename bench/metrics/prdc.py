@@ -50,8 +50,8 @@ class PrdcResult:
     """The four values and what their intervals are made of.
 
     ties: pairs exactly on a radius (None from the package, which does not count them).
-    jackknife: (20, 4) leave-one-group-out values.  halves: (20, 2, 4) values of disjoint halves.
-    note: why there are no intervals.
+    jackknife: (20, 4) leave-one-group-out values.  halves: (20, 2, 4) values of disjoint halves.  Both empty where
+    `note` says why there are no intervals.
     """
 
     precision: float
@@ -62,16 +62,20 @@ class PrdcResult:
     n: int
     n_real: int
     ties: int | None
-    jackknife: np.ndarray | None = field(default=None, repr=False)
-    halves: np.ndarray | None = field(default=None, repr=False)
+    jackknife: np.ndarray = field(default_factory=lambda: np.empty((0, 4)), repr=False)
+    halves: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 4)), repr=False)
     note: str = ""
+
+    @property
+    def has_replicates(self) -> bool:
+        return len(self.halves) > 0
 
     def values(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in COLUMNS}
 
     def standard_error(self, column: str) -> float | None:
         """Of the value, over new draws of both sides."""
-        if self.jackknife is None:
+        if not self.has_replicates:
             return None
         if column == "density":
             return float(jackknife_error(self.jackknife)[COLUMNS.index(column)])
@@ -88,14 +92,20 @@ class PrdcResult:
         return wilson_interval(value, self._effective_num(column), degrees=NUM_HALVINGS)
 
     def _effective_num(self, column: str) -> float:
-        """How many independent images would give the spread that the halves show."""
-        halves = self.halves[:, :, COLUMNS.index(column)]                # (20, 2)
-        share = halves.mean()
-        n = self.n if column == "precision" else self.n_real
-        if share in (0, 1):
-            return n
-        variance = np.square(halves[:, 0] - halves[:, 1]).mean() / 2     # of one half
-        return min(n, share * (1 - share) / variance * 2) if variance > 0 else n
+        num = self.n if column == "precision" else self.n_real
+        return effective_num(self.halves[:, :, COLUMNS.index(column)], num)
+
+
+def effective_num(halves: np.ndarray, num: int) -> float:
+    """How many independent trials would give a share the spread that disjoint halves (h, 2) of `num` items show.
+
+    The design effect of a half, its variance over the binomial one, is taken for that of the whole.
+    """
+    share = halves.mean()
+    variance = np.square(halves[:, 0] - halves[:, 1]).mean() / 2         # of one half
+    if variance == 0:
+        return float(num)
+    return float(min(num, 2 * share * (1 - share) / variance))
 
 
 def prdc(fake: np.ndarray, real: np.ndarray, *, k: int, memory_gb: float = 2.0, uncertainty: bool = True) -> PrdcResult:
@@ -116,11 +126,10 @@ def prdc(fake: np.ndarray, real: np.ndarray, *, k: int, memory_gb: float = 2.0, 
         counts.add(_pairs_within(space, 1, rows, columns, squares, bound, radii[1]), 1, radii, present)
         counts.add(_pairs_within(space, 0, rows, columns, squares, bound, radii[0]), 0, radii, present)
     table = counts.table(k, present)                                     # (columns, 4)
-    jackknife = halves = None
-    if uncertainty:
-        jackknife = table[1:1 + NUM_GROUPS]
-        halves = table[1 + NUM_GROUPS:].reshape(NUM_HALVINGS, 2, 4)
-    return PrdcResult(*(float(v) for v in table[0]), k, len(fake), len(real), counts.ties, jackknife, halves, note)
+    jackknife, halves = table[1:1 + NUM_GROUPS], table[1 + NUM_GROUPS:].reshape(-1, 2, 4)
+    precision, recall, density, coverage = table[0].tolist()
+    return PrdcResult(precision, recall, density, coverage, k, len(fake), len(real), counts.ties, jackknife, halves,
+                      note)
 
 
 def prdc_reference(fake: np.ndarray, real: np.ndarray, *, k: int) -> PrdcResult:
@@ -130,7 +139,8 @@ def prdc_reference(fake: np.ndarray, real: np.ndarray, *, k: int) -> PrdcResult:
 
     with contextlib.redirect_stdout(io.StringIO()):
         values = compute_prdc(real_features=real, fake_features=fake, nearest_k=k)
-    return PrdcResult(*(float(values[name]) for name in COLUMNS), k, len(fake), len(real), ties=None,
+    precision, recall, density, coverage = (float(values[name]) for name in COLUMNS)
+    return PrdcResult(precision, recall, density, coverage, k, len(fake), len(real), ties=None,
                       note=NO_REFERENCE_INTERVAL)
 
 
@@ -185,7 +195,8 @@ class _Counts:
 
     @classmethod
     def zeros(cls, n: int, m: int, num_columns: int) -> _Counts:
-        return cls(*(np.zeros((rows, num_columns), np.int32) for rows in (n, m, m)))
+        per_fake, covered, recalled = (np.zeros((rows, num_columns), np.int32) for rows in (n, m, m))
+        return cls(per_fake, covered, recalled)
 
     def add(self, pairs: _Pairs, side: int, radii: tuple[np.ndarray, ...], present: tuple[np.ndarray, ...]) -> None:
         """Count pairs in balls of `side` (1 real, 0 fake): strictly inside, with both ends present."""

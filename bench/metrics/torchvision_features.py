@@ -35,7 +35,8 @@ class TorchvisionExtractor:
         _load(net, file)
         self.transform = published.transforms(antialias=True)
         self.resize = " ".join(str(self.transform).split())
-        self.net = net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.net: Any = net.eval().requires_grad_(False)
+        self.net.to(self.device, memory_format=torch.channels_last)
         self.last = _last_linear(model_name, net)
         self.num_features = self.last.in_features
 
@@ -52,7 +53,7 @@ class TorchvisionExtractor:
         return seen[0].flatten(1).float()
 
 
-def _architecture(model_name: str) -> tuple[nn.Module, Any]:
+def _architecture(model_name: str) -> tuple[Any, Any]:
     models = ensure_torchvision().models
     if model_name not in models.list_models(module=models):
         raise InputError(f"torchvision has no classifier '{model_name}'. "
