@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from bench import asset_conversion as convert
 from bench.asset_sources import FetchError, Source, fetch, locked, say, sha256_of
@@ -154,15 +154,15 @@ def inception_has_classifier() -> bool:
     return bool(_manifest(asset_folder("inception"))["has_classifier"])
 
 
-def lpips_weights(net: Literal["alex", "vgg"] = "alex") -> Path:
+def lpips_weights(net: str = "alex") -> Path:
     """A safetensors file of the trunk's convolutions under torchvision's names (`features.0.weight`, OIHW)."""
     return asset_folder(f"lpips-{_known_net(net)}") / convert.TRUNK_FILE
 
 
-def lpips_model(net: Literal["alex", "vgg"] = "alex") -> Any:
+def lpips_model(net: str = "alex") -> Any:
     """An `lpips.LPIPS` v0.1, in eval mode and frozen; its inputs are (B, 3, H, W) float in [-1, 1].
 
-    Building it draws no number from torch's global generator.
+    net: "alex" or "vgg"; any other raises InputError. Building it draws no number from torch's global generator.
     """
     weights = lpips_weights(net)
     ensure_torchvision()

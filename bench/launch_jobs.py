@@ -217,7 +217,7 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
     passing: errors that are the caller's to handle.
     """
     from bench.pipeline import failed_record, label_of, run
-    from bench.records import save_record
+    from bench.records import Status, save_record
     from priors.base import Unsupported
     try:
         if error is None:
@@ -228,7 +228,7 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
     except passing:
         raise
     except Exception as problem:
-        status = "unsupported" if isinstance(problem, Unsupported) else "failed"
+        status: Status = "unsupported" if isinstance(problem, Unsupported) else "failed"
         record = replace(failed_record(spec, label_of(spec), problem, status=status), run_key=Recipes(spec).run_key)
         save_record(record, spec.results_dir)
         return record

@@ -42,7 +42,8 @@ def built(cls: type, name: str) -> Any:
 def check_dataclass(cls: type, name: str) -> None:
     """A frozen dataclass of plain values whose own checks refuse what makes no sense."""
     options: Any = getattr(cls, name, None)
-    require(dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen,
+    parameters: Any = getattr(options, "__dataclass_params__", None)
+    require(parameters is not None and parameters.frozen,
             f"{cls.__name__}.{name} is {options!r}: expected a class decorated with @dataclass(frozen=True)")
     try:
         json.dumps(dataclasses.asdict(options()))

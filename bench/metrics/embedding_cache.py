@@ -162,5 +162,5 @@ def _load(path: Path) -> dict[str, Tensor] | None:
 def _checksum(tensors: dict[str, Tensor]) -> str:
     value = 0
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].numpy().reshape(-1).view("u1"), value)
+        value = zlib.crc32(tensors[name].numpy().reshape(-1).view("u1").data, value)
     return f"{value:08x}"

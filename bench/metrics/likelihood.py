@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,7 +66,8 @@ class NegativeLogLikelihood:
         budget = evidence.settings.nll.budget if likelihood.kind != "exact" else None
         extra = {"kind": likelihood.kind, "budget": budget, "network_evaluations": likelihood.network_evaluations,
                  "ceiling": math.log2(evidence.prior.codebook_size)}
-        unit, bound = self.columns["bits_per_token"].unit, "" if likelihood.kind == "exact" else "upper"
+        bound: Literal["", "upper"] = "" if likelihood.kind == "exact" else "upper"
+        unit = self.columns["bits_per_token"].unit
         impossible = int(likelihood.nats.isinf().sum())
         if impossible:
             return Measurement("bits_per_token", None, evidence.protocol_id, n=len(tokens), unit=unit, better="lower",

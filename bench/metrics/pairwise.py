@@ -29,13 +29,12 @@ ROUNDING = 1e-6        # of a float32 square, its root and back, generously
 class Space:
     """Two sides, a common centre, and what the rounding bound needs.
 
-    norms: |x - centre| of each row, float64.  labels: equal for rows that are equal bit by bit.
+    norms: |x - centre| of each row, float64.
     """
 
     sides: tuple[np.ndarray, np.ndarray]
     centre: np.ndarray
     norms: tuple[np.ndarray, np.ndarray]
-    labels: tuple[np.ndarray, np.ndarray]
     block: int
 
     @classmethod
