@@ -111,7 +111,7 @@ def run_chain(score: Score, control: Tensor, length: int, draws: Draws) -> Chain
         nats = score(masked, masked)
         beyond = nats - control.masked_fill(~masked, 0.0)
         total += size * nats.sum(1) / k[:, 0]
-        weight += size * masked / k
+        weight += size * masked.double() / k
         excess += (beyond - beyond.sum(1, keepdim=True) / k).masked_fill(~masked, 0.0)
         times += masked
     return Chain(total, weight, excess, times)
