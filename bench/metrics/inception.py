@@ -37,7 +37,8 @@ class InceptionCompat:
         net = inception_oracle()
         self.weights = tensors_sha256(net)
         self.device = torch.device(device)
-        self.net = _faster(net).to(self.device, memory_format=torch.channels_last)
+        self.net: Any = _faster(net)
+        self.net.to(self.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

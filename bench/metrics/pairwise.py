@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 NUM_KEPT = 32          # nearest neighbours remembered a row: enough for the k-th of any half of the points
 ROWS_AT_ONCE = 256     # of rows whose neighbours float32 cannot settle
 VALUES_AT_ONCE = 1 << 22
+LABELS_PAY = 1 << 18   # pairs at once, from which it is worth knowing which rows are equal
 ROUNDING = 1e-6        # of a float32 square, its root and back, generously
 
 
@@ -40,16 +42,19 @@ class Space:
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray, *, block: int) -> Space:
         centre = second[:block].mean(axis=0, dtype=np.float64).astype(np.float32)
-        seen: dict[bytes, int] = {}
 
         def norms(x: np.ndarray) -> np.ndarray:
             return np.concatenate([np.linalg.norm((x[i:i + block] - centre).astype(np.float64), axis=1)
                                    for i in range(0, len(x), block)])
 
-        def labels(x: np.ndarray) -> np.ndarray:
-            return np.array([seen.setdefault(_digest(row), len(seen)) for row in x])
+        return cls((first, second), centre, (norms(first), norms(second)), block)
 
-        return cls((first, second), centre, (norms(first), norms(second)), (labels(first), labels(second)), block)
+    @cached_property
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """An integer a row, equal for rows that are equal bit by bit."""
+        seen: dict[bytes, int] = {}
+        first, second = (np.array([seen.setdefault(_digest(row), len(seen)) for row in x]) for x in self.sides)
+        return first, second
 
     def slices(self, side: int) -> list[slice]:
         n = len(self.sides[side])
@@ -69,9 +74,11 @@ class Space:
         return self._squares(left, right, rows, columns, x, y)
 
     def distances(self, left: int, right: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Exact distances of pairs: float64 sums of squares, rounded to float32, then rooted; 0 for equal rows."""
+        """Exact distances of pairs: float64 sums of squares, rounded to float32, then rooted."""
         squares = np.zeros(len(i), np.float32)
-        unequal = np.flatnonzero(self.labels[left][i] != self.labels[right][j])
+        unequal = np.arange(len(i))
+        if len(i) > LABELS_PAY:                                          # so many are close only among duplicates
+            unequal = np.flatnonzero(self.labels[left][i] != self.labels[right][j])
         step = max(1, VALUES_AT_ONCE // self.centre.size)
         for s in range(0, len(unequal), step):
             some = unequal[s:s + step]

@@ -85,6 +85,13 @@ def test_many_duplicates_are_settled_exactly():
     assert prdc(fake, real, k=5).values() == pytest.approx(by_definition(fake, real, 5), abs=1e-12)
 
 
+def test_knowing_which_rows_are_equal_changes_nothing(monkeypatch):
+    fake, real = (gaussian(10, 4)[np.random.default_rng(s).integers(0, 10, 200)] for s in (0, 1))
+    expected = prdc(fake, real, k=5).values()
+    monkeypatch.setattr(pairwise, "LABELS_PAY", 0)
+    assert prdc(fake, real, k=5).values() == expected
+
+
 def test_identical_images_have_defined_values():
     real = gaussian(150, 4)
     result = prdc(np.repeat(real[:1], 150, axis=0), real, k=5)
