@@ -70,14 +70,14 @@ def many(prior, image, copies, **options):
 
 @pytest.mark.parametrize("image", [0, 13, 25])
 def test_the_t_step_sum_estimates_the_enumerated_bound(prior, image):
-    likelihood, mean, error = many(prior, image, 20_000)
+    likelihood, mean, error = many(prior, image, 6_000)
     assert likelihood.kind == "bound_T" and likelihood.network_evaluations == T
     assert abs(mean - enumerated_t_step_bound(prior, T)[image]) < 4 * error
 
 
 @pytest.mark.parametrize("image", [0, 13, 25])
 def test_the_low_variance_form_estimates_the_enumerated_continuous_bound(prior, image):
-    likelihood, mean, error = many(prior, image, 20_000, budget=3)
+    likelihood, mean, error = many(prior, image, 6_000, budget=3)
     assert likelihood.kind == "bound_continuous" and likelihood.network_evaluations <= 3
     assert abs(mean - enumerated_continuous_bound(prior)[image]) < 4 * error
 
@@ -98,19 +98,19 @@ def test_the_t_step_bound_falls_to_the_continuous_one(prior):
 
 
 def test_the_reported_variance_of_the_low_variance_form_is_the_true_one(prior):
-    likelihood, _, _ = many(prior, 13, 40_000, budget=3)
-    assert likelihood.monte_carlo_variance.mean() == pytest.approx(float(likelihood.nats.var()), rel=0.05)
+    likelihood, _, _ = many(prior, 13, 12_000, budget=3)
+    assert likelihood.monte_carlo_variance.mean() == pytest.approx(float(likelihood.nats.var()), rel=0.1)
 
 
 def test_the_reported_variance_of_the_t_step_sum_is_not_below_the_true_one(prior):
-    likelihood, _, _ = many(prior, 13, 20_000)
+    likelihood, _, _ = many(prior, 13, 6_000)
     assert 1 < likelihood.monte_carlo_variance.mean() / likelihood.nats.var() < 1.5
 
 
 def test_the_weighted_training_loss_estimates_the_bound(prior):
     """elbo in bits a token, over many times and masks, is the T-step bound."""
     torch.manual_seed(0)
-    tokens = IMAGES[13].repeat(200_000, 1)
+    tokens = IMAGES[13].repeat(40_000, 1)
     objective = AbsorbingDiffusion(
         grid=(1, 3), codebook_size=K,
         options=AbsorbingOptions(width=8, num_layers=2, num_heads=2, timesteps=T, objective="elbo"),
@@ -118,7 +118,7 @@ def test_the_weighted_training_loss_estimates_the_bound(prior):
     objective.load_state_dict(prior.state_dict())
     with torch.no_grad():
         bits = objective.training_loss(tokens, draws=Draws.seeded(3))
-    assert float(bits) * N * math.log(2) == pytest.approx(float(enumerated_t_step_bound(prior, T)[13]), rel=0.01)
+    assert float(bits) * N * math.log(2) == pytest.approx(float(enumerated_t_step_bound(prior, T)[13]), rel=0.03)
 
 
 def test_too_small_a_budget_is_an_error(prior):
