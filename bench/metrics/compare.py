@@ -109,7 +109,8 @@ def _precision_recall(a: Judged, b: Judged, real: np.ndarray, *, k: int, memory_
             else:
                 halves = [np.mean([r.halves[:, :, number] for r in side], axis=0) for side in results]
                 num = len(values[0]) * results[0][0].n if column == "precision" else len(real)
-                error, interval = _shares_difference(*values.mean(axis=1), halves[0], halves[1], num)
+                share_a, share_b = values.mean(axis=1)
+                error, interval = _shares_difference(share_a, share_b, halves[0], halves[1], num)
         rows.append(_row(column, a, values, error, interval, n=results[0][0].n, note=results[0][0].note))
     return rows
 

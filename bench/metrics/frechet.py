@@ -193,7 +193,8 @@ def _spectrum(covariance: np.ndarray, reference: ReferenceStatistics, *,
     else:
         product = factor @ covariance @ factor.T
     if with_vectors:
-        return tuple(np.linalg.eigh(product, UPLO="U"))
+        values, vectors = np.linalg.eigh(product, UPLO="U")
+        return values, vectors
     return np.linalg.eigvalsh(product, UPLO="U"), np.empty((0, 0))
 
 

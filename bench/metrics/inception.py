@@ -37,8 +37,8 @@ class InceptionCompat:
         net = inception_oracle()
         self.weights = tensors_sha256(net)
         self.device = torch.device(device)
-        self.net: Any = _faster(net)
-        self.net.to(self.device, memory_format=torch.channels_last)
+        self.net = _faster(net)
+        self.net.to(self.device, memory_format=torch.channels_last)   # type: ignore[call-overload]   # stubs lack it
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -124,8 +124,9 @@ class _Branches(nn.Module):
         super().__init__()
         convolutions: list[Any] = [torch.nn.utils.fusion.fuse_conv_bn_eval(head.conv, head.bn) for head in heads]
         first = convolutions[0]
-        self.head: Any = nn.Conv2d(first.in_channels, sum(c.out_channels for c in convolutions), 1)
+        self.head = nn.Conv2d(first.in_channels, sum(c.out_channels for c in convolutions), 1)
         self.head.weight.data = torch.cat([c.weight.data for c in convolutions])
+        assert self.head.bias is not None
         self.head.bias.data = torch.cat([c.bias.data for c in convolutions])
         self.widths = [c.out_channels for c in convolutions]
         self.tails = nn.ModuleList(tails)
