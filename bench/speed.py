@@ -83,11 +83,13 @@ def measure(options: Options, console: Console) -> int:
     settings = Settings(quick=options.quick, rounds=options.rounds, device=options.device)
     cells, failures = [], []
     with threads(options.threads):
-        peak = gemm_peak(options.device, size=128 if options.quick else 1024)
+        peak = gemm_peak(options.device, sizes=(128,) if options.quick else (512, 1024, 2048))
         for name in options.rows:
             console.print(f"timing {name} ...", style="dim")
             try:
-                cells += list(ROWS[name](settings))
+                for cell in ROWS[name](settings):
+                    cells.append(cell)
+                    console.print(f"  {cell.what}: {_ratio(cell)}", markup=False, highlight=False)
             except Exception as error:   # one broken row must not cost the others their hour
                 failures.append((name, f"{type(error).__name__}: {error}"))
     console.print(render(cells, peak, options))
@@ -111,9 +113,9 @@ def render(cells: Sequence[Any], peak: float, options: Options) -> Table:
         table.add_column(heading, justify="left" if heading in ("what", "note") else "right")
     for cell in cells:
         reached = cell.ratio is not None and cell.target is not None and cell.ratio >= cell.target
-        ratio = "-" if cell.ratio is None else f"{cell.ratio:.3g}x"
         table.add_row(cell.what, _amount(cell.naive, cell.unit), _amount(cell.ours, cell.unit),
-                      f"[green]{ratio}[/]" if reached else ratio, _aim(cell), _share(cell, peak), cell.note)
+                      f"[green]{_ratio(cell)}[/]" if reached else _ratio(cell), _aim(cell), _share(cell, peak),
+                      cell.note)
     return table
 
 
@@ -143,6 +145,10 @@ def _share(cell: Any, peak: float) -> str:
 
 def _amount(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value:.3g}" + (f" {unit}" if unit != "variance" else "")
+
+
+def _ratio(cell: Any) -> str:
+    return "-" if cell.ratio is None else f"{cell.ratio:.3g}x"
 
 
 def _aim(cell: Any) -> str:
