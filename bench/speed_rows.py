@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,8 +162,8 @@ def evaluation_rows(settings: Settings) -> Iterator[Cell]:
                         evaluate()
             return run
 
-        methods = {"naive": repeated(lambda prior=prior, tokens=tokens: textbook_logits(prior.net, tokens)),
-                   "ours": repeated(lambda prior=prior, tokens=tokens: prior.net(tokens))}
+        methods = {"naive": repeated(partial(textbook_logits, prior.net, tokens)),
+                   "ours": repeated(partial(prior.net, tokens))}
         laps = _turns(methods, settings)
         gflop = repeats * _forward_gflop(size, 1, size.num_tokens)
         yield _timed("evaluation", f"one evaluation, {size.label}", laps, settings, None, None, gflop=gflop,
@@ -297,11 +298,13 @@ def scaling_rows(settings: Settings) -> Iterator[Cell]:
     for num in sizes:
         fake, real = _features(num, dimensions, seed=1), _features(num, dimensions, seed=2)
         images = ArrayImages(_photographs(num + 8))
-        methods = {"FID": lambda fake=fake, real=real: fid(fake, real),
-                   "KID": lambda fake=fake, real=real: kid(fake, real),
-                   "PRDC": lambda fake=fake, real=real: prdc(fake, real, k=5),
-                   "neighbours of 8 images": lambda images=images, num=num: nearest(
-                       images.images(range(num, num + 8)), _opened(embedding, images, num, None), top_k=5)}
+
+        def neighbours(images: ArrayImages = images, num: int = num) -> Any:
+            return nearest(images.images(range(num, num + 8)), _opened(embedding, images, num, None), top_k=5)
+
+        methods: dict[str, Callable[[], Any]] = {
+            "FID": partial(fid, fake, real), "KID": partial(kid, fake, real), "PRDC": partial(prdc, fake, real, k=5),
+            "neighbours of 8 images": neighbours}
         for name, laps in _turns(methods, settings, warmup=0).items():
             seconds = statistics.median(laps.cpu)
             costs.setdefault(name, []).append(seconds)
@@ -351,8 +354,8 @@ def gemm_peak(device: str, *, sizes: tuple[int, ...] = (512, 1024, 2048), tries:
     best = 0.0
     for size in sizes:
         left, right = torch.randn(2, size, size, device=device).unbind()
-        methods = {"product": lambda left=left, right=right: left @ right,
-                   "linear": lambda left=left, right=right: F.linear(left, right)}
+        methods: dict[str, Callable[[], Any]] = {"product": partial(torch.matmul, left, right),
+                                                 "linear": partial(F.linear, left, right)}
         for laps in take_turns(methods, rounds=tries, warmup=2, device=device).values():
             best = max(best, 2e-9 * size**3 / min(_seconds(laps, Settings(device=device))))
     return best
