@@ -147,7 +147,9 @@ class Pipeline:
             return []
         versions = {column: info.version for column, info in metric.columns.items()}
         depends_on = getattr(metric, "depends_on", ("protocol", "metrics.memory_gb"))
-        recipe = self.recipes.metric(name, versions, depends_on)
+        machine = {**provenance()["hardware"], "device": self.device, "threads": torch.get_num_threads()}
+        recipe = self.recipes.metric(name, versions, depends_on,
+                                     machine if getattr(metric, "is_machine_bound", False) else {})
         artefact = self._obtain(f"metric {name}", recipe, lambda out, work: self._build_metric(metric, out, work))
         stored = json.loads((artefact.path / "measurements.json").read_text())
         return [Measurement(**raw) for raw in stored["measurements"]]

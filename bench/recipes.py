@@ -117,10 +117,11 @@ class Recipes:
                       "fingerprint": self.splits.fingerprint}
         return Recipe("features", {"extractor": self.extractor, **source}, (), VERSIONS["features"])
 
-    def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...]) -> Recipe:
-        """A metric depends on the samples, the reference, and the parts of the spec it names."""
+    def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...],
+               machine: dict[str, Any]) -> Recipe:
+        """A metric depends on the samples, the reference, the parts of the spec it names and, for speed, the machine."""
         config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
-                  "settings": {key: _lookup(self.spec, key) for key in depends_on}}
+                  "settings": {key: _lookup(self.spec, key) for key in depends_on}, "machine": machine}
         inputs = (self.samples().key, self.splits.fingerprint)
         return Recipe("metric", config, inputs, VERSIONS["metric"])
 

@@ -59,6 +59,7 @@ class Speed:
         "token_forwards": Column("per image", "lower"),
     }
     depends_on = ("protocol", "speed")
+    is_machine_bound = True
 
     def applies(self, evidence: Evidence) -> bool:
         return evidence.prior is not None
