@@ -119,7 +119,7 @@ class Recipes:
 
     def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...],
                machine: dict[str, Any]) -> Recipe:
-        """A metric depends on the samples, the reference, the parts of the spec it names and, for speed, the machine."""
+        """A metric depends on the samples, the reference, the parts of the spec it names; speed on the machine too."""
         config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
                   "settings": {key: _lookup(self.spec, key) for key in depends_on}, "machine": machine}
         inputs = (self.samples().key, self.splits.fingerprint)
