@@ -96,6 +96,7 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     """One prior's edits into the folder `out`; returns why the prior cannot, or ""."""
     from bench.editing_models import Editor, shape_of, why_unsupported
     from bench.pipeline import Pipeline
+    from priors.base import Unsupported
 
     shape = shape_of(spec)
     pipeline = Pipeline(spec, announce=lambda text: console.print(text, style="dim", markup=False, highlight=False))
@@ -105,7 +106,10 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
         return reason
     _clear(out)
     began = time.perf_counter()
-    report = carry_out(options, job, Editor(pipeline), out)
+    try:
+        report = carry_out(options, job, Editor(pipeline), out)
+    except Unsupported as error:   # a sampler of the user's that cannot keep tokens
+        return str(error)
     report |= {"seconds_with_models": time.perf_counter() - began, "spec": dataclasses.asdict(spec)}
     (out / MANIFEST).write_text(json.dumps(report, indent=1, default=str))
     console.print(f"{len(report['files'])} pictures in {out}; all of them on {out / 'sheet.png'}.", markup=False,

@@ -45,7 +45,7 @@ from bench.records import Measurement, Record, Role, Sheet, Status, content_id, 
 from bench.sources import ArrayImages, SubsetImages
 from bench.store import Recipe
 from priors import editing
-from priors.base import UNKNOWN, Draws
+from priors.base import UNKNOWN, Draws, Unsupported
 from priors.canvas import strided_windows
 
 SEAM_CANVASES = 16
@@ -77,6 +77,8 @@ def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
         reason = cell.why_unsupported()
         with_showcase = cell.mask == options.masks[0]
         record = cell.empty("unsupported", reason) if reason else cell.record(with_showcase=with_showcase)
+    except Unsupported as error:   # a sampler of the user's that cannot keep tokens
+        record = cell.empty("unsupported", str(error))
     except InputError:
         raise
     except BenchError as error:

@@ -50,15 +50,20 @@ def showcase(editor: Editor, originals: Tensor, folder: Path, results_dir: Path)
 
 
 def film_of(editor: Editor, windows: Windows, num: int, frames: int, order: str | None) -> tuple[Tensor, Sample]:
-    """Samples on their way: (num, frames, 3, H, W) uint8, what is not revealed yet in grey; and the samples."""
+    """Samples on their way: (num, frames, 3, H, W) uint8, what is not revealed yet in grey; and the samples.
+
+    The decoder needs a code everywhere: under the grey it is given the prior's likeliest at that moment.
+    """
     grid = windows.canvas
     unknown = torch.ones(num, grid[0] * grid[1], dtype=torch.bool)
     known = torch.full(unknown.shape, UNKNOWN)
     sample = editor.complete(known, windows=windows, order=order, draws=editor.draws("filmstrip"))
     # The order of reveal is the first thing drawn, so equal draws give it again.
     reveal = reveal_steps(canvas_sampler(editor.spec, order), grid, unknown, draws=editor.draws("filmstrip"))
-    states = film(sample.tokens, reveal, unknown, frames=frames)   # (num, frames, N)
-    images = decode_known(editor.tokenizer, states.flatten(0, 1), grid).cpu()
+    states = film(sample.tokens, reveal, unknown, frames=frames).flatten(0, 1)   # (num frames, N)
+    hidden = states == UNKNOWN
+    guesses = editor.prior.logits(states).argmax(-1)
+    images = greyed(editor.decode(torch.where(hidden, guesses, states), grid), hidden, grid).cpu()
     return images.unflatten(0, (num, frames)), sample
 
 

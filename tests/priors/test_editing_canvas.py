@@ -81,6 +81,34 @@ def test_eight_by_eight_to_sixteen_by_sixteen_equals_all_windows_at_a_quarter_of
     assert torch.equal(ours.tokens, naive) and 3 * int(ours.network_evaluations) <= evaluations == 81 * 256
 
 
+class LeftNeighbour:
+    """A table: the logits of a token by what stands to its left in its window, so windows disagree at their edges."""
+
+    grid, codebook_size = (16, 16), 3
+
+    def __init__(self):
+        self.table = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+    def logits(self, tokens):
+        left = torch.nn.functional.pad(tokens.view(-1, *self.grid), (1, 0), value=3)[..., :-1]
+        return self.table[left.flatten(1)]   # UNKNOWN, -1, is the last row
+
+    def logits_at(self, tokens, positions):
+        return self.logits(tokens).gather(1, positions.unsqueeze(2).expand(-1, -1, 3))
+
+
+def test_a_table_on_sixteen_by_sixteen_gives_equal_canvases_of_thirty_two_by_thirty_two():
+    ours, naive, evaluations = both(LeftNeighbour(), (32, 32), CanvasSampler(), stride=4)
+    assert torch.equal(ours.tokens, naive) and 3 * int(ours.network_evaluations) <= evaluations == 25 * 1024
+
+
+@pytest.mark.parametrize("canvas", [(16, 48), (48, 16), (32, 32), (17, 23)])
+def test_sizes_of_the_paper_are_filled(canvas):
+    sample = sample_canvas(LeftNeighbour(), 1, windows=strided_windows(canvas, (16, 16), stride=4),
+                           sampler=CanvasSampler(steps=16), draws=Draws.seeded(0))
+    assert sample.tokens.shape == (1, canvas[0] * canvas[1]) and sample.tokens.min() >= 0
+
+
 @pytest.mark.slow
 def test_sixteen_by_sixteen_to_thirty_two_by_thirty_two_equals_all_windows():
     ours, naive, evaluations = both(network((16, 16)), (32, 32), CanvasSampler())
