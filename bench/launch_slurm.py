@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from bench.asset_sources import locked
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import InputError
-from bench.launch_graph import Node, graph, register, registered, resources_of
+from bench.launch_graph import Node, graph, launch_root, register, registered, resources_of
 from bench.launch_jobs import LostError, RunJob, StageJob, SweepFolder, run_or_record_failure, units_of
 from bench.recipes import Recipes
 from bench.records import Record, load_record
@@ -37,33 +38,39 @@ UNREACHABLE = ("Unable to contact", "Socket timed out", "Connection refused", "c
 
 def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[Record]:
     """Submit everything; unless launcher.wait=false, wait for the records."""
-    jobs = submit(specs, folder)
+    jobs = submit(specs, folder, join_runs=True)
     listed = ", ".join(dict.fromkeys(job.split("_")[0] for job in jobs))
     console.print(f"{len(specs)} runs as jobs {listed}; logs in {folder.path / 'logs'}.\n"
                   "The jobs no longer need this terminal; the same command with status=true shows where they stand.",
                   highlight=False, soft_wrap=True)
-    return _wait(specs, folder) if specs[0].launcher.wait else []
+    return _wait(specs) if specs[0].launcher.wait else []
 
 
-def submit(specs: Sequence[RunSpec], folder: SweepFolder) -> list[str]:
-    """Put all that is missing into the queue; returns the ids of the jobs, those of the runs last."""
-    waiting = active_jobs() or set()
+def submit(specs: Sequence[RunSpec], folder: SweepFolder, *, join_runs: bool = False) -> list[str]:
+    """Put all that is missing and in no queue into the queue; returns the ids of the jobs, those of the runs last.
+
+    join_runs: a run whose last job is in the queue already is left to it (never when that job itself submits).
+    """
+    launcher, store = specs[0].launcher, Store()
     jobs: dict[str, str] = {}
-    store = Store()
-    for node in graph(specs):
-        if store.state(node.stage.recipe) == "cached":
-            continue
-        earlier = registered(node.spec.launcher, node.key).get("job", "")
-        jobs[node.key] = earlier if earlier in waiting else _submit_stage(node, jobs, folder)
-    runs = [_submit_run(spec, jobs, folder) for spec in specs]
+    with locked(launch_root(launcher) / ".submit.lock"):
+        waiting = active_jobs("PENDING,RUNNING,SUSPENDED,CONFIGURING") or set()
+        for node in graph(specs):
+            if store.state(node.stage.recipe) != "cached":
+                earlier = registered(launcher, node.key).get("job", "")
+                jobs[node.key] = earlier if earlier in waiting else _submit_stage(node, jobs, folder)
+        runs = []
+        for spec in specs:
+            earlier = registered(launcher, Recipes(spec).run_key).get("job", "")
+            runs.append(earlier if join_runs and earlier in waiting else _submit_run(spec, jobs, folder))
     return [*jobs.values(), *runs]
 
 
-def active_jobs() -> set[str] | None:
+def active_jobs(states: str = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING") -> set[str] | None:
     """Ids of this user's jobs in the queue, arrays by their first number; None if the controller does not answer."""
+    command = ["squeue", "--noheader", f"--user={getpass.getuser()}", f"--states={states}", "--format=%F"]
     try:
-        answer = subprocess.run(["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F"],
-                                capture_output=True, text=True)
+        answer = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         return None
     return set(answer.stdout.split()) if answer.returncode == 0 else None
@@ -157,30 +164,31 @@ def _fresh_environment() -> Iterator[None]:
         yield
 
 
-def _wait(specs: Sequence[RunSpec], folder: SweepFolder) -> list[Record]:
+def _wait(specs: Sequence[RunSpec]) -> list[Record]:
     """The records, as the jobs' files tell; a run whose last job vanished is submitted again."""
     open_runs = {Recipes(spec).run_key: spec for spec in specs}
-    order, last_look = list(open_runs), time.monotonic()
-    records: dict[str, Record] = {}
+    folders = {key: SweepFolder(Path(registered(spec.launcher, key)["folder"])) for key, spec in open_runs.items()}
+    last_look, records = time.monotonic(), dict[str, Record]()
     suspects: set[str] = set()
     while open_runs:
-        for run_key in [key for key in open_runs if folder.outcome(key)]:
-            records[run_key] = load_record(folder.outcome(run_key)["record"])
+        for run_key in [key for key in open_runs if folders[key].outcome(key)]:
+            records[run_key] = load_record(folders[run_key].outcome(run_key)["record"])
             del open_runs[run_key]
         if open_runs and time.monotonic() - last_look > LIVENESS_SECONDS:
-            last_look, vanished = time.monotonic(), _vanished(open_runs, folder)
+            last_look, vanished = time.monotonic(), _vanished(open_runs, folders)
             for run_key in vanished & suspects:   # twice in a row: not just slow files
-                _revive(open_runs[run_key], run_key, folder)
+                _revive(open_runs[run_key], run_key, folders[run_key])
             suspects = vanished - suspects
         time.sleep(POLL_SECONDS if open_runs else 0)
-    return [records[key] for key in order]
+    return [records[key] for key in folders]
 
 
-def _vanished(run_keys: Any, folder: SweepFolder) -> set[str]:
+def _vanished(run_keys: Iterable[str], folders: dict[str, SweepFolder]) -> set[str]:
     active = active_jobs()
     if active is None:
         return set()
-    return {key for key in run_keys if folder.marks(f"run-{key}").get("job") not in active and not folder.outcome(key)}
+    return {key for key in run_keys
+            if folders[key].marks(f"run-{key}").get("job") not in active and not folders[key].outcome(key)}
 
 
 def _revive(spec: RunSpec, run_key: str, folder: SweepFolder) -> None:

@@ -73,7 +73,7 @@ def start_sweep(cache: Path, results: Path, *more: str) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def sweep(slurm_cluster, cache, tmp_path_factory):
-    """The sweep on SLURM, its controller stopped for five seconds in the middle, and the same sweep on this machine."""
+    """The sweep on SLURM, asked for twice, its controller away for five seconds, and the same sweep on this machine."""
     folder = tmp_path_factory.mktemp("sweep")
     new_cache(folder / "slurm", cache), new_cache(folder / "local", cache)
     local = start_sweep(folder / "local", folder / "local-results", "launcher=local", "launcher.max_parallel=3")
@@ -86,18 +86,21 @@ def sweep(slurm_cluster, cache, tmp_path_factory):
             seen.add(job), nodes.add(node.strip())
         return list((folder / "slurm" / "artefacts" / "tokenizer").glob("*.lease"))
 
-    until(look, 240, "the tokenizer's training")
+    until(look, 900, "the tokenizer's training")
+    again = start_sweep(folder / "slurm", folder / "slurm-results", *SLURM, "sampling.shards=2", "launcher.wait=false")
+    assert again.wait(timeout=120) == 0
     os.kill(int((slurm_cluster / "run" / "slurmctld.pid").read_text()), 15)
     time.sleep(5)
     subprocess.run(["slurmctld", "-f", os.environ["SLURM_CONF"]], check=True)
-    until(lambda: (look(), on_slurm.poll() is not None)[1], 240, "the sweep on SLURM")
+    until(lambda: (look(), on_slurm.poll() is not None)[1], 900, "the sweep on SLURM")
     status = start_sweep(folder / "slurm", folder / "slurm-results", *SLURM, "sampling.shards=2", "status=true")
     return {"folder": folder, "jobs": seen, "nodes": nodes - {""}, "said": on_slurm.communicate()[0],
-            "status": status.communicate()[0], "local_said": local.communicate(timeout=240)[0]}
+            "status": status.communicate()[0], "local_said": local.communicate(timeout=1200)[0]}
 
 
 def test_a_sweep_gives_a_record_a_run_though_the_controller_went_away(sweep):
     assert len(records_of(sweep["folder"] / "slurm-results")) == 3, sweep["said"]
+    assert len(list((sweep["folder"] / "slurm-results" / "records").glob("*.json"))) == 3   # asking twice adds none
 
 
 def test_a_sweep_spreads_over_nodes_and_shards_are_array_tasks(sweep):
@@ -107,10 +110,10 @@ def test_a_sweep_spreads_over_nodes_and_shards_are_array_tasks(sweep):
 
 def test_shared_stages_are_submitted_and_built_once(sweep):
     built = [path.parents[1].name for path in (sweep["folder"] / "slurm" / "artefacts").glob("*/*/manifest.json")]
-    path, = (sweep["folder"] / "slurm" / "launch").glob("2*")
-    names = [sh(f"grep -h job-name {script}") for script in path.glob("logs/[0-9]*.sh")]
+    scripts = (sweep["folder"] / "slurm" / "launch").glob("2*/logs/[0-9]*.sh")
+    names = [sh(f"grep -h job-name {script}") for script in scripts]
     assert built.count("tokenizer") == built.count("tokens") == 1 and built.count("prior") == 2
-    assert sum("tokenizer" in name for name in names) == 1
+    assert len(names) == len(set(names)) and sum("tokenizer" in name for name in names) == 1
 
 
 def test_the_same_sweep_on_this_machine_gives_the_same_records(sweep):
@@ -124,12 +127,21 @@ def test_status_tells_from_files_that_all_is_done(sweep):
 
 # -- jobs that are hit ------------------------------------------------------------------------------------------------
 
+UNHURRIED = [*SMOKE, "prior=unhurried:Unhurried", "sampler.steps=4", "prior.training.steps=80",
+             "prior.training.validate_every=40"]
+
 
 class Hit:
-    """One run in a cache of its own, with the trained tokenizer there, submitted by a terminal that went away."""
+    """One run in a cache of its own, with the trained tokenizer there, submitted by a terminal that went away.
 
-    def __init__(self, name: str, folder: Path, machine_cache: Path, reference: Store, *more: str, told: str = ""):
+    strikes: what hits the process at its training (or its sampling) once it is some steps in; it takes its time until
+    that process is dead, and hurries from then on.
+    """
+
+    def __init__(self, name: str, folder: Path, machine_cache: Path, reference: Store, *more: str, told: str = "",
+                 training=None, sampling=None):
         self.name, self.folder, self.results = name, folder / name, folder / name / "results"
+        self.strikes, self.victims = {"training": training, "sampling": sampling}, {}
         new_cache(self.folder, machine_cache)
         self.spec = compose([*UNHURRIED, *SLURM, "launcher.wait=false", f"results_dir={self.results}", *more])
         self.recipes = Recipes(self.spec)
@@ -143,6 +155,24 @@ class Hit:
         os.environ |= {"VQ_PRIOR_BENCH_CACHE": str(self.folder), "UNHURRIED": str(self.folder)}
         submit([self.spec], sweep_folder(self.spec.launcher))
 
+    def drive(self) -> bool:
+        """Strike and hurry where it is time; whether the run has come to its end."""
+        for what, strike in self.strikes.items():
+            hurry = self.folder / f"hurry-{what}"
+            if hurry.exists():
+                continue
+            if strike is None or (what in self.victims and not is_alive(self.victims[what])):
+                hurry.touch()
+            elif what not in self.victims and self.is_under_way(what):
+                self.victims[what] = int(self.lines(what)[-1][1])
+                strike(self)
+        return self.outcome() is not None
+
+    def is_under_way(self, what: str) -> bool:
+        """Some steps in, with a checkpoint to come back to; or drawing a chunk."""
+        checkpoint = self.store.work_folder(self.recipes.prior()) / "latest.pt"
+        return len(self.lines(what)) > 6 and checkpoint.is_file() if what == "training" else bool(self.lines(what))
+
     def job(self, recipe) -> str:
         os.environ["VQ_PRIOR_BENCH_CACHE"] = str(self.folder)
         return registered(self.spec.launcher, recipe.key)["job"]
@@ -150,17 +180,6 @@ class Hit:
     def lines(self, what: str) -> list[list[str]]:
         log = self.folder / "log"
         return [line.split() for line in log.read_text().splitlines() if line.startswith(what)] if log.exists() else []
-
-    def trains(self) -> bool:
-        """Some steps in, with a checkpoint to come back to."""
-        checkpoint = self.store.work_folder(self.recipes.prior()) / "latest.pt"
-        return checkpoint.is_file() and len(self.lines("training")) > 6
-
-    def hurry(self, what: str) -> None:
-        (self.folder / f"hurry-{what}").touch()
-
-    def hurries(self, what: str) -> bool:
-        return (self.folder / f"hurry-{what}").exists()
 
     def outcome(self):
         found = list(self.folder.glob("launch/*/outcomes/*.json"))
@@ -170,14 +189,61 @@ class Hit:
         return "".join(path.read_text() for path in self.folder.glob("launch/*/losses/*"))
 
 
-UNHURRIED = [*SMOKE, "prior=unhurried:Unhurried", "sampler.steps=4", "prior.training.steps=80",
-             "prior.training.validate_every=40"]
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def signal_training(hit: Hit) -> None:
+    sh(f"scancel --signal=USR2 {hit.job(hit.recipes.prior())}")
+
+
+def signal_shard(hit: Hit) -> None:
+    task = f"{hit.job(hit.recipes.samples())}_{hit.lines('sampling')[-1][2]}"
+    sh(f"timeout 5 scancel --signal=USR2 $(squeue -h -j {task} -o %A)")   # by its own id: see slurm/README.md
+
+
+def kill_training(hit: Hit) -> None:
+    os.kill(hit.victims["training"], 9)
+
+
+def kill_shard(hit: Hit) -> None:
+    os.kill(hit.victims["sampling"], 9)
+
+
+def kill_script(hit: Hit) -> None:
+    sh(f"kill -9 $(pgrep -f 'job0*{hit.job(hit.recipes.prior())}/slurm_script')")
+
+
+def preempt(hit: Hit) -> None:
+    sh("sbatch --partition=high --nodelist=n2 --exclusive --output=/dev/null --wrap='sleep 2'")
+
+
+def lose_node(hit: Hit) -> None:
+    """Everything on n3 dies at once; the controller notices, and the node comes back empty."""
+    cluster, job = Path(os.environ["SLURM_CONF"]).parents[1], hit.job(hit.recipes.prior())
+    daemon = (cluster / "run" / "slurmd-n3.pid").read_text().strip()
+    steps = sh(f"pgrep -f 'slurmstepd: .{job}[.]'").split()
+    below = [child for pid in steps for child in sh(f"pgrep -P {pid}").split()]
+    everything = " ".join([daemon, *steps, *below])
+    sh(f"kill -STOP {everything}; kill -9 {everything}")   # none sees another die
+    sh("scontrol update NodeName=n3 State=DOWN Reason=lost")
+    until(lambda: not sh(f"squeue -h -t RUNNING,COMPLETING -j {job}"), 120, "the loss of a node")
+    sh(f"slurmd -f {os.environ['SLURM_CONF']} -N n3")
+    sh("scontrol update NodeName=n3 State=RESUME")
+
+
+def wait_for_time_limit(hit: Hit) -> None:
+    """It comes by itself."""
 
 
 @pytest.fixture(scope="module")
 def hits(slurm_cluster, cache, tmp_path_factory):
-    """Six runs hit in six ways at the same time, each at its training, two of them also at their sampling; beside
-    them one whose training fails and one whose training is killed every time."""
+    """Six runs hit in six ways, each at its training, two of them also at their sampling; beside them one whose
+    training fails and one whose training is killed every time."""
     folder = tmp_path_factory.mktemp("hits")
     before = dict(os.environ)
     sys.path.insert(0, str(HERE))
@@ -185,76 +251,25 @@ def hits(slurm_cluster, cache, tmp_path_factory):
     os.environ["VQ_PRIOR_BENCH_CACHE"] = str(cache)
     try:
         reference = Store(folder / "reference")
-        spec = compose([*UNHURRIED, f"results_dir={folder / 'reference-results'}"])
-        run(spec, store=reference, announce=lambda text: None)
-        node = {"signal": "n1", "kill": "n1", "script": "n1", "limit": "n1", "preempted": "n2", "node": "n3"}
-        more = {"limit": ["launcher.training.minutes=1", "launcher.signal_delay_s=15"], "signal": ["sampling.shards=7"],
-                "kill": ["sampling.shards=2"]}
-        runs = {name: Hit(name, folder, cache, reference, f"launcher.additional.nodelist={where}",
-                          *more.get(name, [])) for name, where in node.items()}
-        bad = {"failing": Hit("failing", folder, cache, reference, told="fail"),
-               "dying": Hit("dying", folder, cache, reference, "launcher.retries=1", told="die")}
-        until(lambda: all(hit.trains() for hit in runs.values()), 240, "all runs in training")
-        _hit_training(slurm_cluster, runs)
-        _hit_sampling(runs)
-        _await_time_limit(runs["limit"])
-        until(lambda: all(hit.outcome() for hit in [*runs.values(), *bad.values()]), 300, "all records")
-        yield {"reference": folder / "reference-results", "store": reference, **runs, **bad}
+        run(compose([*UNHURRIED, f"results_dir={folder / 'reference-results'}"]), store=reference)
+
+        def hit(name: str, *more: str, **strikes) -> Hit:
+            return Hit(name, folder, cache, reference, *more, **strikes)
+
+        node = "launcher.additional.nodelist"
+        runs = [hit("signal", f"{node}=n1", "sampling.shards=7", training=signal_training, sampling=signal_shard),
+                hit("kill", f"{node}=n1", "sampling.shards=2", training=kill_training, sampling=kill_shard),
+                hit("script", f"{node}=n1", training=kill_script),
+                hit("limit", f"{node}=n1", "launcher.training.minutes=1", "launcher.signal_delay_s=15",
+                    "launcher.retries=9", training=wait_for_time_limit),
+                hit("preempted", f"{node}=n2", training=preempt), hit("node", f"{node}=n3", training=lose_node),
+                hit("failing", told="fail"), hit("dying", "launcher.retries=1", told="die")]
+        until(lambda: all([run.drive() for run in runs]), 1200, "all records")
+        yield {"reference": folder / "reference-results", "store": reference, **{run.name: run for run in runs}}
     finally:
         sys.path.remove(str(HERE))
         os.environ.clear()
         os.environ.update(before)
-
-
-def _lose_node(cluster: Path, node: str, job: str) -> None:
-    """Everything on the node dies at once; the controller notices, and the node comes back empty."""
-    daemon = (cluster / "run" / f"slurmd-{node}.pid").read_text().strip()
-    steps = sh(f"pgrep -f 'slurmstepd: .{job}[.]'").split()
-    below = [child for pid in steps for child in sh(f"pgrep -P {pid}").split()]
-    everything = " ".join([daemon, *steps, *below])
-    sh(f"kill -STOP {everything}; kill -9 {everything}")   # none sees another die
-    sh(f"scontrol update NodeName={node} State=DOWN Reason=lost")
-    until(lambda: not sh(f"squeue -h -t RUNNING,COMPLETING -j {job}"), 20, "the loss of a node")
-    sh(f"slurmd -f {os.environ['SLURM_CONF']} -N {node}")
-    sh(f"scontrol update NodeName={node} State=RESUME")
-    until(lambda: "idle" in sh(f"sinfo -h -n {node} -p main -o %T"), 30, "its return")
-
-
-def _hit_training(cluster: Path, runs: dict[str, Hit]) -> None:
-    job = {name: hit.job(hit.recipes.prior()) for name, hit in runs.items()}
-    sh(f"scancel --signal=USR2 {job['signal']}")
-    os.kill(int(runs["kill"].lines("training")[-1][1]), 9)
-    sh(f"kill -9 $(pgrep -f 'job0*{job['script']}/slurm_script')")
-    filler = sh("sbatch --parsable --partition=high --nodelist=n2 --exclusive --output=/dev/null --wrap='sleep 2'")
-    _lose_node(cluster, "n3", job["node"])
-    until(lambda: not sh(f"squeue -h -j {filler}"), 40, "the preempting job")
-    for name, hit in runs.items():
-        if name != "limit":
-            hit.hurry("training")
-        if name not in ("signal", "kill"):
-            hit.hurry("sampling")
-
-
-def _await_time_limit(hit: Hit) -> None:
-    log = next(hit.folder.glob("launch/*/logs")) / f"{hit.job(hit.recipes.prior())}_0_log.err"
-    until(lambda: "SIGUSR2" in log.read_text() or hit.losses(), 240, "the time limit's signal")
-    hit.hurry("training")
-
-
-def _hit_sampling(runs: dict[str, Hit]) -> None:
-    signal, kill = runs["signal"], runs["kill"]
-
-    def both_were_hit():
-        if signal.lines("sampling") and not signal.hurries("sampling"):
-            task = f"{signal.job(signal.recipes.samples())}_{signal.lines('sampling')[-1][2]}"
-            sh(f"timeout 5 scancel --signal=USR2 $(squeue -h -j {task} -o %A)")   # by its own id: see slurm/README.md
-            signal.hurry("sampling")
-        if kill.lines("sampling") and not kill.hurries("sampling"):
-            os.kill(int(kill.lines("sampling")[-1][1]), 9)
-            kill.hurry("sampling")
-        return signal.hurries("sampling") and kill.hurries("sampling")
-
-    until(both_were_hit, 240, "sampling of two runs")
 
 
 WAYS = ["signal", "kill", "script", "limit", "preempted", "node"]
