@@ -225,7 +225,8 @@ class Pipeline:
         train_tokens, held_out = self.tokens
         model, config = self._new_prior(), self.spec.prior
         if config.path:
-            return self._import(model, config, out)
+            self._import(model, config, out)
+            return self._calibrate(model, out)
         fetch = lambda indices: torch.from_numpy(train_tokens[indices])   # noqa: E731
         if hasattr(model, "fit"):
             model.fit(fetch(chunk) for chunk in _ranges(len(train_tokens), 4096))
@@ -234,11 +235,13 @@ class Pipeline:
                   "train": _batches(lambda i: train_tokens[i], len(train_tokens), config.training)}
         self._train(PriorTask(model, config.training), fetch, config.training, len(train_tokens), probes, out, work,
                     f"prior {config.name}", self.recipes.prior())
-        if hasattr(model, "calibrate") and process_rank() == 0:
+        if process_rank() == 0:
             self._calibrate(model, out)
 
     def _calibrate(self, model: Any, out: Path) -> None:
-        """Let the prior measure on held-out tokens what its best step schedule needs; kept with its weights."""
+        """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
+        if not hasattr(model, "calibrate"):
+            return
         model.load_state_dict(load_file(out / "model.safetensors", device=self.device))
         held_out = self.tokens[1]
         tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(self.device)
