@@ -124,8 +124,10 @@ def _executor(launcher: LauncherConfig, resources: ResourcesConfig, folder: Swee
 
 def _started_again_if_killed(losses: Path, retries: int) -> list[str]:
     """The end of the batch script: a process that died of a signal (SIGTERM apart: that was a cancellation, 255 is
-    submitit going back into the queue) is started again at once in the same allocation, and counted."""
+    submitit going back into the queue) is started again at once in the same allocation, and counted; not counted if
+    the scheduler's warning (140: SIGUSR2) reached a Python that was still starting."""
     return ["code=$?",
+            '(( code == 140 )) && exec "$0"',
             "if (( code > 128 && code < 255 && code != 143 )); then",
             f"  losses='{losses}'${{SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}}",
             '  echo "$(date -u +%FT%TZ) job $SLURM_JOB_ID on $SLURMD_NODENAME: signal $((code - 128))" >> "$losses"',

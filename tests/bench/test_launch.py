@@ -134,7 +134,7 @@ def test_a_failure_is_recorded_with_its_traceback_and_its_run(root):
 # -- the end of the batch script --------------------------------------------------------------------------------------
 
 
-def _batch(tmp_path, code: int, retries: int) -> tuple[int, int]:
+def _batch(tmp_path, code: int | str, retries: int) -> tuple[int, int]:
     """Exit code and number of starts of a batch script whose command always ends with `code`."""
     script, starts = tmp_path / "script", tmp_path / "starts"
     ending = _started_again_if_killed(tmp_path / "lost", retries)
@@ -144,10 +144,15 @@ def _batch(tmp_path, code: int, retries: int) -> tuple[int, int]:
     return process.returncode, len(starts.read_text().splitlines())
 
 
-@pytest.mark.parametrize("signal", [9, 11, 12])
+@pytest.mark.parametrize("signal", [9, 11])
 def test_a_process_that_is_killed_is_started_again_as_often_as_retries_says(tmp_path, signal):
     assert _batch(tmp_path, 128 + signal, retries=2) == (128 + signal, 3)
     assert len((tmp_path / "lost").read_text().splitlines()) == 3
+
+
+def test_a_warning_to_a_process_that_is_still_starting_is_no_loss(tmp_path):
+    once = f"$(test -e {tmp_path}/once && echo 0 || {{ touch {tmp_path}/once; echo 140; }})"
+    assert _batch(tmp_path, once, retries=0) == (0, 2) and not (tmp_path / "lost").exists()
 
 
 @pytest.mark.parametrize("code", [0, 1, 143, 255])   # done, raised, cancelled, gone back into the queue

@@ -263,7 +263,8 @@ def hits(slurm_cluster, cache, tmp_path_factory):
                 hit("limit", f"{node}=n1", "launcher.training.minutes=1", "launcher.signal_delay_s=15",
                     "launcher.retries=9", training=wait_for_time_limit),
                 hit("preempted", f"{node}=n2", training=preempt), hit("node", f"{node}=n3", training=lose_node),
-                hit("failing", told="fail"), hit("dying", "launcher.retries=1", told="die")]
+                hit("failing", f"{node}=n1", told="fail"),
+                hit("dying", f"{node}=n1", "launcher.retries=1", told="die")]
         until(lambda: all([run.drive() for run in runs]), 1200, "all records")
         yield {"reference": folder / "reference-results", "store": reference, **{run.name: run for run in runs}}
     finally:
