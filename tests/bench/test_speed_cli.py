@@ -57,7 +57,8 @@ def test_the_cached_autoregressive_sampler_draws_the_textbook_s_tokens():
 
 @pytest.mark.parametrize("name", ["absorbing", "evaluation", "training", "fid", "prdc"])
 def test_a_row_runs_at_toy_size_and_has_a_ratio(name):
-    assert all(cell.ratio > 0 for cell in cells(name))
+    timed = [cell for cell in cells(name) if cell.unit != "GB"]   # toy arrays fit into memory the process has already
+    assert timed and all(cell.ratio > 0 for cell in timed)
 
 
 def test_fid_and_prdc_rows_check_their_output_against_the_oracle():
