@@ -22,6 +22,10 @@ def slurm_cluster():
                     "slurm-wlm-mysql-plugin)")
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))   # short: a socket's path may have 107 characters
     before = os.environ.get("SLURM_CONF")
+    # Should this process be killed, nobody would run the lines after the yield: a watchman does.
+    watch = f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 1; done; {SLURM}/down.sh {folder} && rm -rf {folder}"
+    watchman = subprocess.Popen(["bash", "-c", watch], start_new_session=True, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
     try:
         up = subprocess.run([SLURM / "up.sh", folder, "3", "4"], capture_output=True, text=True, timeout=120)
         if up.returncode != 0:
@@ -31,5 +35,7 @@ def slurm_cluster():
     finally:
         down = subprocess.run([SLURM / "down.sh", folder], capture_output=True, text=True, timeout=60)
         os.environ.pop("SLURM_CONF", None) if before is None else os.environ.__setitem__("SLURM_CONF", before)
+        watchman.kill()
+        watchman.wait()
         if down.returncode == 0:
             shutil.rmtree(folder, ignore_errors=True)

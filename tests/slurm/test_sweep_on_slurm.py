@@ -260,7 +260,7 @@ def hits(slurm_cluster, cache, tmp_path_factory):
         runs = [hit("signal", f"{node}=n1", "sampling.shards=7", training=signal_training, sampling=signal_shard),
                 hit("kill", f"{node}=n1", "sampling.shards=2", training=kill_training, sampling=kill_shard),
                 hit("script", f"{node}=n1", training=kill_script),
-                hit("limit", f"{node}=n1", "launcher.training.minutes=1", "launcher.signal_delay_s=15",
+                hit("limit", f"{node}=n1", "launcher.training.minutes=2", "launcher.signal_delay_s=60",
                     "launcher.retries=9", training=wait_for_time_limit),
                 hit("preempted", f"{node}=n2", training=preempt), hit("node", f"{node}=n3", training=lose_node),
                 hit("failing", f"{node}=n1", told="fail"),
