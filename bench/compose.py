@@ -117,6 +117,9 @@ def _parse(argument: str) -> _Assignment:
 def _check_key(key: str) -> None:
     """Raise InputError, naming the nearest valid key, unless the key exists or may be an option of a plug-in."""
     parts = key.split(".")
+    if parts[0] in STAGE_FIELDS and parts[1:2] == ["options"]:
+        written = f"{'.'.join([parts[0], *parts[2:]])}=..." if parts[2:] else f"{parts[0]}.<option>=..., one by one"
+        raise InputError(f"unknown key '{key}': options are written without 'options', as {written}.")
     if parts[0] in ("vq", "prior", "sampler") and len(parts) == 2:
         return   # checked against the chosen class's own dataclass
     if key.startswith("launcher.additional."):

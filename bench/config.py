@@ -112,9 +112,13 @@ class StageConfig:
 class TokenizerConfig(StageConfig):
     """tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
     tokenizer, in the order of the data set's images; None encodes the data set here.
+
+    likelihood: how its pixel likelihood is fine-tuned where the metric pixel_nll asks for it; tokens and images do not
+        depend on it.
     """
 
     tokens: str | None = None
+    likelihood: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 @dataclass
@@ -182,6 +186,7 @@ class MetricsConfig:
 
     memory_gb: what PRDC and the neighbour search may use beyond their input.
     cache_gb: embeddings of a candidate set are kept on disk if they take no more than this, else computed anew.
+    pixel_bits: the bit depth of the images whose pixel likelihood is measured (paper: 5), for the metric pixel_nll.
     """
 
     names: list[str] = field(default_factory=lambda: ["fid", "kid", "prdc", "memorisation", "nll", "speed",
@@ -189,8 +194,12 @@ class MetricsConfig:
     memory_gb: float = 2.0
     cache_gb: float = 4.0
     feature_batch_size: int = 50
+    pixel_bits: int = 8
     nll: NllConfig = field(default_factory=NllConfig)
     prdc: PrdcConfig = field(default_factory=PrdcConfig)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.pixel_bits <= 8, "metrics.pixel_bits", self.pixel_bits, "1 to 8 bits a channel")
 
 
 @dataclass

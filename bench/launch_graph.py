@@ -12,15 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.config import LauncherConfig, ResourcesConfig, RunSpec
+from bench.config import LauncherConfig, RunSpec
 from bench.launch_jobs import SweepFolder, read_json
 from bench.provenance import utc_now
 from bench.recipes import Recipes, Stage
 from bench.store import write_json
-
-# Which of the launcher's resources a stage asks for.
-RESOURCES = {"tokenizer": "training", "prior": "training", "tokens": "features", "samples": "sampling",
-             "features": "features"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +40,6 @@ def graph(specs: Sequence[RunSpec]) -> list[Node]:
             needs = tuple(recipe.key for recipe in stage.inputs)
             nodes.setdefault(stage.recipe.key, Node(spec, stage, needs))
     return list(nodes.values())
-
-
-def resources_of(launcher: LauncherConfig, stage: str) -> ResourcesConfig:
-    return getattr(launcher, RESOURCES[stage])
 
 
 def sweep_folder(launcher: LauncherConfig) -> SweepFolder:

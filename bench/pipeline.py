@@ -55,7 +55,8 @@ from bench.store import Artefact, Recipe, Store, write_json
 from bench.trainer import PriorTask, make_fabric, process_rank, train
 from priors.base import Draws
 
-STAGES = ("tokenizer", "tokens", "prior", "samples", "features", "metrics")
+STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
+TRAINED = ("tokenizer", "prior", "likelihood")
 CALIBRATION_IMAGES = 128
 Announce = Callable[[str], None]
 
@@ -125,6 +126,13 @@ class Pipeline:
         """The trained (fitted, imported) prior."""
         artefact = self._obtain("prior", self.recipes.prior(), self._build_prior)
         return self._load(self._new_prior(), artefact)
+
+    @cached_property
+    def likelihood(self) -> Any:
+        """The tokenizer with its pixel likelihood fine-tuned; it encodes and decodes as before."""
+        artefact = self._obtain("likelihood", self.recipes.likelihood(), self._build_likelihood)
+        self._load(self.tokenizer.likelihood_head, artefact)
+        return self.tokenizer
 
     @cached_property
     def samples(self) -> Artefact:
@@ -199,10 +207,13 @@ class Pipeline:
         perceptual = assets.lpips_model(getattr(model.options, "perceptual_net", "alex")).to(self.device)
         task = model.trainable(perceptual=perceptual, learning_rate=config.training.learning_rate,
                                betas=tuple(config.training.betas))
-        splits, flip = self.recipes.splits, self.spec.dataset.flip
-        held_out = _batches(splits.validation.images, len(splits.validation), config.training)
-        self._train(task, lambda indices: _flipped(splits.train.images(indices), indices, flip), config.training,
-                    len(splits.train), {"validation": held_out}, out, work, "tokenizer", self.recipes.tokenizer())
+        self._train_on_images(task, config.training, out, work, "tokenizer", self.recipes.tokenizer())
+
+    def _build_likelihood(self, out: Path, work: Path) -> None:
+        config = self.spec.vq.likelihood
+        task = self.tokenizer.trainable_likelihood(bits=self.spec.metrics.pixel_bits, betas=tuple(config.betas),
+                                                   learning_rate=config.learning_rate)
+        self._train_on_images(task, config, out, work, "pixel likelihood", self.recipes.likelihood())
 
     def _build_tokens(self, out: Path, work: Path) -> None:
         def encode(images: np.ndarray) -> np.ndarray:
@@ -309,7 +320,7 @@ class Pipeline:
 
     def _help_train(self, name: str, recipe: Recipe, fill: Callable[[Path, Path], None]) -> None:
         """A process that is not the first of its job joins trainings only, and reads what the first one publishes."""
-        if name in ("tokenizer", "prior") and not self.store.find(recipe):
+        if name in TRAINED and not self.store.find(recipe):
             with tempfile.TemporaryDirectory() as unused:
                 fill(Path(unused), self.store.work_folder(recipe))
         while not self.store.find(recipe):
@@ -354,6 +365,13 @@ class Pipeline:
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
               seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,
               resume_from=self._shorter(recipe, config))
+
+    def _train_on_images(self, task: Any, config: TrainingConfig, out: Path, work: Path, label: str,
+                         recipe: Recipe) -> None:
+        splits, flip = self.recipes.splits, self.spec.dataset.flip
+        held_out = _batches(splits.validation.images, len(splits.validation), config)
+        self._train(task, lambda indices: _flipped(splits.train.images(indices), indices, flip), config,
+                    len(splits.train), {"validation": held_out}, out, work, label, recipe)
 
     def _shorter(self, recipe: Recipe, config: TrainingConfig) -> Path | None:
         """The training state of the longest finished run of the same series with fewer steps."""
@@ -408,6 +426,7 @@ class Pipeline:
             validation_tokens=lambda: torch.from_numpy(self.tokens[1][np.arange(len(self.tokens[1]))]),
             workspace=Path(), caches=self.store.root.parent / "metric-caches",
             prior=self.prior if needs_prior else None, tokenizer=self.tokenizer if recipes.uses_tokenizer else None,
+            likelihood=self.likelihood if recipes.uses_likelihood else None,
             sampler=sampler(**options) if sampler else None, device=self.device,
             seed=spec.sampler["seed"], progress=self.announce,
             fingerprints={"train": recipes.splits.fingerprint + ":train",
@@ -419,7 +438,7 @@ class Pipeline:
         media = {"samples": self._sample_sheet(folder)}
         curves = {}
         for name, artefact in self.used.items():
-            if name in ("tokenizer", "prior") and (artefact.path / "curves.csv").is_file():
+            if name in TRAINED and (artefact.path / "curves.csv").is_file():
                 shutil.copy(artefact.path / "curves.csv", folder / f"{name}.csv")
                 curves[name] = f"media/{record_id}/{name}.csv"
             if name.startswith("metric "):

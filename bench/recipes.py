@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import registry
-from bench.config import RunSpec, StageConfig
+from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.base import Splits
 from bench.errors import InputError
 from bench.provenance import sha256_of
@@ -24,9 +24,10 @@ from bench.records import Role, content_id
 from bench.store import Recipe
 
 # Raised whenever a stage's code changes what comes out of it.
-VERSIONS = {"tokenizer": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}
+VERSIONS = {"tokenizer": 1, "likelihood": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}
 FEATURE_CHUNK = 250   # images whose features are saved together: the unit of resuming and of sharding
 SOURCES = ("prior", "reconstruction", "real")
+PIXEL_METRIC = "pixel_nll"   # the one metric that needs the tokenizer's pixel likelihood
 Judged = Literal["fake", "real"]
 
 
@@ -76,6 +77,18 @@ class Recipes:
         return self._model_recipe("tokenizer", self.spec.vq, (self.splits.fingerprint,),
                                   {"resolution": self.spec.dataset.resolution, "flip": self.spec.dataset.flip})
 
+    @property
+    def uses_likelihood(self) -> bool:
+        """Whether a metric asks for the pixel likelihood of a tokenizer that has one."""
+        return (self.role == "prior" and PIXEL_METRIC in self.spec.metrics.names
+                and bool(self.spec.vq.options.get("likelihood_head")))
+
+    def likelihood(self) -> Recipe:
+        """The tokenizer's fine-tuned likelihood head, which tokens, priors and samples do not depend on."""
+        config = {"bits": self.spec.metrics.pixel_bits, "training": _training(self.spec.vq.likelihood),
+                  "seed": self.spec.seed}
+        return Recipe("likelihood", config, (self.tokenizer().key, self.splits.fingerprint), VERSIONS["likelihood"])
+
     def tokens(self) -> Recipe:
         imported = {}
         if folder := self.spec.vq.tokens:
@@ -122,8 +135,10 @@ class Recipes:
         """A metric depends on the samples, the reference, the parts of the spec it names; speed on the machine too."""
         config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
                   "settings": {key: _lookup(self.spec, key) for key in depends_on}, "machine": machine}
-        inputs = (self.samples().key, self.splits.fingerprint)
-        return Recipe("metric", config, inputs, VERSIONS["metric"])
+        inputs = [self.samples().key, self.splits.fingerprint]
+        if name == PIXEL_METRIC and self.uses_likelihood:
+            inputs.append(self.likelihood().key)
+        return Recipe("metric", config, tuple(inputs), VERSIONS["metric"])
 
     @property
     def num_fake(self) -> int:
@@ -161,7 +176,10 @@ class Recipes:
     def run_key(self) -> str:
         """Hash of what the run measures."""
         measured = {"metrics": dataclasses.asdict(self.spec.metrics), "speed": dataclasses.asdict(self.spec.speed)}
-        return content_id([self.samples().key, self.protocol_id, measured])
+        if PIXEL_METRIC not in self.spec.metrics.names:   # keys stay those of before there was one
+            del measured["metrics"]["pixel_bits"]
+        likelihood = [self.likelihood().key] if self.uses_likelihood else []
+        return content_id([self.samples().key, self.protocol_id, measured, *likelihood])
 
     def stages(self) -> list[Stage]:
         """Every stage before the metrics, in the order they are built."""
@@ -177,6 +195,9 @@ class Recipes:
             steps = 0 if self.spec.prior.path else self.spec.prior.training.steps
             chain.append(Stage(self.prior(), (self.tokens(),), f"prior {self.spec.prior.name}", work=steps,
                                unit="steps"))
+        if self.uses_likelihood:
+            chain.append(Stage(self.likelihood(), (self.tokenizer(),), "pixel likelihood",
+                               work=self.spec.vq.likelihood.steps, unit="steps"))
         samples_inputs = {"prior": (self.prior, self.tokenizer), "reconstruction": (self.tokenizer,)}.get(self.role, ())
         chain.append(Stage(self.samples(), tuple(recipe() for recipe in samples_inputs),
                            f"{self.num_fake:,} images ({self.role})",
@@ -201,11 +222,16 @@ class Recipes:
                                  f"{section}.path out to train one.")
             recipe = {**identity, "imported": sha256_of(path), "layout": config.layout}
         else:
-            training = dataclasses.asdict(config.training)
-            for name in ("checkpoint_every", "log_every"):   # neither changes the weights
-                training.pop(name)
-            recipe = {**identity, "training": training, "seed": self.spec.seed}
+            recipe = {**identity, "training": _training(config.training), "seed": self.spec.seed}
         return Recipe(stage, recipe, inputs, VERSIONS[stage])
+
+
+def _training(config: TrainingConfig) -> dict[str, Any]:
+    """What of a training budget changes the weights."""
+    training = dataclasses.asdict(config)
+    for name in ("checkpoint_every", "log_every"):
+        training.pop(name)
+    return training
 
 
 def spread_indices(total: int, num: int | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -28,6 +29,36 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, N) int64 -> (B, 3, H, W) uint8; a (B, h, w) canvas of another size decodes to its own size."""
+
+
+@dataclass(frozen=True)
+class PixelLikelihood:
+    """log p(image | tokens) of a batch in nats, summed over channels and pixels.
+
+    tokens: (B, N) int64 of the very images that were scored.
+    mass: (B,) float64, of the discrete image: a probability, at most 0.
+    density: (B,) float64, log density + log bin width, which may exceed 0 where the density is narrower than a bin.
+    """
+
+    tokens: Tensor
+    mass: Tensor
+    density: Tensor
+
+
+class LikelihoodTokenizer(Tokenizer, Protocol):
+    """A Tokenizer whose decoder is also a distribution over pixels. Its Options has the field `likelihood_head`, true
+    for such a model; where it is false, or the tokenizer has no such field, there is no pixel likelihood.
+
+    likelihood_head: the part fine-tuned for it, which neither `encode` nor `decode` reads.
+    """
+
+    likelihood_head: nn.Module
+
+    def trainable_likelihood(self, *, bits: int, learning_rate: float, betas: tuple[float, float]) -> nn.Module:
+        """What the training loop trains (bench.trainer.Trainable); its `model` is `likelihood_head` alone."""
+
+    def log_likelihood(self, images: Tensor, *, bits: int) -> PixelLikelihood:
+        """Of (B, 3, H, W) uint8 images reduced to their `bits` highest bits."""
 
 
 class UniformDraws(Protocol):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,14 +20,14 @@ from vq.health import perplexity
 from vq.losses import (
     Perceptual,
     adaptive_weight,
+    discretised_gaussian_log_mass,
     discriminator_loss,
-    gaussian_log_density,
     generator_loss,
     l1,
     perceptual_distance,
 )
 from vq.quantize import NearestQuantizer
-from vq.vqgan import VQGAN
+from vq.vqgan import VQGAN, bin_centres, reduce_bits
 
 Optimize = Callable[[Tensor, Optimizer], None]
 """Zero the gradients, go backward from the loss, average over processes, step."""
@@ -171,39 +172,51 @@ class VQGANTraining(nn.Module):
 
 
 class LikelihoodTraining(nn.Module):
-    """Fine-tunes the log-sigma head alone, so that the decoder gives a density over pixels (paper, section 4.2).
+    """Fine-tunes the log-sigma head alone, so that the decoder is a distribution over pixels (paper, section 4.2).
 
-    The tokens and the mean stay as they are: whatever was measured with this tokenizer remains true.
+    The loss is the one that is reported, bits a channel value of images reduced to `bits`; unlike the Gaussian's
+    density it cannot fall without end where a constant background is predicted exactly. Tokens and mean stay as they
+    are, so whatever was measured with this tokenizer remains true.
     """
 
-    def __init__(self, model: VQGAN, *, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999)):
+    def __init__(self, tokenizer: VQGAN, *, bits: int, learning_rate: float,
+                 betas: tuple[float, float] = (0.9, 0.999)):
         super().__init__()
-        if model.decoder.logsigma is None:
+        if tokenizer.decoder.logsigma is None:
             raise ValueError("likelihood_head=False: there is no log-sigma head to train; build the model with "
                              "likelihood_head=True")
-        self.model = model
-        self._optimizer = Adam(model.decoder.logsigma.parameters(), lr=learning_rate, betas=(betas[0], betas[1]))
+        self.model = tokenizer.decoder.logsigma.requires_grad_(True)
+        self.bits = bits
+        self._frozen = (tokenizer,)   # in a tuple, so that it is not registered as part of the state
+        self._optimizer = Adam(self.model.parameters(), lr=learning_rate, betas=(betas[0], betas[1]))
 
     def optimizers(self) -> list[Optimizer]:
         return [self._optimizer]
 
     def update(self, batch: Tensor, step: int, draws: UniformDraws, optimize: Optimize) -> dict[str, Tensor]:
-        """One step on (B, 3, H, W) uint8; "loss" is nats a channel value, for values in the networks' range."""
-        with torch.no_grad():
-            images = self.model.to_float(batch)
-            features = self.model.decoder.features(self.model.quantizer(self.model.encoder(images))[0])
-            mean = self.model.decoder.blocks[-1](features)
-        assert self.model.decoder.logsigma is not None
-        loss = -gaussian_log_density(images, mean, self.model.decoder.logsigma(features)).mean()
+        """One step on (B, 3, H, W) uint8; "loss" is the decoder's part of the bits per dimension."""
+        loss = self._bits_per_dim(self.model, batch)
         optimize(loss, self._optimizer)
         return {"loss": loss.detach()}
 
     @torch.no_grad()
-    def validate(self, model: VQGAN, batch: Tensor, draws: UniformDraws) -> dict[str, Tensor]:
-        """Mean over one batch of the negative log-density of a channel value, in nats."""
-        images = model.to_float(batch)
-        mean, logsigma = model.decoder.gaussian(model.quantizer(model.encoder(images))[0])
-        return {"loss": -gaussian_log_density(images, mean, logsigma).mean()}
+    def validate(self, model: nn.Module, batch: Tensor, draws: UniformDraws) -> dict[str, Tensor]:
+        """The same, mean over one batch, with `model` as the head."""
+        loss = self._bits_per_dim(model, batch)
+        return {"loss": loss, "decoder_bits_per_dim": loss}
+
+    def _bits_per_dim(self, head: nn.Module, images: Tensor) -> Tensor:
+        tokenizer, = self._frozen
+        reduced = reduce_bits(images, self.bits)
+        with torch.no_grad():
+            tokens = tokenizer.encode(reduced).view(-1, *tokenizer.grid)
+            features = tokenizer.decoder.features(tokenizer.quantizer.lookup(tokens))
+            mean = tokenizer.decoder.blocks[-1](features)
+        mean, logsigma = tokenizer.in_unit_range(mean, head(features))
+        # float64: far from the mean, float32 loses the gradient of log_ndtr
+        log_mass = discretised_gaussian_log_mass(bin_centres(reduced, self.bits), mean.double(), logsigma.double(),
+                                                 width=2.0**-self.bits)
+        return -log_mass.mean() / math.log(2)
 
 
 def _autoencoder_parameters(model: VQGAN) -> list[nn.Parameter]:

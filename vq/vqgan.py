@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.autoencoder import Decoder, Encoder
+from vq.base import PixelLikelihood
 from vq.discriminator import Discriminator
 from vq.losses import Perceptual, discretised_gaussian_log_mass, gaussian_log_density
 from vq.options import VQGANOptions
@@ -64,31 +65,39 @@ class VQGAN(nn.Module):
         """
         return self.to_uint8(self.decoder(self.quantizer.lookup(self._canvas(tokens))))
 
-    @torch.no_grad()
-    def log_likelihood(self, images: Tensor, *, bits: int = 8, kind: str = "density") -> Tensor:
-        """log p(image | its tokens) in nats, summed over channels and pixels: (B, 3, H, W) uint8 -> (B,) float64.
+    @property
+    def likelihood_head(self) -> nn.Module | None:
+        """The log-sigma head, None without one."""
+        return self.decoder.logsigma
 
-        The image is first reduced to `bits` a channel (`reduce_bits`); the tokens are those of the reduced image.
-        kind: "density", the Gaussian's density at the value times the bin's width, which is what the paper's
-            2.72 bits per dimension rests on; "mass", its integral over the bin, a true probability.
-        Bits per dimension of an image are (-log_likelihood - log p(tokens)) / (3 H W ln 2).
+    def trainable_likelihood(self, *, bits: int, learning_rate: float, betas: tuple[float, float]) -> nn.Module:
+        """What the training loop trains so that `log_likelihood` at this bit depth means something: the head alone."""
+        from vq.training import LikelihoodTraining
+        return LikelihoodTraining(self, bits=bits, learning_rate=learning_rate, betas=betas)
+
+    @torch.no_grad()
+    def log_likelihood(self, images: Tensor, *, bits: int = 8) -> PixelLikelihood:
+        """log p(image | its tokens) of (B, 3, H, W) uint8 images, reduced to `bits` a channel first (`reduce_bits`).
+
+        mass: the Gaussian's integral over each value's bin, a true probability. density: its density at the value
+        times the bin's width, which is what the paper's 2.72 bits per dimension rests on.
+        Bits per dimension of an image are (-log p(image | tokens) - log p(tokens)) / (3 H W ln 2).
+        Raises ValueError without a likelihood head.
         """
         reduced = reduce_bits(images, bits)
-        latents = self.quantizer.lookup(self._canvas(self.encode(reduced)))
-        mean, logsigma = (t.double() for t in self.gaussian(latents))
-        width = 2.0**-bits
-        values = ((reduced >> (8 - bits)).to(mean) + 0.5) * width   # bin centres in (0, 1)
-        if kind == "mass":
-            pixels = discretised_gaussian_log_mass(values, mean, logsigma, width=width)
-        elif kind == "density":
-            pixels = gaussian_log_density(values, mean, logsigma) + math.log(width)
-        else:
-            raise ValueError(f"kind={kind!r}: expected 'density' or 'mass'")
-        return pixels.flatten(1).sum(1)
+        tokens = self.encode(reduced)
+        mean, logsigma = (t.double() for t in self.gaussian(self.quantizer.lookup(self._canvas(tokens))))
+        values, width = bin_centres(reduced, bits).to(mean), 2.0**-bits
+        mass = discretised_gaussian_log_mass(values, mean, logsigma, width=width)
+        density = gaussian_log_density(values, mean, logsigma) + math.log(width)
+        return PixelLikelihood(tokens, mass.flatten(1).sum(1), density.flatten(1).sum(1))
 
     def gaussian(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of every pixel, for values in [0, 1]: (B, D, h, w) -> two (B, 3, H, W)."""
-        mean, logsigma = self.decoder.gaussian(latents)
+        return self.in_unit_range(*self.decoder.gaussian(latents))
+
+    def in_unit_range(self, mean: Tensor, logsigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's Gaussian as one of values in [0, 1]."""
         if self.options.input_range == "signed":
             return (mean + 1) / 2, logsigma - math.log(2)
         return mean, logsigma
@@ -132,3 +141,8 @@ def reduce_bits(images: Tensor, bits: int) -> Tensor:
         raise ValueError(f"bits={bits}: expected 1 to 8 bits a channel")
     dropped = 8 - bits
     return ((images >> dropped) << dropped) + ((1 << dropped) >> 1)
+
+
+def bin_centres(reduced: Tensor, bits: int) -> Tensor:
+    """Where images of `bits` a channel lie in (0, 1): uint8 -> float64, (k + 1/2) / 2^bits of level k."""
+    return ((reduced >> (8 - bits)).double() + 0.5) * 2.0**-bits

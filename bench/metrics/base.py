@@ -37,6 +37,7 @@ class Evidence:
     features(side): (n, D) float32 of the protocol's extractor for every image of that side, possibly a memory map.
     validation_tokens: () -> (M, N) int64.
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
+    likelihood: the tokenizer with its pixel likelihood fine-tuned; None where it has none, or no metric asks for it.
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
     caches: a folder shared by all runs, for content-keyed caches such as LPIPS embeddings of the training set.
     picture(name, tiles, rows, columns, labels): leaves a contact sheet of (rows*columns, 3, H, W) uint8 for the record.
@@ -55,6 +56,7 @@ class Evidence:
     prior: Any = None
     tokenizer: Any = None
     sampler: Any = None
+    likelihood: Any = None
     device: str = "cpu"
     seed: int = 0
     fingerprints: dict[str, str] = field(default_factory=dict)

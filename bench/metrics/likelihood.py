@@ -3,7 +3,7 @@
 The ceiling is log2 K. Autoregressive priors give it exactly, diffusions an upper bound estimated by Monte Carlo; the
 error of that estimate and the error over images are printed apart.
 
-    summarise(nats, monte_carlo_variance, num_tokens).bits_per_token
+    summarise(nats, monte_carlo_variance, num_tokens).mean
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,15 +26,15 @@ from priors.base import Draws, Likelihood, Unsupported
 
 
 @dataclass(frozen=True)
-class BitsPerToken:
-    """All in bits per token.
+class Bits:
+    """All in bits per token, or per whatever else an image was divided into.
 
-    standard_error: of the mean over images, as drawn (its spread holds the Monte Carlo error as well); None for one.
+    standard_error: of `mean` over images, as drawn (its spread holds the Monte Carlo error as well); None for one.
     monte_carlo_se: of the estimate alone; None where the prior cannot tell.
     images_se: what remains of standard_error without monte_carlo_se; None where either is.
     """
 
-    bits_per_token: float
+    mean: float
     standard_error: float | None
     images_se: float | None
     monte_carlo_se: float | None
@@ -66,21 +66,25 @@ class NegativeLogLikelihood:
         budget = evidence.settings.nll.budget if likelihood.kind != "exact" else None
         extra = {"kind": likelihood.kind, "budget": budget, "network_evaluations": likelihood.network_evaluations,
                  "ceiling": math.log2(evidence.prior.codebook_size)}
-        bound: Literal["", "upper"] = "" if likelihood.kind == "exact" else "upper"
-        unit = self.columns["bits_per_token"].unit
-        impossible = int(likelihood.nats.isinf().sum())
-        if impossible:
-            return Measurement("bits_per_token", None, evidence.protocol_id, n=len(tokens), unit=unit, better="lower",
-                               bound=bound, extra=extra,
-                               note=f"infinite: {impossible} of {len(tokens)} images have probability 0")
-        bits = summarise(likelihood.nats, likelihood.monte_carlo_variance, tokens.shape[1])
-        error = bits.standard_error
-        low, high = (None, None) if error is None else normal_interval(bits.bits_per_token, error)
-        return Measurement(
-            "bits_per_token", bits.bits_per_token, evidence.protocol_id, n=len(tokens), standard_error=error,
-            ci_low=low, ci_high=high, unit=unit, better="lower", bound=bound,
-            note="one image: no interval" if error is None else "",
-            extra=extra | {"monte_carlo_se": bits.monte_carlo_se, "images_se": bits.images_se})
+        return measurement("bits_per_token", likelihood, tokens.shape[1], evidence.protocol_id,
+                           unit=self.columns["bits_per_token"].unit,
+                           bound="" if likelihood.kind == "exact" else "upper", extra=extra)
+
+
+def measurement(metric: str, likelihood: Likelihood, num_parts: int, protocol_id: str, *, unit: str,
+                bound: Literal["", "upper"], extra: dict[str, Any]) -> Measurement:
+    """Mean bits of the `num_parts` parts of an image, with both errors; a hole where images have probability 0."""
+    count, impossible = len(likelihood.nats), int(likelihood.nats.isinf().sum())
+    if impossible:
+        return Measurement(metric, None, protocol_id, n=count, unit=unit, better="lower", bound=bound, extra=extra,
+                           note=f"infinite: {impossible} of {count} images have probability 0")
+    bits = summarise(likelihood.nats, likelihood.monte_carlo_variance, num_parts)
+    error = bits.standard_error
+    low, high = (None, None) if error is None else normal_interval(bits.mean, error)
+    return Measurement(
+        metric, bits.mean, protocol_id, n=count, standard_error=error, ci_low=low, ci_high=high, unit=unit,
+        better="lower", bound=bound, note="one image: no interval" if error is None else "",
+        extra=extra | {"monte_carlo_se": bits.monte_carlo_se, "images_se": bits.images_se})
 
 
 def evaluate(tokens: Tensor, evidence: Evidence) -> Likelihood:
@@ -104,13 +108,16 @@ def evaluate(tokens: Tensor, evidence: Evidence) -> Likelihood:
     return _joined(parts)
 
 
-def summarise(nats: Tensor, monte_carlo_variance: Tensor, num_tokens: int) -> BitsPerToken:
-    """Mean and errors of (M,) nats an image, whose Monte Carlo errors are independent between images."""
-    to_bits, count = 1 / (num_tokens * math.log(2)), len(nats)
+def summarise(nats: Tensor, monte_carlo_variance: Tensor, num_parts: int) -> Bits:
+    """Mean and errors of (M,) nats an image, whose Monte Carlo errors are independent between images.
+
+    num_parts: of an image: its tokens for bits per token, its channel values for bits per dimension.
+    """
+    to_bits, count = 1 / (num_parts * math.log(2)), len(nats)
     known = not monte_carlo_variance.isnan().any()
     monte_carlo = float(monte_carlo_variance.double().sum()) / count**2 if known else None
     total = float(nats.double().var()) / count if count > 1 else None
-    return BitsPerToken(
+    return Bits(
         float(nats.double().mean()) * to_bits,
         None if total is None else math.sqrt(total) * to_bits,
         None if total is None or monte_carlo is None else math.sqrt(max(0.0, total - monte_carlo)) * to_bits,

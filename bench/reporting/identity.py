@@ -26,11 +26,14 @@ def row_key(role: str, label: str, spec: dict[str, Any]) -> str:
 
 
 def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """The flat configuration that a row depends on; steps left to their default are the number they come to."""
+    """The flat configuration that a row depends on; steps left to their default are the number they come to.
+
+    Without vq.likelihood: it moves bits per dimension and nothing else of a row.
+    """
     flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
     if "sampler.steps" in flat:
         flat["sampler.steps"] = steps_of(spec)
-    return {key: value for key, value in flat.items() if key not in IGNORED}
+    return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 
 def role_of(record: Record) -> str:

@@ -58,6 +58,12 @@ def test_a_value_on_the_command_line_goes_before_the_preset():
     (["vq.training.steps=-4"], ["steps=-4", "at least 1"]),
     (["dataset=cifar"], ["Did you mean 'cifar10'"]),
     (["steps"], ["key=value"]),
+    (["vq.options.disc_start_step=5"], ["unknown key 'vq.options.disc_start_step'", "as vq.disc_start_step=..."]),
+    (["prior.options.width=5"], ["unknown key 'prior.options.width'", "as prior.width=..."]),
+    (["prior.options={width: 5}"], ["as prior.<option>=..., one by one"]),
+    (["metrics.pixel_bits=9"], ["metrics.pixel_bits=9", "1 to 8"]),
+    (["vq.likelihood.stps=9"], ["unknown key 'vq.likelihood.stps'", "Did you mean 'vq.likelihood.steps'"]),
+    (["vq.likelihood.steps=0"], ["steps=0", "at least 1"]),
     (["dataset.path=/a,b(c"], ["needs quotes", "dataset.path='/a,b(c'"]),
     (["+seed=1"], ["without '+'"]),
 ])

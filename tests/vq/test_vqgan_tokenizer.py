@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vq.losses import discretised_gaussian_log_mass
 from vq.options import VQGANOptions
 from vq.vqgan import VQGAN, reduce_bits
 
@@ -106,11 +107,32 @@ def test_log_likelihood_is_the_sum_over_pixels_of_the_gaussian(model, images):
     values = ((images // 8).double() + 0.5) / 32
     log_density = -0.5 * ((values - mean) / logsigma.exp()) ** 2 - logsigma - 0.5 * math.log(2 * math.pi)
     expected = log_density.flatten(1).sum(1) - 3072 * math.log(32)
-    torch.testing.assert_close(model.log_likelihood(images, bits=5), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(model.log_likelihood(images, bits=5).density, expected, rtol=1e-6, atol=0)
 
 
 def test_the_probability_mass_never_exceeds_one(model, images):
-    assert (model.log_likelihood(images, bits=5, kind="mass") <= 0).all()
+    assert (model.log_likelihood(images, bits=5).mass <= 0).all()
+
+
+def test_the_tokens_scored_are_those_of_the_reduced_image(model, images):
+    assert torch.equal(model.log_likelihood(images, bits=3).tokens, model.encode(reduce_bits(images, 3)))
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_the_masses_of_all_values_of_one_pixel_sum_to_one(bits):
+    """Images that share their tokens share mean and sigma: here every image, since one code is far nearer than all."""
+    model = build()
+    with torch.no_grad():
+        model.quantizer.embedding.weight.fill_(1e6)[0] = 0
+    levels = torch.arange(2**bits, dtype=torch.uint8) << (8 - bits)
+    images = torch.zeros(2**bits, 3, 32, 32, dtype=torch.uint8)
+    images[:, 1, 5, 7] = levels
+    masses = model.log_likelihood(images, bits=bits).mass
+    latents = model.quantizer.lookup(torch.zeros(1, 8, 8, dtype=torch.int64))
+    mean, logsigma = (t[:1, 1, 5, 7].double() for t in model.gaussian(latents))
+    centre = torch.tensor([0.5 * 2.0**-bits], dtype=torch.float64)
+    rest = masses[0] - discretised_gaussian_log_mass(centre, mean, logsigma, width=2.0**-bits)
+    assert float((masses - rest).exp().sum().detach()) == pytest.approx(1, abs=1e-6)
 
 
 def test_reducing_bits_keeps_the_bin_and_is_idempotent():

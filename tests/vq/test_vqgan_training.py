@@ -172,11 +172,41 @@ def test_gumbel_models_train():
     assert not torch.equal(training.model.quantizer.proj.weight, before)
 
 
-def test_likelihood_training_changes_the_head_alone_and_raises_the_density():
-    training = LikelihoodTraining(build().model, learning_rate=1e-2)
-    before = copy.deepcopy(training.model.state_dict())
-    losses = [training.update(batch(0), step, Draws.seeded(step), optimize)["loss"] for step in range(20)]
-    changed = {key for key, value in training.model.state_dict().items() if not torch.equal(value, before[key])}
+def fine_tuned(steps, **options):
+    tokenizer = build(**options).model.requires_grad_(False)
+    training = LikelihoodTraining(tokenizer, bits=8, learning_rate=1e-2)
+    return tokenizer, training, [training.update(batch(0), step, Draws.seeded(step), optimize)["loss"]
+                                 for step in range(steps)]
+
+
+def test_likelihood_training_changes_the_head_alone_and_raises_the_likelihood():
+    before = build().model.state_dict()
+    tokenizer, training, losses = fine_tuned(20)
+    changed = {key for key, value in tokenizer.state_dict().items() if not torch.equal(value, before[key])}
     assert changed and all(key.startswith("decoder.logsigma.") for key in changed)
     assert losses[-1] < losses[0]
     assert training.validate(training.model, batch(0), Draws.seeded(0))["loss"] < losses[0]
+
+
+@pytest.mark.parametrize("input_range", ["unit", "signed"])
+def test_the_likelihood_loss_is_what_the_tokenizer_reports(input_range):
+    tokenizer, training, _ = fine_tuned(2, input_range=input_range)
+    reported = -tokenizer.log_likelihood(batch(1), bits=8).mass.mean() / (3 * 16 * 16 * torch.tensor(2.0).log())
+    loss = training.validate(training.model, batch(1), Draws.seeded(0))["loss"]
+    torch.testing.assert_close(loss.double(), reported.double(), rtol=1e-4, atol=0)
+
+
+def test_the_state_of_likelihood_training_holds_no_other_weights_than_the_head_s():
+    tokenizer, training, _ = fine_tuned(0)
+    assert set(training.state_dict()) == {f"model.{key}" for key in tokenizer.decoder.logsigma.state_dict()}
+
+
+def test_likelihood_training_bears_a_background_predicted_exactly():
+    """Where the mean is right to a hundredth of a level, the density's optimum is infinite; the probability's is 1."""
+    tokenizer = build().model.requires_grad_(False)
+    last = tokenizer.decoder.blocks[-1]
+    last.weight.zero_(), last.bias.zero_()
+    training = LikelihoodTraining(tokenizer, bits=8, learning_rate=3e-2)
+    black = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    losses = [training.update(black, step, Draws.seeded(step), optimize)["loss"] for step in range(200)]
+    assert torch.stack(losses).isfinite().all() and 0 <= losses[-1] < 0.01
