@@ -164,7 +164,8 @@ class AbsorbingDiffusion(nn.Module):
             table = torch.stack([F.pad(counts[pair], (0, longest - len(counts[pair]))) for pair in each])
             noise = 4.5 if sampler.confidence_noise is None else sampler.confidence_noise
             return samplers.by_confidence(
-                self.logits_at, tokens, table, mask=self.mask, adjust=adjust_of(sampler), noise=noise, draws=draws
+                self.logits_at, tokens, table, num_steps, mask=self.mask, adjust=adjust_of(sampler), noise=noise,
+                draws=draws,
             )
         if sampler.order == "halton":
             priority = schedules.grid_order("halton", self.grid).argsort().expand(tokens.shape)

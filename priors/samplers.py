@@ -109,18 +109,20 @@ def plan_events(reveal: Tensor, unknown: Tensor) -> Iterator[Event]:
 
 
 def by_confidence(
-    predict: Predict, tokens: Tensor, counts: Tensor, *, mask: int, adjust: Adjust, noise: float, draws: Draws
+    predict: Predict, tokens: Tensor, counts: Tensor, num_steps: Tensor, *, mask: int, adjust: Adjust, noise: float,
+    draws: Draws,
 ) -> Sample:
     """MaskGIT: predict every masked token, keep the most confident, as many as the schedule says (Chang et al. 2022).
 
-    counts: (B, n + 1) int64, how many stay masked before each step and after the last.
-    Confidence is log p(chosen token) + noise * (masked share after the step) * Gumbel.
+    counts: (B, n + 1) int64, how many stay masked before each step and after the last; num_steps: (B,), each image's
+    own number of steps, up to n.  Confidence is log p(chosen token) + noise * (share of its steps still to come) *
+    Gumbel: the noise falls linearly whatever the schedule of counts, as in the published code.
     """
     unknown = tokens == UNKNOWN
     state = tokens.masked_fill(unknown, mask)
     evaluations = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
-    counts = counts.to(tokens.device)
-    for before, after in zip(counts.T[:-1], counts.T[1:], strict=True):   # (B,) each
+    counts, num_steps = counts.to(tokens.device), num_steps.to(tokens.device)
+    for step, (before, after) in enumerate(zip(counts.T[:-1], counts.T[1:], strict=True), start=1):   # (B,) each
         uniforms, gumbel_uniforms = draws.uniform(*tokens.shape), draws.uniform(*tokens.shape)
         images = (after < before).nonzero().squeeze(1)
         if not len(images):
@@ -131,8 +133,8 @@ def by_confidence(
         values = inverse_cdf(logits, uniforms.to(state.device)[images].gather(1, positions))
         confidence = logits.log_softmax(-1).gather(-1, values.unsqueeze(-1)).squeeze(-1)
         gumbel = -(-gumbel_uniforms.to(state.device)[images].gather(1, positions).clamp(1e-20).log()).log()
-        share = after[images] / unknown[images].sum(1)
-        confidence = confidence + noise * share.unsqueeze(1) * gumbel
+        to_come = ((num_steps[images] - step) / num_steps[images]).clamp(min=0)   # share of the steps
+        confidence = confidence + noise * to_come.unsqueeze(1) * gumbel
         confidence = confidence.masked_fill(~hidden.gather(1, positions), -torch.inf)
         rank = confidence.argsort(dim=1, descending=True, stable=True).argsort(1)
         keep = rank < (before - after)[images].unsqueeze(1)

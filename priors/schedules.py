@@ -112,18 +112,17 @@ def _halton(h: int, w: int) -> list[int]:
     i = 0
     while len(order) < h * w:
         i += 1
-        order.setdefault(int(_van_der_corput(i, 2) * h) * w + int(_van_der_corput(i, 3) * w))
+        order.setdefault(_van_der_corput(i, 2, cells=h) * w + _van_der_corput(i, 3, cells=w))
     return list(order)
 
 
-def _van_der_corput(i: int, base: int) -> float:
-    """The digits of i mirrored at the point: 0.d0 d1 d2 ... in this base."""
-    value, scale = 0.0, 1.0
+def _van_der_corput(i: int, base: int, *, cells: int) -> int:
+    """Which of so many equal cells of [0, 1) holds 0.d0 d1 d2 ..., the digits of i mirrored at the point; exact."""
+    mirrored, scale = 0, 1
     while i:
         i, digit = divmod(i, base)
-        scale /= base
-        value += digit * scale
-    return value
+        mirrored, scale = mirrored * base + digit, scale * base
+    return mirrored * cells // scale
 
 
 def interpolate(levels: Tensor, values: Tensor, n: int) -> Tensor:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import InputError
+from bench.metrics.checks import check_features
 from bench.metrics.frechet import ReferenceStatistics, fid_to
 from bench.metrics.intervals import (
     jackknife_error,
@@ -186,6 +187,9 @@ def _check(a: Judged, b: Judged, real: np.ndarray | None) -> None:
         raise InputError(f"{a.label} and {b.label} have neither features nor nats to compare")
     if a.features and real is None:
         raise InputError("features are compared through the real images: pass their features as `real`")
+    for run in (a, b) if real is not None else ():
+        for features in run.features.values():
+            check_features(features, real, least=3)
     for seed in a.nats:
         shapes = [np.shape(run.nats[seed]) for run in (a, b)]
         if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0][0] < 2:

@@ -41,7 +41,9 @@ def wilson_interval(share: float, num: float, *, degrees: int | None = None,
     z = stats.norm.ppf(0.5 + level / 2) if degrees is None else stats.t.ppf(0.5 + level / 2, degrees)
     centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     half = z / (1 + z**2 / num) * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    low = 0.0 if share == 0 else max(0.0, centre - half)   # exactly: centre and half differ there by rounding alone
+    high = 1.0 if share == 1 else min(1.0, centre + half)
+    return float(low), float(high)
 
 
 def clip_interval(interval: tuple[float, float], low: float, high: float) -> tuple[float, float]:

@@ -39,8 +39,8 @@ def kid(fake: np.ndarray, real: np.ndarray, *, degree: int = 3, block: int = BLO
     """
     check_features(fake, real, least=3)
     centre = real[:block].mean(axis=0, dtype=np.float64).astype(real.dtype)
-    fake_fake, _, squares_fake = kernel_row_sums(fake, fake, centre, degree=degree, block=block)
-    real_real, _, squares_real = kernel_row_sums(real, real, centre, degree=degree, block=block)
+    fake_fake, _, squares_fake = kernel_row_sums(fake, None, centre, degree=degree, block=block)
+    real_real, _, squares_real = kernel_row_sums(real, None, centre, degree=degree, block=block)
     fake_real, real_fake, squares_across = kernel_row_sums(fake, real, centre, degree=degree, block=block)
     n, m = len(fake), len(real)
     within_fake, within_real = fake_fake.sum() / (n * (n - 1)), real_real.sum() / (m * (m - 1))
@@ -58,14 +58,16 @@ def kid(fake: np.ndarray, real: np.ndarray, *, degree: int = 3, block: int = BLO
     return KernelResult(float(value), float(error), n, m, influence_fake, influence_real)
 
 
-def kernel_row_sums(x: np.ndarray, y: np.ndarray, centre: np.ndarray, *, degree: int,
+def kernel_row_sums(x: np.ndarray, other: np.ndarray | None, centre: np.ndarray, *, degree: int,
                     block: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Row sums (n,), column sums (m,) and sum of squares of the kernel matrix; without its diagonal where y is x.
+    """Row sums (n,), column sums (m,) and sum of squares of the kernel matrix of x and `other`.
+
+    other None: of x with itself, without the diagonal.
 
     The product is taken of features minus `centre` and completed in float64: x.y = (x-c).(y-c) + x.c + y.c - c.c, which
     keeps float32 products far from cancellation.
     """
-    symmetric = y is x
+    symmetric, y = other is None, x if other is None else other
     num_dimensions = x.shape[1]
     wide = centre.astype(np.float64)
     x_shift = _project(x, wide, block) - wide @ wide

@@ -8,10 +8,11 @@ from scipy.stats import chisquare
 from torch import nn
 
 from priors.absorbing import AbsorbingDiffusion
-from priors.base import UNKNOWN, Draws, Unsupported
+from priors.base import UNKNOWN, Draws, Unsupported, inverse_cdf
 from priors.options import AbsorbingOptions, AbsorbingSampler, AutoregressiveSampler
 from priors.reference import naive_absorbing_sample
 from priors.samplers import Adjust, by_events, plan_events
+from priors.schedules import masked_counts
 
 SAMPLERS = [
     AbsorbingSampler(),
@@ -166,10 +167,30 @@ def test_confidence_order_without_noise_reveals_the_likeliest_token_first():
 
     empty = torch.full((50, 2), UNKNOWN)
     sample = by_confidence(
-        predict, empty, torch.tensor([2, 1, 0]).expand(50, -1), mask=3, adjust=Adjust(top_k=1), noise=0.0,
-        draws=Draws.seeded(0),
+        predict, empty, torch.tensor([2, 1, 0]).expand(50, -1), torch.full((50,), 2), mask=3, adjust=Adjust(top_k=1),
+        noise=0.0, draws=Draws.seeded(0),
     )
     assert sample.tokens.tolist() == [[2, 1]] * 50
+
+
+@pytest.mark.parametrize("schedule", ["even", "cosine"])
+def test_confidence_order_equals_maskgits_published_loop(schedule):
+    """One image at a time, noise times (1 - step / steps), with the uniforms that the sampler drew."""
+    prior, draws, steps, num, noise = make_prior(), RecordingDraws.seeded("maskgit"), 5, 8, 4.5
+    sampler = AbsorbingSampler(steps=steps, order="confidence", schedule=schedule)
+    tokens = prior.sample(num, sampler=sampler, draws=draws).tokens
+    counts = masked_counts(schedule, 12, steps).tolist()
+    for image in range(num):
+        state = torch.full((12,), 5)
+        for step in range(1, steps + 1):
+            uniforms, gumbels = (draws.log[2 * (step - 1) + i][image] for i in (0, 1))
+            logits = prior.logits(state.unsqueeze(0))[0]
+            values = inverse_cdf(logits, uniforms)
+            sure = logits.log_softmax(-1).gather(1, values.unsqueeze(1))[:, 0]
+            sure = sure + noise * (1 - step / steps) * -(-gumbels.log()).log()
+            kept = sure.masked_fill(state != 5, -torch.inf).topk(counts[step - 1] - counts[step]).indices
+            state[kept] = values[kept]
+        assert torch.equal(state, tokens[image])
 
 
 def test_top_k_one_is_greedy_whatever_the_draws():

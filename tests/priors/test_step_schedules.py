@@ -1,6 +1,7 @@
 """Step schedules and orders against hand counts, enumeration and chi-square."""
 
 import itertools
+from fractions import Fraction
 
 import pytest
 import torch
@@ -66,6 +67,17 @@ def test_a_spiral_goes_around_the_edge_first():
 
 def test_a_column_walk_goes_down_first():
     assert schedules.grid_order("column", (2, 3)).tolist() == [0, 3, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (9, 9), (16, 27), (5, 7)])
+def test_a_halton_walk_follows_the_sequence_in_exact_fractions(grid):
+    def mirrored(i, base):
+        digits = [i // base**place % base for place in range(12)]
+        return sum(Fraction(digit, base ** (place + 1)) for place, digit in enumerate(digits))
+
+    h, w = grid
+    cells = [int(mirrored(i, 2) * h) * w + int(mirrored(i, 3) * w) for i in range(1, 4000)]
+    assert schedules.grid_order("halton", grid).tolist() == list(dict.fromkeys(cells))
 
 
 def test_the_first_cells_of_a_halton_walk_lie_in_different_quarters():

@@ -79,6 +79,14 @@ def test_runs_that_cannot_be_paired_are_an_error(b, message):
         compare(Judged("a", "p", {0: REAL}), b, REAL)
 
 
+@pytest.mark.parametrize(("bad", "message"), [
+    (REAL[:, :-1], "dimensions"), (REAL.astype(np.float64), "float64"), (REAL[:2], "at least 3"),
+    (np.where(REAL == REAL.max(), np.nan, REAL), "NaN"), (REAL.tolist(), "a list")])
+def test_features_that_do_not_fit_are_an_error(bad, message):
+    with pytest.raises(InputError, match=message):
+        compare(Judged("a", "p", {0: REAL}), Judged("b", "p", {0: bad}), REAL)
+
+
 def test_nats_of_different_images_are_an_error():
     a, b = (Judged(name, "p", nats={0: np.ones(n)}, num_tokens=4) for name, n in (("a", 5), ("b", 6)))
     with pytest.raises(InputError, match="same validation images"):

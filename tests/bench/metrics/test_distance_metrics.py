@@ -86,3 +86,10 @@ def test_prdc_takes_its_number_of_images_evenly_from_all():
 def test_prdc_of_too_few_images_is_an_error(evidence):
     with pytest.raises(InputError, match="needs at least 4"):
         PrecisionRecall()(evidence(features(3, 8), features(20, 8, seed=1)))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scale", [1e18, 1e-20])
+def test_features_whose_squares_float32_cannot_hold_are_an_error(evidence, metric, scale):
+    with pytest.raises(InputError, match="expected 1e-12 to 1e[+]15"):
+        metric()(evidence(features(50, 8) * np.float32(scale), features(50, 8, seed=1)))

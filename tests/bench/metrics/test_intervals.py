@@ -33,6 +33,11 @@ def test_wilson_interval_at_zero_and_one_has_width_and_stays_inside():
     assert wilson_interval(1, 20)[1] == 1 and wilson_interval(1, 20)[0] < 0.9
 
 
+@pytest.mark.parametrize("num", [3, 56.8, 97.3, 193.7, 10_000])
+def test_wilson_interval_ends_exactly_at_a_share_of_zero_or_one(num):
+    assert wilson_interval(0, num)[0] == 0 and wilson_interval(1, num)[1] == 1
+
+
 def test_clipping_keeps_the_part_inside():
     assert clip_interval((-0.2, 0.5), 0, 1) == (0, 0.5)
 

@@ -29,6 +29,13 @@ def test_kid_does_not_depend_on_the_block(block):
     assert kid(fake, real, block=block).value == pytest.approx(kid(fake, real).value, rel=1e-6)
 
 
+def test_kid_of_an_array_with_itself_is_that_with_its_copy():
+    same = features(50, 8)
+    assert kid(same, same).value == pytest.approx(kid(same, same.copy()).value, rel=1e-5)
+    alike = np.repeat(same[:1], 50, axis=0)
+    assert kid(alike, alike).value == pytest.approx(0, abs=1e-9)
+
+
 def test_kid_equals_torch_fidelity_with_one_subset_of_everything():
     from bench.torchvision_compat import ensure_torchvision
 
