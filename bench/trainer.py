@@ -19,12 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -35,6 +33,10 @@ from bench.errors import BenchError
 from bench.progress import Bar
 from bench.store import Interrupted
 from priors.base import Draws, Unsupported
+
+if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 VALIDATION_BUDGET = 4   # network evaluations an image, for priors whose likelihood is a sum
@@ -171,6 +173,9 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
 
 def make_fabric(precision: str, *, accelerator: str = "cpu") -> Fabric:
     """One process, or the group of processes that srun or torchrun started for this job; the group is joined here."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
     found = _process_group()
     if found is None:
         alone = LightningEnvironment()
@@ -189,6 +194,10 @@ def process_rank() -> int:
 
 
 def _process_group() -> SLURMEnvironment | TorchElasticEnvironment | None:
+    if all(int(os.environ.get(name, "1")) == 1 for name in ("SLURM_NTASKS", "WORLD_SIZE")):
+        return None
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
     if "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect():
         found: SLURMEnvironment | TorchElasticEnvironment = SLURMEnvironment()
     elif TorchElasticEnvironment.detect():
