@@ -25,9 +25,10 @@ from rich.table import Table
 
 from bench import registry
 from bench.assets import ASSETS, asset_folder, asset_status, cache_root
+from bench.command import run_command
 from bench.compose import expand, schema_of
 from bench.config import DatasetConfig, RunSpec
-from bench.errors import BenchError, InputError
+from bench.errors import InputError
 
 Level = Literal["ok", "note", "problem"]
 DISK_GB = {"needed": 2.0, "comfortable": 10.0}
@@ -47,20 +48,17 @@ class Finding:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in ("-h", "--help", "help"):
-        print(__doc__)
-        return 0
+    return run_command(arguments, doc=__doc__, work=diagnose)
+
+
+def diagnose(arguments: list[str]) -> int:
+    """Examine what these runs need, and print what was found."""
     console = _console()
-    try:
-        fetching, rest = _fetch_option(arguments)
-        specs = [run.spec for run in expand(rest, announce=console.print)]
-        if fetching:
-            fetch_assets(needed_assets(specs))
-        findings = examine(specs)
-    except BenchError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
+    fetching, rest = _fetch_option(arguments)
+    specs = [run.spec for run in expand(rest, announce=console.print)]
+    if fetching:
+        fetch_assets(needed_assets(specs))
+    findings = examine(specs)
     console.print(render(findings))
     problems = sum(finding.level == "problem" for finding in findings)
     console.print(f"{problems} problem(s); each has its remedy above." if problems else "Ready.")

@@ -10,7 +10,8 @@
 
 Models are chosen as for bench.run (prior=, dataset=, vq=, preset=, sampler.*) and built where they are missing.
 Masks are max-pooled to tokens: one white pixel is enough. Known tokens come back unchanged; paste=true also puts back
-the original's pixels. Exit codes: 0 done, 1 failed while working, 2 wrong input or nothing any chosen prior can do.
+the original's pixels. Exit codes: 0 done, 1 failed while working, 2 wrong input or nothing any chosen prior can do,
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from bench.command import run_command
 from bench.compose import Run, expand
 from bench.config import RunSpec
 from bench.editing_inputs import Inputs, load
 from bench.editing_options import EditOptions, parse
-from bench.errors import BenchError, InputError
+from bench.errors import InputError
 from bench.run import check_data
 
 if TYPE_CHECKING:
@@ -44,27 +46,20 @@ MANIFEST = "edit.json"
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
+    return run_command(arguments, doc=__doc__, work=perform, needs_arguments=True,
+                       kept="finished models and completions are kept.")
+
+
+def perform(arguments: list[str]) -> int:
+    """The task that the arguments ask for."""
     console = Console(stderr=True)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(__doc__)
-        return 0
-    try:
-        options, rest = parse(arguments)
-        runs = expand(rest, announce=console.print)
-        check_runs(runs, rest)
-        if options.task == "benchmark":
-            from bench.editing_benchmark import benchmark
-            return benchmark(options, runs, console)
-        return edit_all(options, runs, console)
-    except InputError as error:
-        console.print(f"[bold red]error:[/] {_safe(error)}", highlight=False, soft_wrap=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.print("interrupted; finished models and completions are kept.")
-        return 1
-    except (BenchError, OSError) as error:
-        console.print(f"[bold red]failed:[/] {_safe(error)}", highlight=False, soft_wrap=True)
-        return 1
+    options, rest = parse(arguments)
+    runs = expand(rest, announce=console.print)
+    check_runs(runs, rest)
+    if options.task == "benchmark":
+        from bench.editing_benchmark import benchmark
+        return benchmark(options, runs, console)
+    return edit_all(options, runs, console)
 
 
 def check_runs(runs: list[Run], rest: Sequence[str]) -> None:
@@ -316,11 +311,6 @@ def _label(run: Run) -> str:
 
 def _slug(label: str) -> str:
     return "-".join("".join(c if c.isalnum() or c == "." else " " for c in label).split())
-
-
-def _safe(error: Exception) -> str:
-    from rich.markup import escape
-    return escape(str(error))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import submitit
@@ -41,10 +43,14 @@ def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[
 def work_through(specs: Sequence[RunSpec], folder: SweepFolder) -> list[Record]:
     """Start what can be started until every run has its record."""
     plan = _Plan(specs, folder)
-    while not plan.finished:
-        plan.collect()
-        plan.start()
-        time.sleep(POLL_SECONDS)
+    try:
+        while not plan.finished:
+            plan.collect()
+            plan.start()
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        plan.stop()   # nothing goes on in the background unless it was asked to
+        raise
     return [load_record(folder.outcome(Recipes(spec).run_key)["record"]) for spec in specs]
 
 
@@ -105,6 +111,14 @@ class _Plan:
             else:
                 self._give_up(task)
 
+    def stop(self) -> None:
+        """Kill what still runs; what it has saved stays."""
+        for task in self.running:
+            task.job.cancel(check=False)
+        for task in self.running:
+            task.job.wait()
+        self.running.clear()
+
     def _stage_tasks(self, node: Node, names: dict[str, set[str]], devices: str | None) -> list[_Task]:
         after = {name for key in node.needs for name in names.get(key, ())}
         Store().set_status(node.stage.recipe, "queued")
@@ -114,7 +128,8 @@ class _Plan:
         return [_Task(name, job, node.spec, after, ok_only=True) for name, job in jobs.items()]
 
     def _begin(self, task: _Task) -> None:
-        task.job = _executor(self.folder).submit(task.function)
+        with _controllers_speak_to(self.folder.path / "logs" / "controllers.err"):
+            task.job = _executor(self.folder).submit(task.function)
         self.running.append(task)
 
     def _end(self, task: _Task, error: Exception | None) -> None:
@@ -137,6 +152,21 @@ def _executor(folder: SweepFolder) -> submitit.LocalExecutor:
     executor = submitit.LocalExecutor(folder.path / "logs")
     executor.update_parameters(timeout_min=MAX_MINUTES)
     return executor
+
+
+@contextmanager
+def _controllers_speak_to(log: Path) -> Iterator[None]:
+    """Standard error of what is started inside: submitit's controllers end in a traceback at Ctrl-C."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with open(log, "a") as stream:
+            os.dup2(stream.fileno(), 2)
+            yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench.errors import BenchError
+from bench.command import run_command
 from bench.records import to_frame
 from bench.reporting.claims import Verdict, ledger
 from bench.reporting.compare import compare
@@ -36,20 +36,20 @@ from bench.reporting.webpage import render_page
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    console = terminal_console()
-    errors = Console(stderr=True)
-    try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
-        book = gather(options.results_dir, datasets=options.dataset, protocols=options.protocol)
-        if options.readme:
-            write_readme(book, options, console)
-        elif options.compare:
-            write_comparison(book, options, console)
-        else:
-            write_report(book, options, console)
-    except BenchError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
+    return run_command(arguments, doc=__doc__, work=report)
+
+
+def report(arguments: list[str]) -> int:
+    """What the arguments ask for: a report, a comparison, or the README's results."""
+    console, errors = terminal_console(), Console(stderr=True)
+    options = parse(arguments)
+    book = gather(options.results_dir, datasets=options.dataset, protocols=options.protocol)
+    if options.readme:
+        write_readme(book, options, console)
+    elif options.compare:
+        write_comparison(book, options, console)
+    else:
+        write_report(book, options, console)
     for path, problem in book.damaged:
         errors.print(f"damaged, skipped: {path}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     return 1 if book.damaged else 0
@@ -97,7 +97,7 @@ def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> None:
             writer.writerow([verdict.group.dataset, verdict.group.protocol, verdict.claim.key, verdict.claim.text,
                              verdict.verdict, verdict.value, verdict.low, verdict.high, verdict.border, verdict.says,
                              verdict.seeds, verdict.reason, " ".join(verdict.records)])
-    for slug, found in verdicts.items():
+    for slug, found in ((slug, found) for slug, found in verdicts.items() if found):
         (out / "tables" / f"claims-{slug}.md").write_text(claims_markdown(found), encoding="utf-8")
 
 

@@ -5,7 +5,7 @@
     python -m bench.run prior=absorbing preset=demo plan=true          # what would be built, and stop
     python -m bench.run prior=absorbing preset=demo status=true        # where every stage stands, and stop
 
-Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong.
+Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import copy
 import dataclasses
 import sys
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import assets, registry
+from bench.command import run_command
 from bench.compose import Run, expand
-from bench.errors import BenchError, InputError
+from bench.errors import InputError
 from bench.launch import launch
 from bench.launch_status import print_status
 from bench.provenance import utc_now
@@ -33,31 +35,23 @@ COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per
            "network_evaluations", "token_forwards")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
+    return run_command(arguments, doc=__doc__, work=run_all, needs_arguments=True,
+                       kept="what was finished is kept, the same command goes on from here.")
+
+
+def run_all(arguments: list[str]) -> int:
+    """What the arguments ask for: a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(__doc__)
+    runs = with_baselines(expand(arguments, announce=console.print))
+    check_data(runs)
+    if any(run.spec.plan for run in runs):
+        return print_plan(runs)
+    if any(run.spec.status for run in runs):
+        print_status([run.spec for run in runs if not run.unsupported])
         return 0
-    try:
-        runs = with_baselines(expand(arguments, announce=console.print))
-        check_data(runs)
-        if any(run.spec.plan for run in runs):
-            return print_plan(runs)
-        if any(run.spec.status for run in runs):
-            print_status([run.spec for run in runs if not run.unsupported])
-            return 0
-        records = execute(runs, " ".join(["python -m bench.run", *arguments]), console)
-    except InputError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.print("interrupted; what was finished is kept, the same command goes on from here.")
-        return 1
-    except (BenchError, OSError) as error:
-        console.print(f"[bold red]failed:[/] {error}\nwhat was finished is kept, the same command goes on from here.",
-                      highlight=False, soft_wrap=True)
-        return 1
+    records = execute(runs, " ".join(["python -m bench.run", *arguments]), console)
     print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0
 
@@ -91,6 +85,16 @@ def check_assets(runs: list[Run]) -> None:
         assets.asset_folder(name)
 
 
+def check_checkpoints(runs: list[Run]) -> None:
+    """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
+    specs = [run.spec for run in runs if run.spec.source in ("prior", "reconstruction")]
+    imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
+               if spec.vq.path or spec.prior.path}
+    for spec in imports.values():
+        from bench.pipeline import Pipeline
+        Pipeline(spec).check_imports()
+
+
 def _assets_of(run: Run) -> set[str]:
     spec, metrics = run.spec, set(run.spec.metrics.names)
     needed = set()
@@ -115,6 +119,7 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     done = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
     missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
     check_assets(missing)
+    check_checkpoints(missing)
     if not missing:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
     fresh = launch(missing, console=console)

@@ -20,7 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.errors import BenchError, InputError, did_you_mean
+from bench.command import run_command
+from bench.errors import InputError, did_you_mean
 from bench.provenance import provenance, utc_now
 from bench.reporting.options import split_commas
 
@@ -42,16 +43,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in ("-h", "--help", "help"):
-        print(__doc__)
-        return 0
-    console, errors = _console(), Console(stderr=True)
-    try:
-        return measure(parse(arguments), console)
-    except BenchError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
+    return run_command(arguments, doc=__doc__, work=lambda given: measure(parse(given), _console()))
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -173,7 +173,7 @@ class Store:
                         "built_at": utc_now(), "provenance": provenance(), "files": _listing(out)}
             write_json(out / "manifest.json", manifest)
             self._publish(out, base)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt, SystemExit):
             self.set_status(recipe, "queued", "interrupted; resumes where it was")
             raise
         except BaseException:
