@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +23,23 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission
 
-from bench.config import RunSpec
+from bench import launch_queue
+from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import BenchError
 from bench.provenance import utc_now
 from bench.recipes import Judged, Recipes, Stage
-from bench.records import Record
+from bench.records import Record, content_id
 from bench.store import Interrupted, Store, write_json
 
 WARNING = signal.SIGUSR2
-CONTROLLER_PATIENCE_SECONDS = 75.0
-"""How long a job that must go back into the queue waits for a controller that does not answer; limits are 90 s off."""
+MAX_STALLS = 3
+"""How often in a row a job may come to its time limit without having written anything new."""
+EARLY_SECONDS = 60.0
+"""SLURM looks at limits every 30 s and its warnings come up to that much early; as much again for good measure."""
+
+# Which of the launcher's resources a stage asks for.
+RESOURCES = {"tokenizer": "training", "likelihood": "training", "prior": "training", "tokens": "features",
+             "samples": "sampling", "features": "features", "run": "metrics"}
 
 
 class LostError(BenchError):
@@ -69,6 +75,13 @@ class SweepFolder:
             stream.write(f"{utc_now()} {reason}\n")
         return len(self.losses(unit))
 
+    def add_stall(self, unit: str, written: str) -> int:
+        """How often in a row the unit has stopped with nothing but `written` (see `_written`) on disk; 0: it got on."""
+        earlier = self.marks(unit)
+        stalls = earlier.get("stalls", 0) + 1 if written == earlier.get("written", "") else 0
+        self.mark(unit, written=written, stalls=stalls)
+        return stalls
+
     def finish_run(self, run_key: str, record: Record, results_dir: str) -> None:
         path = Path(results_dir).resolve() / "records" / f"{record.id}.json"
         write_json(self._outcome(run_key), {"record": str(path), "status": record.status})
@@ -82,6 +95,11 @@ class SweepFolder:
 
     def _outcome(self, run_key: str) -> Path:
         return self.path / "outcomes" / f"{run_key}.json"
+
+
+def resources_of(launcher: LauncherConfig, stage: str) -> ResourcesConfig:
+    """What the launcher asks for on behalf of a stage ("run" for the job that measures)."""
+    return getattr(launcher, RESOURCES[stage])
 
 
 def units_of(stage: Stage) -> list[tuple[str, int | None]]:
@@ -117,8 +135,12 @@ class StageJob:
             self._mark(state="done")
         return self.stage.recipe.key
 
-    def checkpoint(self) -> DelayedSubmission:
-        """What submitit puts back into the queue: the same job; its progress lies in the store."""
+    def checkpoint(self) -> DelayedSubmission | None:
+        """What submitit puts back into the queue: the same job, its progress in the store; nothing if it stalls."""
+        if reason := why_given_up(self.spec, self.stage.name, self.unit, self.folder,
+                                  Store().work_folder(self.stage.recipe)):
+            self._fail(f"{self.stage.label}: {reason}")
+            return None
         return DelayedSubmission(self)
 
     def _build(self) -> None:
@@ -154,7 +176,12 @@ class RunJob:
         with requeued_when_interrupted(self.cuda_devices):
             return self._settle()
 
-    def checkpoint(self) -> DelayedSubmission:
+    def checkpoint(self) -> DelayedSubmission | None:
+        """As that of a stage; what a run writes are its metrics."""
+        run_key = Recipes(self.spec).run_key
+        if reason := why_given_up(self.spec, "run", f"run-{run_key}", self.folder, Store().root / "metric"):
+            self._record(run_key, LostError(f"measuring: {reason}"))
+            return None
         return DelayedSubmission(self)
 
     def _settle(self) -> str:
@@ -201,10 +228,11 @@ def lost_units(stages: Sequence[Stage], folder: SweepFolder, retries: int) -> li
 
 def _count_loss(name: str, marks: dict[str, Any], stage: Stage, folder: SweepFolder, retries: int) -> None:
     job = marks.get("job", "")
-    if job and _was_cancelled(job):
+    if launch_queue.was_cancelled(job):
         raise LostError(f"{stage.label}: job {job} was cancelled. Run the same command again to go on where it was.")
     if len(folder.losses(name)) <= retries:   # else the batch script has counted them all
-        folder.add_loss(name, f"job {job} ended without a result")
+        advice = f" at its time limit: raise launcher.{RESOURCES[stage.name]}.minutes"
+        folder.add_loss(name, f"job {job} ended without a result" + advice * launch_queue.ended_at_limit(job))
     if len(folder.losses(name)) > retries:
         history = "\n".join([*folder.losses(name), *_log_tail(folder, job)])
         raise LostError(f"{stage.label}: lost {len(folder.losses(name))} times, launcher.retries={retries}:\n{history}")
@@ -232,6 +260,37 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
         record = replace(failed_record(spec, label_of(spec), problem, status=status), run_key=Recipes(spec).run_key)
         save_record(record, spec.results_dir)
         return record
+
+
+def why_given_up(spec: RunSpec, stage: str, unit: str, folder: SweepFolder, work: Path) -> str:
+    """Why a job that was warned goes into the queue no more, "" if it does: MAX_STALLS limits without getting on.
+
+    A warning that comes long before the time limit (a preemption, a user's) is nobody's fault and not counted.
+    """
+    launcher, section = spec.launcher, RESOURCES[stage]
+    limit = resources_of(launcher, stage).minutes
+    used = launch_queue.seconds_used() if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and _rank() == 0 else None
+    if used is None or used < 60 * limit - launcher.signal_delay_s - EARLY_SECONDS:
+        return ""
+    stalls = folder.add_stall(unit, _written(work))
+    if stalls < MAX_STALLS:
+        return ""
+    return (f"came to its time limit {stalls} times in a row without having written anything new: "
+            f"launcher.{section}.minutes={limit}, warned {launcher.signal_delay_s} s before, is too short to start and "
+            f"get to the next checkpoint. Raise launcher.{section}.minutes and run the same command again.")
+
+
+def _written(work: Path) -> str:
+    """A digest of names, sizes and times of what lies in a folder's folders and itself; "" if nothing does.
+
+    Leases and status files, which are rewritten without progress, are left out.
+    """
+    facts = []
+    for path in sorted(work.rglob("*")):
+        if path.is_file() and not path.name.endswith((".lease", ".status.json")):
+            status = path.stat()
+            facts.append([str(path.relative_to(work)), status.st_size, status.st_mtime_ns])
+    return content_id(facts) if facts else ""
 
 
 @contextmanager
@@ -263,30 +322,9 @@ def _requeue() -> None:
     """Let submitit's own handler put this job back; it does not return if it could. Only the first process asks."""
     if _rank() != 0:
         time.sleep(600)   # killed together with the first one
-    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and not _still_wanted(os.environ["SLURM_JOB_ID"]):
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and not launch_queue.is_still_wanted():
         return   # cancelled: asking would bring it back from the dead
     signal.raise_signal(WARNING)
-
-
-def _still_wanted(job: str) -> bool:
-    """Whether SLURM lists the job as running, asked until the controller answers or patience ends (then: yes)."""
-    until = time.monotonic() + CONTROLLER_PATIENCE_SECONDS
-    while time.monotonic() < until:
-        command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-        answer = subprocess.run(command, capture_output=True, text=True)
-        if answer.returncode == 0:
-            return answer.stdout.strip() in ("RUNNING", "PREEMPTED", "SUSPENDED")
-        time.sleep(2.0)
-    return True
-
-
-def _was_cancelled(job: str) -> bool:
-    """Whether somebody cancelled it, as far as the controller remembers; a job whose input was lost does not count."""
-    try:
-        answer = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True)
-    except FileNotFoundError:
-        return False   # no SLURM: a local job
-    return "JobState=CANCELLED" in answer.stdout and "DependencyNeverSatisfied" not in answer.stdout
 
 
 def _log_tail(folder: SweepFolder, job: str, num_lines: int = 30) -> list[str]:

@@ -7,9 +7,7 @@ submitted again by its run's last job; both at most `launcher.retries` times. Th
 
 from __future__ import annotations
 
-import getpass
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +21,17 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from bench.asset_sources import locked
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import InputError
-from bench.launch_graph import Node, graph, launch_root, register, registered, resources_of
-from bench.launch_jobs import LostError, RunJob, StageJob, SweepFolder, run_or_record_failure, units_of
+from bench.launch_graph import Node, graph, launch_root, register, registered
+from bench.launch_jobs import (
+    LostError,
+    RunJob,
+    StageJob,
+    SweepFolder,
+    resources_of,
+    run_or_record_failure,
+    units_of,
+)
+from bench.launch_queue import active_jobs
 from bench.recipes import Recipes
 from bench.records import Record, load_record
 from bench.store import Store
@@ -38,12 +45,22 @@ UNREACHABLE = ("Unable to contact", "Socket timed out", "Connection refused", "c
 
 def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[Record]:
     """Submit everything; unless launcher.wait=false, wait for the records."""
+    _check_limits(specs[0].launcher)
     jobs = submit(specs, folder, join_runs=True)
     listed = ", ".join(dict.fromkeys(job.split("_")[0] for job in jobs))
     console.print(f"{len(specs)} runs as jobs {listed}; logs in {folder.path / 'logs'}.\n"
                   "The jobs no longer need this terminal; the same command with status=true shows where they stand.",
                   highlight=False, soft_wrap=True)
     return _wait(specs) if specs[0].launcher.wait else []
+
+
+def _check_limits(launcher: LauncherConfig) -> None:
+    for section in ("training", "sampling", "features", "metrics"):
+        minutes = getattr(launcher, section).minutes
+        if 60 * minutes <= launcher.signal_delay_s:
+            raise InputError(f"launcher.{section}.minutes={minutes}: the warning comes "
+                             f"launcher.signal_delay_s={launcher.signal_delay_s} seconds before this limit, that is "
+                             "before the job does anything. Raise the limit, or lower signal_delay_s.")
 
 
 def submit(specs: Sequence[RunSpec], folder: SweepFolder, *, join_runs: bool = False) -> list[str]:
@@ -64,16 +81,6 @@ def submit(specs: Sequence[RunSpec], folder: SweepFolder, *, join_runs: bool = F
             earlier = registered(launcher, Recipes(spec).run_key).get("job", "")
             runs.append(earlier if join_runs and earlier in waiting else _submit_run(spec, jobs, folder))
     return [*jobs.values(), *runs]
-
-
-def active_jobs(states: str = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING") -> set[str] | None:
-    """Ids of this user's jobs in the queue, arrays by their first number; None if the controller does not answer."""
-    command = ["squeue", "--noheader", f"--user={getpass.getuser()}", f"--states={states}", "--format=%F"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return set(answer.stdout.split()) if answer.returncode == 0 else None
 
 
 def _submit_stage(node: Node, jobs: dict[str, str], folder: SweepFolder) -> str:

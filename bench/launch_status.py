@@ -19,7 +19,7 @@ from rich.table import Table
 from bench.config import RunSpec
 from bench.launch_graph import Node, graph, registered
 from bench.launch_jobs import SweepFolder, units_of
-from bench.launch_slurm import active_jobs
+from bench.launch_queue import active_jobs
 from bench.recipes import Recipes
 from bench.records import load_records
 from bench.store import Store
