@@ -14,8 +14,16 @@ from rich.console import Console
 from bench.compose import compose
 from bench.errors import BenchError, InputError
 from bench.launch import OneRun, launch
-from bench.launch_graph import graph, register, resources_of
-from bench.launch_jobs import LostError, SweepFolder, lost_units, run_or_record_failure, units_of
+from bench.launch_graph import graph, register
+from bench.launch_jobs import (
+    LostError,
+    StageJob,
+    SweepFolder,
+    lost_units,
+    resources_of,
+    run_or_record_failure,
+    units_of,
+)
 from bench.launch_local import _Plan, _Task
 from bench.launch_slurm import _started_again_if_killed
 from bench.launch_status import status
@@ -164,7 +172,7 @@ def test_a_process_that_ended_otherwise_is_not_started_again(tmp_path, code):
 
 
 def _work_through(plan: _Plan) -> dict[str, bool]:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not plan.finished and time.monotonic() < end:
         plan.collect()
         plan.start()
@@ -214,6 +222,11 @@ def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatc
 
 def test_launching_imports_no_torch():
     code = "import sys, bench.launch, bench.launch_status; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_work_that_trains_nothing_does_not_import_lightning():
+    code = "import sys, bench.pipeline as p; p.process_rank(); sys.exit('lightning_fabric' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -118,7 +118,7 @@ def _start(results, cache) -> subprocess.Popen:
 
 def _finished(results, cache) -> dict[str, float]:
     process = _start(results, cache)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=1800)
     assert process.returncode == 0, said
     record, = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
     return {m["metric"]: m["value"] for m in record["measurements"]}

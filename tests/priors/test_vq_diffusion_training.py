@@ -35,7 +35,7 @@ def curve(folder, *, steps=(40,), command=(sys.executable,)):
     script = folder.with_suffix(".py")
     script.write_text(SCRIPT)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
-    subprocess.run([*map(str, (*command, script, folder, *steps))], check=True, timeout=120,
+    subprocess.run([*map(str, (*command, script, folder, *steps))], check=True, timeout=900,
                    env=plain | {"OMP_NUM_THREADS": "1"})
     with open(folder / "curves.csv") as stream:
         return {(int(row["step"]), row["metric"]): float(row["value"]) for row in csv.DictReader(stream)}

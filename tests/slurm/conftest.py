@@ -27,13 +27,13 @@ def slurm_cluster():
     watchman = subprocess.Popen(["bash", "-c", watch], start_new_session=True, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.DEVNULL)
     try:
-        up = subprocess.run([SLURM / "up.sh", folder, "3", "4"], capture_output=True, text=True, timeout=120)
+        up = subprocess.run([SLURM / "up.sh", folder, "3", "4"], capture_output=True, text=True, timeout=600)
         if up.returncode != 0:
             pytest.skip(f"SLURM did not start here: {up.stderr.strip()}")
         os.environ["SLURM_CONF"] = str(folder / "etc" / "slurm.conf")
         yield folder
     finally:
-        down = subprocess.run([SLURM / "down.sh", folder], capture_output=True, text=True, timeout=60)
+        down = subprocess.run([SLURM / "down.sh", folder], capture_output=True, text=True, timeout=300)
         os.environ.pop("SLURM_CONF", None) if before is None else os.environ.__setitem__("SLURM_CONF", before)
         watchman.kill()
         watchman.wait()

@@ -147,14 +147,16 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
         def images(self, indices):
             return np.zeros((len(indices), 3, 8, 8), np.uint8)
 
-    def peak(n):
+    def peak(n, turn):
         tracemalloc.start()
-        encode_split(first_channel, Endless(n), tmp_path / str(n), codebook_size=K, batch_size=50, shard_size=500)
+        encode_split(first_channel, Endless(n), tmp_path / f"{n}-{turn}", codebook_size=K, batch_size=50,
+                     shard_size=500)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return peak
 
-    assert peak(8000) < 1.1 * peak(2000)
+    peak(500, "warm-up")   # what is imported at first use; other threads are seen too: the smallest of three counts
+    assert min(peak(8000, turn) for turn in range(3)) < 1.1 * min(peak(2000, turn) for turn in range(3))
 
 
 @pytest.mark.parametrize("shape", [(25, 16), (25, 4, 4)])
