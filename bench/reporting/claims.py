@@ -79,8 +79,8 @@ class Verdict:
 
 
 def ledger(group: Group, results_dir: Path) -> list[Verdict]:
-    """Every claim judged on one group; none on a group of edits."""
-    if group.of_edits:
+    """Every claim judged on one group; none on edits, or where there are neither priors nor tokenizers to judge."""
+    if group.of_edits or not any(row.role in ("prior", "reconstruction") for row in group.rows):
         return []
     return [verdict_of(claim, group, claim.judge(group, results_dir)) for claim in CLAIMS]
 

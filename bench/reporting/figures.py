@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import NullFormatter, ScalarFormatter  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter  # noqa: E402
 
 from bench.reporting.catalogue import metric_of  # noqa: E402
 from bench.reporting.curves import read_curve  # noqa: E402
@@ -33,7 +33,7 @@ COLUMN_WIDTH = 3.4
 PAGE_WIDTH = 7.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito (2008), without black and yellow, which vanish on one of the page's two backgrounds."""
-MAX_SERIES, MAX_LEVELS = 8, 5
+MAX_SERIES, MAX_LEVELS = 10, 5
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#010203"
 """Text, axes and grid: a colour of its own, so that the page can replace it by the reader's."""
@@ -106,14 +106,15 @@ def curves_of(group: Group, results_dir: Path) -> list[Drawing | Skipped]:
 def fid_against_steps(group: Group) -> Drawing | Skipped:
     """Quality over the step sweep (Table 3 as a curve)."""
     name = f"fid-steps-{group.slug}"
-    series = step_series(group, lambda row: row.steps)
+    top = frame_top(group)
+    series = step_series(group, lambda row: row.steps, top)
     if not any(len(points) > 1 for points in series.values()):
         return Skipped(name, f"{group.title}: fewer than two rows of one prior differ in sampler.steps")
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
-        draw_series(axes, series, group)
-        draw_levels(axes, group)
+        draw_series(axes, series, styles_of(group))
+        draw_levels(axes, group, top)
         axes.set_xlabel("diffusion steps")
         axes.set_ylabel(fid_title(group))
         log_ticks(axes, [x for points in series.values() for x, _ in points])
@@ -121,31 +122,32 @@ def fid_against_steps(group: Group) -> Drawing | Skipped:
         return figure
 
     return Drawing(name, f"FID against steps, {group.title}", "Bars are 95% intervals where a sound one is at hand; "
-                   "priors without steps are drawn as levels.", draw, "Table 3")
+                   "priors without steps are drawn as levels." + beyond(group, top), draw, "Table 3")
 
 
 def fid_against_seconds(group: Group) -> Drawing | Skipped:
     """Quality against wall clock, with the Pareto front; autoregressive rows with and without cache."""
     name = f"fid-seconds-{group.slug}"
-    series = step_series(group, lambda row: value_of(row, "seconds_per_image"))
-    uncached = {f"{label}, no cache": points for label, points in
-                step_series(group, lambda row: value_of(row, "seconds_per_image_uncached")).items()}
+    top = frame_top(group)
+    series = step_series(group, lambda row: value_of(row, "seconds_per_image"), top)
+    uncached = step_series(group, lambda row: value_of(row, "seconds_per_image_uncached"), top)
     if not series:
         return Skipped(name, f"{group.title}: no row has both FID and seconds per image")
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.6), layout="constrained")
         draw_front(axes, [(x, value_of(row, "fid")) for points in (series | uncached).values() for x, row in points])
-        draw_series(axes, series, group, annotate=True)
-        draw_series(axes, uncached, group, hollow=True)
-        axes.set_xscale("log")
+        styles = styles_of(group)
+        draw_series(axes, series, styles, annotate=True)
+        draw_series(axes, uncached, styles, note=", no cache")
+        seconds_axis(axes)
         axes.set_xlabel("seconds per image (prior only)")
         axes.set_ylabel(fid_title(group))
         legend(axes)
         return figure
 
     caption = ("One image at a time. Numbers at points are diffusion steps; the grey line is the Pareto front: nothing "
-               "measured is both faster and better.")
+               "measured is both faster and better." + beyond(group, top))
     return Drawing(name, f"FID against seconds, {group.title}", caption, draw, "Section 4.2.1")
 
 
@@ -161,13 +163,15 @@ def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
         for index, (label, points) in enumerate(sorted(curves.items())):
             axes.plot(*zip(*points, strict=True), label=label, color=COLOURS[index % 6],
                       linestyle=("-", "--", ":", "-.")[index % 4])
+        axes.set_ylim(top=after_the_start(curves))
         axes.set_xlabel("training steps")
         axes.set_ylabel("validation bits per token")
         legend(axes)
         return figure
 
     return Drawing(name, f"Validation likelihood during training, {group.title}",
-                   "Exact for autoregressive priors, an upper bound for diffusion.", draw, "Figure 5")
+                   "Exact for autoregressive priors, an upper bound for diffusion. The first tenth of training may lie "
+                   "above the frame.", draw, "Figure 5")
 
 
 def temperature_trade(group: Group) -> Drawing | Skipped:
@@ -203,40 +207,59 @@ def temperature_rows(group: Group) -> list[Row]:
     return sorted(best, key=lambda row: row.temperature)
 
 
-def step_series(group: Group, x_of: Callable[[Row], float | None]) -> dict[str, list[tuple[float, Row]]]:
-    """Legend label -> [(x, row)]: rows of one prior and temperature that have FID and an x, in order of x.
+def step_series(group: Group, x_of: Callable[[Row], float | None], top: float) -> dict[str, list[tuple[float, Row]]]:
+    """Legend label -> [(x, row)]: rows of one prior and temperature that have FID (at most `top`) and an x, in order.
 
-    Of more than MAX_SERIES the longest; a figure that shows everything shows nothing.
+    Of more than MAX_SERIES the longest, and of equally long ones the plain; a figure that shows everything shows
+    nothing.
     """
     series: dict[str, list[tuple[float, Row]]] = {}
     for row in group.measured():
         x, fid = x_of(row), value_of(row, "fid")
-        if x is not None and fid is not None:
+        if x is not None and fid is not None and fid <= top:
             series.setdefault(series_label(row), []).append((x, row))
-    longest = sorted(series.items(), key=lambda item: -len(item[1]))[:MAX_SERIES]
+    longest = sorted(series.items(), key=lambda item: (-len(item[1]), item[0] != item[1][0][1].name))[:MAX_SERIES]
     return {label: sorted(points, key=lambda point: point[0]) for label, points in longest}
 
 
 def series_label(row: Row) -> str:
     """A row's label without its steps, short enough for a legend."""
     label = row.label.replace(f", {row.steps} steps", "") if row.steps is not None else row.label
-    return label.replace(", temperature ", ", t = ")
+    return label.replace(", temperature ", ", t = ").replace("sampler.", "").replace("prior.", "")
 
 
-def draw_series(axes: Axes, series: dict[str, list[tuple[float, Row]]], group: Group, *, annotate: bool = False,
-                hollow: bool = False) -> None:
-    priors = sorted({row.name for row in group.rows if row.role == "prior"})
+def styles_of(group: Group) -> dict[str, tuple[str, str]]:
+    """Series -> (colour, marker), no two alike, and the same in every figure of the group; plain priors come first."""
+    labels = {series_label(row): row.name for row in group.measured()}
+    plain_first = sorted(labels, key=lambda label: (label != labels[label], label))
+    return {label: (COLOURS[index % 6], MARKERS[(index + index // 6) % 6]) for index, label in enumerate(plain_first)}
+
+
+def draw_series(axes: Axes, series: dict[str, list[tuple[float, Row]]], styles: dict[str, tuple[str, str]], *,
+                annotate: bool = False, note: str = "") -> None:
+    """note: said in the legend of series that share the style of another, drawn hollow."""
     for index, (label, points) in enumerate(series.items()):
-        row = points[0][1]
-        colour = COLOURS[priors.index(row.name) % len(COLOURS)]
-        marker = MARKERS[priors.index(row.name) % len(MARKERS)]
-        cold = row.temperature < 1
-        error_line(axes, [(x, r.cells["fid"]) for x, r in points], colour, marker, label, hollow=hollow or cold,
-                   dashed=cold, order=3 + index)
-        for x, r in points if annotate and not cold else ():
-            if r.steps is not None:
-                axes.annotate(str(r.steps), (x, r.cells["fid"].value), textcoords="offset points", xytext=(4, 4),
-                              fontsize=6, color=INK)
+        colour, marker = styles[label]
+        cold = points[0][1].temperature < 1
+        error_line(axes, [(x, r.cells["fid"]) for x, r in points], colour, marker, label + note,
+                   hollow=cold or bool(note), dashed=cold, order=3 + index)
+        for x, r in points if annotate and not cold and len(points) > 1 else ():
+            axes.annotate(str(r.steps), (x, r.cells["fid"].value), textcoords="offset points", xytext=(4, 4),
+                          fontsize=6, color=INK)
+
+
+def frame_top(group: Group) -> float:
+    """The highest FID that is drawn: all, but for a row so far off that the others would share half of the frame."""
+    found = sorted(fid for row in group.rows if row.role != "real" and (fid := value_of(row, "fid")) is not None)
+    if len(found) > 3 and found[-1] - found[-2] > found[-2] - found[0]:
+        return found[-2]
+    return math.inf
+
+
+def beyond(group: Group, top: float) -> str:
+    """A sentence that names the rows above the frame."""
+    off = [f"{row.label} ({value_of(row, 'fid'):.0f})" for row in group.rows if (value_of(row, "fid") or 0.0) > top]
+    return f" Above the frame: {', '.join(off)}." if off else ""
 
 
 def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, marker: str, label: str, *,
@@ -250,16 +273,15 @@ def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, mar
                   markerfacecolor="none" if hollow else colour)
 
 
-def draw_levels(axes: Axes, group: Group) -> None:
-    """Rows without steps as horizontal lines: the floor, the ceiling and the priors that have no step sweep."""
-    priors = sorted({row.name for row in group.rows if row.role == "prior"})
-    levels = [row for row in group.rows if value_of(row, "fid") is not None and row.steps is None
-              and row.role != "real"]
+def draw_levels(axes: Axes, group: Group, top: float) -> None:
+    """Rows without steps as horizontal lines: the floor and the priors that have no step sweep."""
+    levels = [row for row in group.rows if row.steps is None and row.role != "real"
+              and (fid := value_of(row, "fid")) is not None and fid <= top]
+    styles = styles_of(group)
     for row in levels[:MAX_LEVELS]:
-        fid = row.cells["fid"].value or 0.0
-        colour = COLOURS[priors.index(row.name) % len(COLOURS)] if row.role == "prior" else INK
-        axes.axhline(fid, color=colour, linestyle=(0, (1, 1.5)) if row.role == "prior" else (0, (4, 2)), linewidth=1,
-                     label=row.label)
+        colour, _ = styles.get(series_label(row), (INK, ""))
+        axes.axhline(row.cells["fid"].value or 0.0, color=colour, linewidth=1, label=row.label,
+                     linestyle=(0, (1, 1.5)) if row.role == "prior" else (0, (4, 2)))
 
 
 def draw_front(axes: Axes, points: list[tuple[float, float | None]]) -> None:
@@ -292,6 +314,13 @@ def validation_curves(group: Group, results_dir: Path) -> dict[str, list[tuple[f
     return curves
 
 
+def after_the_start(curves: dict[str, list[tuple[float, float]]]) -> float:
+    """The highest value once a tenth of the training is over: what comes before would flatten the rest."""
+    last = max(step for points in curves.values() for step, _ in points)
+    late = [value for points in curves.values() for step, value in points if step > last / 10]
+    return max(late) + 0.04 * (max(late) - min(late))
+
+
 def value_of(row: Row, metric: str) -> float | None:
     cell = row.cells.get(metric)
     return cell.value if cell else None
@@ -311,10 +340,18 @@ def log_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
+def seconds_axis(axes: Axes) -> None:
+    """Logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def legend(axes: Axes) -> None:
     """Above the plot, where it hides nothing; the figure grows with it."""
     labels = axes.get_legend_handles_labels()[1]
-    columns = 2 if max(map(len, labels), default=0) <= 26 else 1
+    columns = 2 if max(map(len, labels), default=0) <= 29 else 1
     height = 2.1 + 0.14 * math.ceil(len(labels) / columns)
     axes.figure.set_size_inches(COLUMN_WIDTH, height)   # type: ignore[union-attr]
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handlelength=1.8, columnspacing=1,

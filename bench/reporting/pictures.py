@@ -41,12 +41,13 @@ def pictures_of(group: Group, results_dir: Path) -> list[Drawing | Skipped]:
 
 
 def samples_figure(group: Group, results_dir: Path, *, num_tiles: int = 12, max_rows: int = 12) -> Drawing | Skipped:
-    """The first tiles of every row's samples, one strip a row."""
+    """The first tiles of every row's samples, a strip each; of more than `max_rows` the variants are left out first."""
     name = f"samples-{group.slug}"
     strips = [(row, found) for row in group.rows if (found := find_sheet(row, results_dir, "samples"))]
     if not strips:
         return Skipped(name, f"{group.title}: no record has a sheet of samples")
-    strips = strips[:max_rows]
+    chosen = sorted(strips, key=lambda strip: bool(strip[0].variant))[:max_rows]
+    strips = [strip for strip in strips if any(strip[0] is row for row, _ in chosen)]
 
     def draw() -> Figure:
         images = [join(tiles(path, sheet)[:num_tiles]) for _, (path, sheet) in strips]

@@ -49,13 +49,8 @@ def block(book: Book, command: str) -> str:
     for group in book.groups:
         parts += [f"\n### {group.dataset}, protocol `{group.protocol_name}`\n\n{hardware(group)}\n\n",
                   markdown(replace(headline(summary(group)), title="", caption="")),
-                  *(["\n", claims_markdown(ledger(group, book.results_dir))] if _has_priors(group) else [])]
+                  *(["\n", claims_markdown(verdicts)] if (verdicts := ledger(group, book.results_dir)) else [])]
     return "".join(parts)
-
-
-def _has_priors(group: Group) -> bool:
-    """The paper's claims are about priors: a group of real images alone has none."""
-    return any(row.role == "prior" for row in group.rows)
 
 
 def headline(table: Table) -> Table:

@@ -19,11 +19,13 @@ from bench.errors import InputError, did_you_mean
 from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
+from bench.reporting.defaults import defaults_of
 from bench.reporting.estimates import Point, combine
 from bench.reporting.holes import Hole, holes_of, protocols_of
 from bench.reporting.identity import dataset_of, identity, protocol_name_of, role_of, row_key, seeds_of, steps_of
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
+UNSET = object()
 QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
 
 
@@ -76,6 +78,7 @@ class Row:
 
     status: of its best run, or "missing" where a sweep asked for it and no record is there.
     reason: why it is not ok, or which of its runs are missing.
+    variant: what its label says in brackets, the options in which it differs from the plain row of that name.
     """
 
     key: str
@@ -87,6 +90,7 @@ class Row:
     spec: dict[str, Any] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     cells: dict[str, Cell] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def steps(self) -> int | None:
@@ -253,19 +257,30 @@ def describe(role: str, spec: dict[str, Any], label: str) -> str:
 
 
 def distinguish(rows: Iterable[Row]) -> list[Row]:
-    """Rows that share a label get the configuration that tells them apart: "absorbing (prior.width=256)"."""
+    """Rows that share a label get the options that tell them apart, but for defaults: "absorbing (prior.width=256)"."""
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    result = []
-    for label, twins in by_label.items():
-        flat = [identity(row.role, row.spec) for row in twins]
-        differing = [key for key in sorted({k for f in flat for k in f})
-                     if len({json.dumps(f.get(key), default=str) for f in flat}) > 1]
-        for row, own in zip(twins, flat, strict=True):
-            extra = ", ".join(f"{key.replace('.options.', '.')}={own[key]}" for key in differing if key in own)
-            result.append(replace(row, label=f"{label} ({extra})") if extra and len(twins) > 1 else row)
-    return result
+    return [replace(row, label=f"{label} ({variant})", variant=variant) if variant else row
+            for label, twins in by_label.items() for row, variant in zip(twins, _variants(twins), strict=True)]
+
+
+def _variants(twins: Sequence[Row]) -> list[str]:
+    """What each row sets differently from the others; the defaults are named too where it takes them to differ."""
+    if len(twins) == 1:
+        return [""]
+    flat = [identity(row.role, row.spec) for row in twins]
+    differing = [key for key in sorted({key for own in flat for key in own})
+                 if len({json.dumps(own.get(key), default=str) for own in flat}) > 1]
+    chosen = [{key: own[key] for key in differing if key in own and own[key] != defaults_of(row.spec).get(key, UNSET)}
+              for row, own in zip(twins, flat, strict=True)]
+    named = [_named(own) for own in chosen]
+    return named if len(set(named)) == len(named) else [
+        _named({key: own[key] for key in differing if key in own}) for own in flat]
+
+
+def _named(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('.options.', '.')}={value}" for key, value in options.items())
 
 
 def slugify(text: str) -> str:

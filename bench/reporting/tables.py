@@ -9,7 +9,7 @@ Columns belong to a block: "measured" or "published". No column holds both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -19,6 +19,8 @@ from bench.reporting.rows import Cell, Group, Row
 Block = Literal["measured", "published"]
 OFF_CONTEST = ("real", "reconstruction")
 """Rows that show the floor; they take no part in "best"."""
+EDITS_HEADLINE = ("lpips", "seam_ratio")
+"""Metrics that come first among completed images, and last elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def summary(group: Group) -> Table:
     """Every row and every metric of one data set under one protocol."""
     names = in_order({name for row in group.rows for name in row.cells})
     columns = tuple(_column(name, [row.cells[name] for row in group.rows if name in row.cells]) for name in names)
+    columns = tuple(replace(column, headline=column.headline or group.of_edits and column.key in EDITS_HEADLINE)
+                    for column in columns)
     rows = tuple(table_row(row) for row in group.rows)
     return Table(f"summary-{group.slug}", f"{group.dataset}, protocol {group.protocol_name}", "row", columns, rows,
                  f"Measured on {group.dataset} under protocol {group.protocol_name} ({group.protocol}).")
