@@ -94,7 +94,7 @@ class StageConfig:
     schema: where Options and Sampler can be had without importing torch, as package.module:Prefix for the classes
         PrefixOptions and PrefixSampler; None asks the class itself.
     path: an imported checkpoint to use instead of training one; layout: "native" (a model.safetensors of ours) or a
-        layout that the class's `load_official` knows.
+        layout that the class's `load_official` knows; what `Options.of_layout` says it implies need not be set.
     options: the fields of the class's own Options dataclass; on the command line they are `vq.<field>` and
         `prior.<field>`, without `options`.
     """
@@ -270,6 +270,7 @@ class RunSpec:
     backbone, autoencoder: sizes a preset gives to whatever prior and tokenizer is chosen, where its Options has the
         field; `prior.<field>` and `vq.<field>` go before them.
     seed: of training; sampler["seed"]: of sampling.
+    device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
     """
 
@@ -292,6 +293,11 @@ class RunSpec:
     results_dir: str = "results/runs"
     plan: bool = False
     status: bool = False
+
+    def __post_init__(self) -> None:
+        kind, colon, index = self.device.partition(":")
+        known = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda" and index.isdigit())
+        _require(known, "device", self.device, "auto, cpu, cuda or cuda:<index>")
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

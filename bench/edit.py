@@ -30,7 +30,7 @@ from rich.console import Console
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.config import RunSpec
-from bench.editing_inputs import Inputs, load
+from bench.editing_inputs import Inputs, check_files, load
 from bench.editing_options import EditOptions, parse
 from bench.errors import InputError
 from bench.run import check_data
@@ -56,6 +56,8 @@ def perform(arguments: list[str]) -> int:
     options, rest = parse(arguments)
     runs = expand(rest, announce=console.print)
     check_runs(runs, rest)
+    for run in runs:
+        check_files(options, run.spec.dataset)
     if options.task == "benchmark":
         from bench.editing_benchmark import benchmark
         return benchmark(options, runs, console)

@@ -48,6 +48,13 @@ def load(options: EditOptions, dataset: DatasetConfig, *, patch: int,
                   np.stack([region for region in regions if region is not None]) if has_regions else None)
 
 
+def check_files(options: EditOptions, dataset: DatasetConfig) -> None:
+    """Whatever of the files can be judged before there is a model. Raises InputError."""
+    blank = np.zeros((3, dataset.resolution, dataset.resolution), np.uint8)
+    if options.image:
+        load(options, dataset, patch=1, held_out=lambda index: blank)
+
+
 def _read_image(name: str, resolution: int, held_out: Callable[[int], np.ndarray]) -> np.ndarray:
     """(H, W, 3) uint8."""
     if name.startswith(HELD_OUT):

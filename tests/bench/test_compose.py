@@ -58,6 +58,8 @@ def test_a_value_on_the_command_line_goes_before_the_preset():
     (["vq.training.steps=-4"], ["steps=-4", "at least 1"]),
     (["dataset=cifar"], ["Did you mean 'cifar10'"]),
     (["steps"], ["key=value"]),
+    (["metrics.names=[fid,pixel_nl]"], ["unknown metric 'pixel_nl'", "Did you mean 'pixel_nll'"]),
+    (["dataset.resolution=30"], ["dataset.resolution=30 does not suit vq", "a multiple of 4"]),
     (["vq.options.disc_start_step=5"], ["unknown key 'vq.options.disc_start_step'", "as vq.disc_start_step=..."]),
     (["prior.options.width=5"], ["unknown key 'prior.options.width'", "as prior.width=..."]),
     (["prior.options={width: 5}"], ["as prior.<option>=..., one by one"]),
@@ -66,11 +68,18 @@ def test_a_value_on_the_command_line_goes_before_the_preset():
     (["vq.likelihood.steps=0"], ["steps=0", "at least 1"]),
     (["dataset.path=/a,b(c"], ["needs quotes", "dataset.path='/a,b(c'"]),
     (["+seed=1"], ["without '+'"]),
+    (["device=tpu"], ["device=tpu", "cuda:<index>"]),
+    (["device=cpu:x"], ["device=cpu:x", "auto, cpu"]),
 ])
 def test_a_wrong_argument_is_named_with_the_way_out(arguments, fragments):
     message = _error(*arguments)
     for fragment in fragments:
         assert fragment in message
+
+
+def test_of_a_key_given_twice_the_last_counts():
+    run, = expand(["prior=unigram", "prior=absorbing", "prior.width=64", "prior.width=32"])
+    assert run.spec.prior.name == "absorbing" and run.spec.prior.options["width"] == 32 and not run.unsupported
 
 
 def test_a_list_inside_a_value_stands_in_brackets():

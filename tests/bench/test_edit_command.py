@@ -1,6 +1,8 @@
 """`python -m bench.edit`: every task on a tokenizer whose patches are one grey, and every kind of wrong input."""
 
 import json
+import subprocess
+import sys
 import textwrap
 
 import numpy as np
@@ -238,6 +240,18 @@ def test_wrong_input_is_exit_2_and_a_sentence_and_trains_nothing(edit, picture, 
              "white": mask((0, 0, 16, 16), "white.png")}
     code, said, _ = edit(*(argument.format(**files) for argument in arguments))
     assert code == 2 and expected in said and "building" not in said and "Traceback" not in said
+
+
+def test_files_are_judged_before_torch_is_imported(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    code = textwrap.dedent(f"""
+        import sys
+        from bench.edit import main
+        code = main(["task=inpaint", "image={tmp_path / 'a.png'}", "box=0,0,4,4", "dataset=digits", "preset=smoke"])
+        print(code, "torch" in sys.modules)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"] and "not a picture" in done.stderr
 
 
 def test_help_says_what_there_is(capsys):
