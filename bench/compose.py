@@ -58,8 +58,11 @@ class _Assignment:
 
 
 def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
-    """All runs a command line asks for, in the order of its lists; InputError if anything in it is wrong."""
-    assignments = [_parse(argument) for argument in arguments]
+    """All runs a command line asks for, in the order of its lists; InputError if anything in it is wrong.
+
+    Of a key given twice the last counts.
+    """
+    assignments = list({assignment.key: assignment for assignment in map(_parse, arguments)}.values())
     for assignment in assignments:
         _check_key(assignment.key)
     runs: dict[tuple[str, ...], Run] = {}
@@ -247,14 +250,46 @@ def _to_spec(composed: DictConfig) -> RunSpec:
     assert isinstance(spec, RunSpec)
     options, sampler_class = schema_of(spec.prior, "priors")
     spec.prior.options = _checked(options, _shared(asdict(spec.backbone), options) | spec.prior.options, "prior")
+    _check_metrics(spec.metrics.names)
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
-    spec.vq.options = _checked(autoencoder, _shared(spec.autoencoder, autoencoder) | spec.vq.options, "vq")
+    sizes = _shared(spec.autoencoder, autoencoder)
+    implied = _implied_by_layout(autoencoder, spec.vq, sizes | spec.vq.options)
+    spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
+    _check_grid(autoencoder, spec)
     seed = sampler.pop("seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"sampler.seed={seed}: expected a whole number.")
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
     return spec
+
+
+def _implied_by_layout(options: type, vq: TokenizerConfig, sizes: dict[str, Any]) -> dict[str, Any]:
+    """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
+    if vq.layout == "native" or not hasattr(options, "of_layout"):
+        return {}
+    if not vq.path:
+        raise InputError(f"vq.layout={vq.layout}: there is no checkpoint. Give vq.path=<file>, or leave both out.")
+    try:
+        return options.of_layout(vq.layout, sizes)
+    except ValueError as error:
+        raise InputError(f"vq.{error}") from None
+
+
+def _check_grid(options: type, spec: RunSpec) -> None:
+    """Whether images of the data set's resolution fit the tokenizer, where its Options can tell (`grid`)."""
+    if spec.source in ("prior", "reconstruction") and hasattr(options, "grid"):
+        try:
+            options(**spec.vq.options).grid(spec.dataset.resolution)
+        except ValueError as error:
+            raise InputError(f"dataset.resolution={spec.dataset.resolution} does not suit vq: {error}") from None
+
+
+def _check_metrics(names: Sequence[str]) -> None:
+    known = registry.names("metrics")
+    for name in names:
+        if known and ":" not in name and name not in known:
+            raise InputError(f"metrics.names: unknown metric '{name}'. {did_you_mean(name, known)}")
 
 
 def _shared(sizes: dict[str, Any], cls: type) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Pipeline:
     def prior(self) -> Any:
         """The trained (fitted, imported) prior."""
         artefact = self._obtain("prior", self.recipes.prior(), self._build_prior)
-        return self._load(self._new_prior(), artefact)
+        return self._load(self._new_prior(self.tokenizer), artefact)
 
     @cached_property
     def likelihood(self) -> Any:
@@ -198,12 +198,21 @@ class Pipeline:
         else:
             getattr(self, stage)
 
+    def check_imports(self) -> None:
+        """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work."""
+        spec, recipes = self.spec, self.recipes
+        tokenizer = self._new_tokenizer()
+        if spec.vq.path and not self.store.find(recipes.tokenizer()):
+            self._imported(tokenizer, spec.vq)
+        if spec.prior.path and recipes.role == "prior" and not self.store.find(recipes.prior()):
+            self._imported(self._new_prior(tokenizer), spec.prior)
+
     # -- how each is built -------------------------------------------------------------------------------------------
 
     def _build_tokenizer(self, out: Path, work: Path) -> None:
         model, config = self._new_tokenizer(), self.spec.vq
         if config.path:
-            return self._import(model, config, out)
+            return _save_model(self._imported(model, config), out)
         perceptual = assets.lpips_model(getattr(model.options, "perceptual_net", "alex")).to(self.device)
         task = model.trainable(perceptual=perceptual, learning_rate=config.training.learning_rate,
                                betas=tuple(config.training.betas))
@@ -234,9 +243,9 @@ class Pipeline:
 
     def _build_prior(self, out: Path, work: Path) -> None:
         train_tokens, held_out = self.tokens
-        model, config = self._new_prior(), self.spec.prior
+        model, config = self._new_prior(self.tokenizer), self.spec.prior
         if config.path:
-            self._import(model, config, out)
+            _save_model(self._imported(model, config), out)
             return self._calibrate(model, out)
         fetch = lambda indices: torch.from_numpy(train_tokens[indices])   # noqa: E731
         if hasattr(model, "fit"):
@@ -333,30 +342,35 @@ class Pipeline:
             return cls(options=schema_of(config, "tokenizers")[0](**config.options),
                        resolution=self.spec.dataset.resolution).to(self.device)
 
-    def _new_prior(self) -> Any:
+    def _new_prior(self, tokenizer: Any) -> Any:
         config = self.spec.prior
         cls = registry.resolve("priors", config.target or config.name)
         with _seeded("prior", self.spec.seed):
-            return cls(grid=tuple(self.tokenizer.grid), codebook_size=self.tokenizer.codebook_size,
+            return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
                        options=schema_of(config, "priors")[0](**config.options)).to(self.device)
 
     def _load(self, model: Any, artefact: Artefact) -> Any:
         model.load_state_dict(load_file(artefact.path / "model.safetensors", device=self.device))
         return model.to(self.device).eval().requires_grad_(False)
 
-    def _import(self, model: Any, config: StageConfig, out: Path) -> None:
-        """A checkpoint of the user's as the stage's output; a damaged one is the user's to know about."""
+    def _imported(self, model: Any, config: StageConfig) -> Any:
+        """The model with a checkpoint of the user's, whose damage is the user's to know about."""
         assert config.path
-        if config.layout != "native":
-            model = model.load_official(config.path, layout=config.layout)
-            return _save_model(model, out)
+        section = "vq" if config is self.spec.vq else "prior"
+        if config.layout != "native" and not hasattr(model, "load_official"):
+            raise InputError(f"{section}.layout={config.layout}: {config.target or config.name} reads no other layout "
+                             "than native.")
         try:
+            if config.layout != "native":
+                return model.load_official(config.path, layout=config.layout)
             model.load_state_dict(load_file(config.path))
-        except (SafetensorError, RuntimeError, OSError) as error:
+        except (SafetensorError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:600]
-            raise InputError(f"{config.path} is not a checkpoint of this model, or is damaged: {reason}. Expected the "
-                             "model.safetensors of a run with the same options.") from None
-        _save_model(model, out)
+            expected = ("the model.safetensors of a run with the same options" if config.layout == "native" else
+                        f"a checkpoint of layout {config.layout} and of the sizes that {section}.* and the preset give")
+            raise InputError(f"{section}.path={config.path} is not a checkpoint of this model, or is damaged: {reason}."
+                             f" Expected {expected}.") from None
+        return model
 
     def _train(self, task: Any, fetch: Callable[[np.ndarray], Any], config: TrainingConfig, num_items: int,
                validation: dict[str, Callable[[], Iterator[Tensor]]], out: Path, work: Path, label: str,

@@ -15,6 +15,7 @@ import dataclasses
 import sys
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from bench import assets, registry
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.errors import InputError
+from bench.foreign import check_samples
 from bench.launch import launch
 from bench.launch_status import print_status
 from bench.provenance import utc_now
@@ -73,10 +75,12 @@ def with_baselines(runs: list[Run]) -> list[Run]:
 
 
 def check_data(runs: list[Run]) -> None:
-    """Raise InputError, before torch is imported, if a data set is not where it should be."""
+    """Raise InputError, before torch is imported, if a data set or samples to be judged are not as they should be."""
     configs = {repr(run.spec.dataset): run.spec.dataset for run in runs}
     for config in configs.values():
         registry.resolve("datasets", config.target or config.name)().check(config)
+    for spec in (run.spec for run in runs if run.spec.source not in ("prior", "reconstruction", "real")):
+        check_samples(Path(spec.source), spec.dataset, num=spec.protocol.num_fake)
 
 
 def check_assets(runs: list[Run]) -> None:

@@ -83,15 +83,17 @@ def read_state_dict(state_dict_or_path: Mapping[str, Tensor] | str | Path) -> Ma
     path = Path(state_dict_or_path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:   # torch raises UnpicklingError, RuntimeError, EOFError ... by kind of damage
         raise ValueError(
             f"{path} cannot be read as plain tensors ({type(error).__name__}). Either it is damaged, or it holds other "
             "Python objects, which are never executed here: where you trust it, keep its tensors alone with "
             "torch.save(torch.load(path, weights_only=False)['state_dict'], 'tensors.pt')") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}: expected a state dict, names with their tensors")
     return content.get("state_dict", content)
 
 
@@ -128,11 +130,10 @@ def _weight_and_bias(convolution: nn.Module) -> tuple[Tensor, Tensor]:
 
 def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) -> dict[str, Any]:
     """What sets a code base's models apart from the options' defaults, which are the official code's."""
+    implied = VQGANOptions.of_layout(layout, {"num_res_blocks": num_res_blocks})
     if layout == "unleashing":
-        return {"quantizer": "gumbel" if "ae.quantize.proj.weight" in state else "nearest"}
-    return {"final_activation": True, "decoder_res_blocks": num_res_blocks + 1, "quant_convs": "separate",
-            "input_range": "signed", "perceptual_input": "signed", "likelihood_head": False, "diffaug": False,
-            "lambda_max": 1e4}
+        return implied | {"quantizer": "gumbel" if "ae.quantize.proj.weight" in state else "nearest"}
+    return implied | {"quant_convs": "separate", "perceptual_input": "signed", "diffaug": False, "lambda_max": 1e4}
 
 
 def _discriminator_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:

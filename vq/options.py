@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 _CHOICES = {
     "quantizer": ("nearest", "gumbel"),
@@ -123,6 +124,22 @@ class VQGANOptions:
     def blocks_in_decoder(self) -> int:
         """Residual blocks a level of the decoder."""
         return self.num_res_blocks if self.decoder_res_blocks is None else self.decoder_res_blocks
+
+    @staticmethod
+    def of_layout(layout: str, sizes: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint of another code base (vq.checkpoints.LAYOUTS) implies, whatever its `sizes`.
+
+        ValueError on an unknown layout.
+        """
+        both = {"norm_groups": 32, "lookup": "euclidean", "codebook_init": "uniform", "restart_dead_codes_every": 0}
+        blocks = sizes.get("num_res_blocks", VQGANOptions.num_res_blocks)
+        layouts = {
+            "unleashing": {"final_activation": False, "decoder_res_blocks": None, "quant_convs": "none",
+                           "input_range": "unit", "likelihood_head": True},
+            "taming": {"final_activation": True, "decoder_res_blocks": blocks + 1, "quant_convs": "folded",
+                       "input_range": "signed", "likelihood_head": False}}
+        _check(layout in layouts, "layout", layout, f"native or one of {', '.join(layouts)}")
+        return both | layouts[layout]
 
     def grid(self, resolution: int) -> tuple[int, int]:
         """Height and width of the token grid of images of this resolution, in tokens; ValueError if it does not fit."""

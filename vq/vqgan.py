@@ -9,6 +9,8 @@ Esser et al. 2021, as used by Bond-Taylor et al. 2022 ("Unleashing Transformers"
 from __future__ import annotations
 
 import math
+from os import PathLike
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,11 @@ from vq.quantize import GumbelQuantizer, NearestQuantizer
 
 QUANTIZERS: dict[str, type[NearestQuantizer] | type[GumbelQuantizer]] = {
     "nearest": NearestQuantizer, "gumbel": GumbelQuantizer}
+SIZES = ("channels", "channel_multipliers", "num_res_blocks", "attention_resolutions", "embedding_dim", "codebook_size")
+"""What no checkpoint says of itself, and `vq.checkpoints.load_official` must be told."""
+ARCHITECTURE = (*SIZES, "norm_groups", "final_activation", "decoder_res_blocks", "quant_convs", "input_range",
+                "likelihood_head", "quantizer", "lookup", "codebook_init", "restart_dead_codes_every")
+"""The options that decide which weights there are and what they mean."""
 
 
 class VQGAN(nn.Module):
@@ -51,6 +58,25 @@ class VQGAN(nn.Module):
         """What the training loop trains: this model, its discriminator and their two optimizers."""
         from vq.training import VQGANTraining
         return VQGANTraining(self, perceptual=perceptual, learning_rate=learning_rate, betas=betas)
+
+    def load_official(self, path: str | PathLike[str], *, layout: str) -> VQGAN:
+        """Take the autoencoder's weights of a checkpoint of another code base; layout: see vq.checkpoints.
+
+        The discriminator, which has no part in a tokenizer's work, stays as it is. Raises ValueError on an unknown
+        layout, a file that cannot be read, and one of another architecture than this model's options.
+        """
+        from vq.checkpoints import load_official
+        options = self.options
+        found = load_official(Path(path), layout=layout, fold=options.quant_convs == "folded",
+                              resolution=self.resolution, **{name: getattr(options, name) for name in SIZES})
+        differing = [f"{name}={getattr(options, name)} (the file: {getattr(found.options, name)})"
+                     for name in ARCHITECTURE if getattr(options, name) != getattr(found.options, name)]
+        if differing:
+            raise ValueError(f"{path} is of layout {layout}, which has other options: {', '.join(differing)}")
+        weights = {key: value for key, value in found.state_dict().items() if not key.startswith("discriminator.")}
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        assert not unexpected and all(key.startswith("discriminator.") for key in missing), (missing, unexpected)
+        return self
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
