@@ -24,6 +24,7 @@ from bench.metrics.base import Evidence
 from bench.sources import ArrayImages
 from bench.testing_contracts import CheckFailed, Note, built, first_line
 from bench.testing_metrics import METRIC_CHECKS, MetricCase
+from bench.testing_prior_costs import COST_CHECKS
 from bench.testing_priors import PRIOR_CHECKS, PriorCase
 from bench.testing_tokenizers import TOKENIZER_CHECKS, TokenizerCase
 
@@ -55,21 +56,26 @@ def check_prior(prior_or_target: Any, *, options: object | None = None, sampler:
     target: Any = _resolved("priors", prior_or_target)
     if not inspect.isclass(target):
         case = PriorCase(prior=target, make=None, options=options, sampler=sampler or built(type(target), "Sampler"))
-        return _run(type(target).__name__, PRIOR_CHECKS, case)
+        return _run(type(target).__name__, PRIOR_CHECKS + COST_CHECKS, case)
     chosen = options or built(target, "Options")
 
     build: Callable[..., Any] = target
 
-    def make(num_codes: int) -> Any:
+    def make(num_codes: int, grid: tuple[int, int]) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return build(grid=grid, codebook_size=num_codes, options=chosen)
 
-    case = PriorCase(prior=make(codebook_size), make=make, options=chosen, sampler=sampler or built(target, "Sampler"))
-    if tuple(case.prior.grid) != tuple(grid) or case.prior.codebook_size != codebook_size:
-        raise CheckFailed(f"{target.__name__}(grid={grid}, codebook_size={codebook_size}, ...) says grid="
-                          f"{case.prior.grid} and codebook_size={case.prior.codebook_size}")
-    return _run(target.__name__, PRIOR_CHECKS, case)
+    call = f"{target.__name__}(grid={grid}, codebook_size={codebook_size}, options=...)"
+    try:
+        prior = make(codebook_size, grid)
+    except Exception as error:   # the plug-in's own, whatever it is
+        raise CheckFailed(f"{call} raised {type(error).__name__}: {error}") from error
+    said = tuple(getattr(prior, name, None) for name in ("grid", "codebook_size"))
+    if said != (tuple(grid), codebook_size):
+        raise CheckFailed(f"{call} says grid={said[0]} and codebook_size={said[1]}")
+    case = PriorCase(prior=prior, make=make, options=chosen, sampler=sampler or built(target, "Sampler"))
+    return _run(target.__name__, PRIOR_CHECKS + COST_CHECKS, case)
 
 
 def check_tokenizer(tokenizer_or_target: Any, *, options: object | None = None, resolution: int = 32) -> Report:
@@ -124,5 +130,8 @@ def _run(subject: str, checks: Iterable[Callable[[Any], Note]], case: Any) -> Re
             note = check(case)
         except CheckFailed as fault:
             raise CheckFailed(f"{subject}: {first_line(check)} But {fault}") from fault.__cause__
+        except Exception as error:   # the plug-in's own, whatever it is
+            raised = f"{type(error).__name__}: {error}"
+            raise CheckFailed(f"{subject}: {first_line(check)} But it raised {raised}") from error
         (notes if note else passed).append(note or first_line(check))
     return Report(subject, tuple(passed), tuple(dict.fromkeys(notes)))

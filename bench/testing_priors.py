@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,29 +21,46 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 NUM = 64   # images in most checks
 TRAINING_STEPS = 60
 MOST_GRIDS = 1024   # that are enumerated
+LEAST_VARIANCE = 0.5   # of the true one, that a bound may state: it is an estimate itself
 
 
 @dataclass
 class PriorCase:
-    """A prior under test. make: number of codes -> a fresh prior; None where an instance was handed in."""
+    """A prior under test. make: (number of codes, grid) -> a fresh prior; None where an instance was handed in."""
 
     prior: Any
-    make: Callable[[int], Any] | None
+    make: Callable[[int, tuple[int, int]], Any] | None
     options: object | None
     sampler: object
     likelihood_gap: str = field(default="", init=False)
 
-    def sample(self, *key: int | str, num: int = NUM, known: Tensor | None = None, prior: Any = None) -> Sample:
+    def sample(self, *key: int | str, num: int = NUM, known: Tensor | None = None, prior: Any = None,
+               sampler: object | None = None) -> Sample:
         prior = prior or self.prior
         prior.eval()
         with torch.inference_mode():
-            return prior.sample(num, sampler=self.sampler, known=known, draws=Draws.seeded("check", *key))
+            drawn = prior.sample(num, sampler=sampler or self.sampler, known=known, draws=Draws.seeded("check", *key))
+        require(isinstance(drawn, Sample), f"sample returned {type(drawn).__name__}, expected priors.base.Sample")
+        return drawn
 
     def nll(self, tokens: Tensor, *key: int | str, budget: int | None = None, prior: Any = None) -> Likelihood:
         prior = prior or self.prior
         prior.eval()
         with torch.inference_mode():
-            return prior.nll(tokens, draws=Draws.seeded("check", *key), budget=budget)
+            found = prior.nll(tokens, draws=Draws.seeded("check", *key), budget=budget)
+        require(isinstance(found, Likelihood), f"nll returned {type(found).__name__}, expected priors.base.Likelihood")
+        return found
+
+    @cached_property
+    def small(self) -> Any:
+        """A prior of few enough grids to enumerate, trained for a moment: two codes on the same grid; None if none."""
+        if self.make is None:
+            return self.prior if self.prior.codebook_size ** self.prior.num_tokens <= MOST_GRIDS else None
+        if 2 ** self.prior.num_tokens > MOST_GRIDS:
+            return None
+        prior = self.make(2, self.prior.grid)
+        _train(prior, self.tokens(prior=prior))
+        return prior
 
     def tokens(self, num: int = NUM, prior: Any = None) -> Tensor:
         """Images with something to learn: one code an image, low codes more often, and a fifth of noise."""
@@ -57,6 +75,8 @@ def describes_itself(case: PriorCase) -> Note:
     """The prior is an nn.Module that states its grid, number of tokens and codebook size."""
     prior = case.prior
     require(isinstance(prior, nn.Module), f"it is a {type(prior).__mro__[1].__name__}")
+    missing = [name for name in ("grid", "num_tokens", "codebook_size") if not hasattr(prior, name)]
+    require(not missing, f"it has no {' and no '.join(missing)}")
     h, w = prior.grid
     require(prior.num_tokens == h * w, f"num_tokens={prior.num_tokens} for grid={prior.grid}")
     require(isinstance(prior.codebook_size, int) and prior.codebook_size > 1, f"codebook_size={prior.codebook_size!r}")
@@ -123,10 +143,13 @@ def samples_are_tokens(case: PriorCase) -> Note:
     require(0 <= low and high < prior.codebook_size, f"tokens lie in [{low}, {high}] and K is {prior.codebook_size}")
     for name in ("network_evaluations", "token_forwards"):
         cost = getattr(drawn, name)
+        require(isinstance(cost, Tensor), f"{name} is {cost!r}, expected counts, int64 of ({num},)")
         require(cost.dtype == torch.int64 and tuple(cost.shape) == (num,) and int(cost.min()) >= 0,
                 f"{name} is {cost.dtype} of shape {tuple(cost.shape)}, expected counts, int64 of ({num},)")
     require(bool((drawn.token_forwards >= drawn.network_evaluations).all()),
             "token_forwards are fewer than network_evaluations: an evaluation is of one token at least")
+    alone = tuple(case.sample("range", num=1).tokens.shape)
+    require(alone == (1, prior.num_tokens), f"one image has shape {alone}, expected {(1, prior.num_tokens)}")
     return None
 
 
@@ -138,6 +161,7 @@ def sampling_repeats(case: PriorCase) -> Note:
         again, other = case.sample("repeat").tokens, case.sample("other").tokens
     require(torch.equal(first, again), "two samples of equal draws differ: take every random number from `draws`")
     require(not torch.equal(first, other), "samples of different draws are the same: `draws` is not used")
+    require(bool((first != first[:1]).any()), f"all {NUM} images of one call are the same")
     return None
 
 
@@ -153,7 +177,7 @@ def state_travels(case: PriorCase) -> Note:
     """A fresh prior that loads the state_dict draws the same samples."""
     if case.make is None:
         return "An instance was given: its state_dict was not loaded into a fresh one."
-    copy = case.make(case.prior.codebook_size)
+    copy = case.make(case.prior.codebook_size, case.prior.grid)
     copy.load_state_dict(case.prior.state_dict())
     require(torch.equal(case.sample("state").tokens, case.sample("state", prior=copy).tokens),
             "it draws others: what training leaves behind must be parameters or buffers")
@@ -177,7 +201,7 @@ def known_beginnings_are_kept(case: PriorCase) -> Note:
 
 def likelihood_is_well_formed(case: PriorCase) -> Note:
     """The likelihood is (B,) float64 nats of a stated kind, with its Monte-Carlo variance, repeated by equal draws."""
-    tokens = case.tokens()
+    tokens, state = case.tokens(), {name: value.clone() for name, value in case.prior.state_dict().items()}
     try:
         with unchanged("tokens", tokens), _global_seed(1):
             found = case.nll(tokens, "nll")
@@ -193,9 +217,15 @@ def likelihood_is_well_formed(case: PriorCase) -> Note:
     require(not bool(found.nats.isnan().any()) and bool((found.nats >= 0).all()), "nats are negative or nan")
     require(found.kind != "exact" or bool((found.monte_carlo_variance == 0).all()), "an exact value has a variance")
     require(not bool((found.monte_carlo_variance < 0).any()), "a variance is negative")
+    changed = [name for name, value in case.prior.state_dict().items()
+               if not torch.allclose(state[name], value, rtol=0, atol=0, equal_nan=True)]
+    require(not changed, f"evaluating changed {', '.join(changed[:3])}: nll must learn nothing from its tokens")
     with _global_seed(2):
         again = case.nll(tokens, "nll")
     require(torch.equal(found.nats, again.nats), "equal draws gave other nats: take random numbers from `draws`")
+    alone = case.nll(tokens[:1], "nll").nats
+    require(found.kind != "exact" or torch.allclose(alone, found.nats[:1], atol=1e-4, rtol=1e-4),
+            f"the first image has {float(found.nats[0]):.4f} nats in a batch and {float(alone[0]):.4f} alone")
     return None
 
 
@@ -229,11 +259,11 @@ def likelihood_is_a_distribution(case: PriorCase) -> Note:
     """Over all grids of a tiny problem exact probabilities sum to 1, and those of a bound to no more."""
     if case.likelihood_gap:
         return case.likelihood_gap
-    prior = _small(case)
+    prior = case.small
     if prior is None:
         return "The likelihood was not summed over all grids: the instance has too many."
     grids = _all_grids(prior)
-    kind, mean, variance = _mean_nats(case, prior, grids)
+    kind, mean, variance, stated = _mean_nats(case, prior, grids)
     total = float((-mean).exp().sum())
     if kind == "exact":
         require(abs(total - 1) < 1e-4, f"they sum to {total:.6f} over all {len(grids)} grids")
@@ -241,6 +271,9 @@ def likelihood_is_a_distribution(case: PriorCase) -> Note:
     noise = float(((-mean).exp() * variance).sum()) / 2 + 4 * float(((-2 * mean).exp() * variance).sum().sqrt())
     require(total <= 1.01 + noise, f"exp(-bound) sums to {total:.4f} over all {len(grids)} grids, +- {noise:.4f}: "
                                    "it lies below the likelihood somewhere")
+    found = float(variance.sum())
+    require(not stated < LEAST_VARIANCE * found,   # nan: the prior cannot tell
+            f"monte_carlo_variance says {stated:.3g} on average, and estimates of other draws spread by {found:.3g}")
     return None
 
 
@@ -248,11 +281,11 @@ def samples_follow_the_likelihood(case: PriorCase) -> Note:
     """Samples of the default sampler have the frequencies that an exact likelihood states."""
     if case.likelihood_gap:
         return case.likelihood_gap
-    prior = _small(case)
+    prior = case.small
     if prior is None:
         return "Frequencies were not compared with the likelihood: the instance has too many grids."
     grids = _all_grids(prior)
-    kind, nats, _ = _mean_nats(case, prior, grids[:1])
+    kind = case.nll(grids[:1], "sum", prior=prior).kind
     if kind != "exact":
         return f"Frequencies were not compared with the likelihood: it is a bound ({kind})."
     num = 4000
@@ -316,17 +349,6 @@ def _check_kept(case: PriorCase, known: Tensor) -> Note:
     return None
 
 
-def _small(case: PriorCase) -> Any:
-    """A prior of few enough grids to enumerate, trained for a moment: two codes on the same grid."""
-    if case.make is None:
-        return case.prior if case.prior.codebook_size ** case.prior.num_tokens <= MOST_GRIDS else None
-    if 2 ** case.prior.num_tokens > MOST_GRIDS:
-        return None
-    prior = case.make(2)
-    _train(prior, case.tokens(prior=prior))
-    return prior
-
-
 def _all_grids(prior: Any) -> Tensor:
     return torch.tensor(list(itertools.product(range(prior.codebook_size), repeat=prior.num_tokens)))
 
@@ -336,14 +358,18 @@ def _codes(tokens: Tensor, base: int) -> Tensor:
     return (tokens * base ** torch.arange(tokens.shape[1] - 1, -1, -1)).sum(1)
 
 
-def _mean_nats(case: PriorCase, prior: Any, grids: Tensor) -> tuple[str, Tensor, Tensor]:
-    """Kind, nats averaged over repeats, and the variance of that average; one look is enough where it is exact."""
+def _mean_nats(case: PriorCase, prior: Any, grids: Tensor) -> tuple[str, Tensor, Tensor, float]:
+    """Kind, nats averaged over repeats, the variance of that average, and the sum that the prior states for it.
+
+    One look is enough where the likelihood is exact.
+    """
     first = case.nll(grids, "sum", prior=prior)
     if first.kind == "exact":
-        return first.kind, first.nats, torch.zeros_like(first.nats)
+        return first.kind, first.nats, torch.zeros_like(first.nats), 0.0
     repeats = 24
-    nats = case.nll(grids.repeat(repeats, 1), "sum", prior=prior).nats.view(repeats, -1)
-    return first.kind, nats.mean(0), nats.var(0) / repeats
+    found = case.nll(grids.repeat(repeats, 1), "sum", prior=prior)
+    nats, stated = found.nats.view(repeats, -1), float(found.monte_carlo_variance.sum()) / repeats**2
+    return first.kind, nats.mean(0), nats.var(0) / repeats, stated
 
 
 def _chi_square(counts: Tensor, expected: Tensor) -> tuple[float, int]:

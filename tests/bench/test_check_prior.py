@@ -8,6 +8,7 @@ import torch
 
 from bench import registry
 from bench.testing import CheckFailed, check_prior
+from priors.absorbing import AbsorbingDiffusion
 from priors.base import UNKNOWN, Likelihood, Sample
 from priors.options import UnigramSampler
 from priors.unigram import Unigram
@@ -139,7 +140,63 @@ class HasMutableOptions(Unigram):
         smoothing: float = 1.0
 
 
+class ReturnsBareTokens(Unigram):
+    def sample(self, num, *, sampler, known=None, draws):
+        return super().sample(num, sampler=sampler, known=known, draws=draws).tokens
+
+
+class SqueezesOneImage(Unigram):
+    def sample(self, num, *, sampler, known=None, draws):
+        sample = super().sample(num, sampler=sampler, known=known, draws=draws)
+        return dataclasses.replace(sample, tokens=sample.tokens.squeeze(0))
+
+
+class RepeatsOneImage(Unigram):
+    def sample(self, num, *, sampler, known=None, draws):
+        sample = super().sample(num, sampler=sampler, known=known, draws=draws)
+        return dataclasses.replace(sample, tokens=sample.tokens[:1].expand(num, -1).contiguous())
+
+
+class IgnoresTemperature(Unigram):
+    def sample(self, num, *, sampler, known=None, draws):
+        return super().sample(num, sampler=UnigramSampler(), known=known, draws=draws)
+
+
+class IsAlwaysTwoByThree(Unigram):
+    def __init__(self, *, grid, codebook_size, options):
+        super().__init__(grid=(2, 3), codebook_size=codebook_size, options=options)
+
+
+class CannotBeBuilt(Unigram):
+    def __init__(self, grid, num_codes, options):
+        super().__init__(grid=grid, codebook_size=num_codes, options=options)
+
+
+class SuitsOnlyItsBatch(Unigram):
+    def nll(self, tokens, *, draws, budget=None):
+        exact = super().nll(tokens, draws=draws)
+        return dataclasses.replace(exact, nats=exact.nats + 0.1 * exact.nats.mean())
+
+
+class LearnsFromValidation(Unigram):
+    def nll(self, tokens, *, draws, budget=None):
+        exact = super().nll(tokens, draws=draws)
+        self.counts += torch.bincount(tokens.flatten(), minlength=self.codebook_size)
+        return exact
+
+
+class Crashes(Unigram):
+    def sample(self, num, *, sampler, known=None, draws):
+        return self.missing
+
+
 @pytest.mark.parametrize(("prior", "complaint"), [
+    (ReturnsBareTokens, "sample returned Tensor"), (SqueezesOneImage, r"one image has shape [(]6,[)]"),
+    (RepeatsOneImage, "all 64 images of one call are the same"),
+    (IgnoresTemperature, "temperature=0.05 changes neither"),
+    (IsAlwaysTwoByThree, r"grid=[(]3, 3[)] was asked for"), (CannotBeBuilt, "raised TypeError"),
+    (SuitsOnlyItsBatch, "nats in a batch and"), (LearnsFromValidation, "evaluating changed counts"),
+    (Crashes, "AttributeError: 'Crashes' object has no attribute 'missing'"),
     (EmitsTheMask, r"tokens lie in \[0, 5\] and K is 5"), (ForgetsDraws, "take every random number from `draws`"),
     (IgnoresDraws, "`draws` is not used"), (RemembersChunks, "leave no state behind"),
     (DropsKnownTokens, "came back as others"), (WritesIntoKnown, "work on a copy"),
@@ -151,3 +208,36 @@ class HasMutableOptions(Unigram):
 def test_a_fault_is_caught_and_named(prior, complaint):
     with pytest.raises(CheckFailed, match=complaint):
         check_prior(prior)
+
+
+class PastesKnownTokensIn(AbsorbingDiffusion):
+    def sample(self, num, *, sampler, known=None, draws):
+        sample = super().sample(num, sampler=sampler, draws=draws)
+        return sample if known is None else dataclasses.replace(
+            sample, tokens=torch.where(known == UNKNOWN, sample.tokens, known))
+
+
+class StatesHalfItsCost(AbsorbingDiffusion):
+    def sample(self, num, *, sampler, known=None, draws):
+        sample = super().sample(num, sampler=sampler, known=known, draws=draws)
+        return dataclasses.replace(sample, network_evaluations=sample.network_evaluations // 2)
+
+
+class StatesOneEvaluation(AbsorbingDiffusion):
+    def nll(self, tokens, *, draws, budget=None):
+        return dataclasses.replace(super().nll(tokens, draws=draws, budget=budget), network_evaluations=1)
+
+
+class StatesNoVariance(AbsorbingDiffusion):
+    def nll(self, tokens, *, draws, budget=None):
+        found = super().nll(tokens, draws=draws, budget=budget)
+        return dataclasses.replace(found, monte_carlo_variance=torch.zeros_like(found.nats))
+
+
+@pytest.mark.parametrize(("prior", "complaint"), [
+    (PastesKnownTokensIn, "instead of pasting them in"), (StatesHalfItsCost, "while the network was called"),
+    (StatesOneEvaluation, "states 1 evaluations while"), (StatesNoVariance, "monte_carlo_variance says 0"),
+], ids=lambda value: getattr(value, "__name__", ""))
+def test_a_fault_of_a_network_is_caught_and_named(prior, complaint):
+    with pytest.raises(CheckFailed, match=complaint):
+        check_prior(prior, options=prior.Options(**TINY))
