@@ -12,6 +12,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from bench.compose import GROUPS
+from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
 
 MASK_KINDS = ("centre", "lower", "random")
@@ -104,6 +106,7 @@ def parse(arguments: Sequence[str]) -> tuple[EditOptions, list[str]]:
         if not equals:
             raise InputError(f"'{argument}' is not of the form key=value, such as task=inpaint.")
         if key not in own:
+            _check_elsewhere(key, own)
             rest.append(argument)
         elif key in mine:
             raise InputError(f"{key} is given twice; give it once.")
@@ -116,6 +119,12 @@ def parse(arguments: Sequence[str]) -> tuple[EditOptions, list[str]]:
         if key not in valid:
             raise InputError(f"{key} is not used by task={mine['task']}. It takes {', '.join(KEYS[mine['task']])}.")
     return EditOptions(**mine), rest
+
+
+def _check_elsewhere(key: str, own: set[str]) -> None:
+    """A key that is neither ours nor one of bench.run's is most likely one of ours, misspelt."""
+    if "." not in key and key.lstrip("+~") not in {*GROUPS, *(field.name for field in fields(RunSpec))}:
+        raise InputError(f"unknown key '{key}'. {did_you_mean(key, own)} The keys of bench.run are valid too.")
 
 
 def _value(key: str, argument: str) -> Any:

@@ -9,7 +9,6 @@ on who computes it nor on what was computed before.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +19,8 @@ import torch
 from bench import registry
 from bench.config import DatasetConfig
 from bench.data.base import ImageData
-from bench.errors import BenchError, InputError
+from bench.errors import BenchError
+from bench.foreign import as_folder, check_count, npz_images
 from priors.base import Draws
 
 
@@ -109,14 +109,11 @@ def open_files(path: Path, dataset: DatasetConfig, num: int) -> ImageData:
     Raises InputError if there are fewer than `num`, or if an array has another resolution than the data set.
     """
     if path.suffix == ".npz":
-        images: ImageData = ArrayImages(_npz_images(path, dataset.resolution))
+        images: ImageData = ArrayImages(npz_images(path, dataset.resolution))
     else:
-        config = dataclasses.replace(dataset, path=str(path), name="folder", max_train=None, max_validation=None)
-        splits = registry.resolve("datasets", "folder")().open(config)
+        splits = registry.resolve("datasets", "folder")().open(as_folder(path, dataset))
         images = _Joined(splits.train, splits.validation)
-    if len(images) < num:
-        raise InputError(f"source={path} holds {len(images)} images, the protocol asks for {num}: "
-                         f"add images or set protocol.num_fake={len(images)}.")
+    check_count(path, len(images), num)
     return images
 
 
@@ -131,14 +128,3 @@ class _Joined:
         cut = len(self.parts[0])
         rows = [self.parts[0].images([i])[0] if i < cut else self.parts[1].images([i - cut])[0] for i in indices]
         return np.stack(rows)
-
-
-def _npz_images(path: Path, resolution: int) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
-        if "arr_0" not in archive:
-            raise InputError(f"{path} holds {sorted(archive)}; expected `arr_0` of (n, H, W, 3) uint8.")
-        array = archive["arr_0"]
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (resolution, resolution, 3):
-        raise InputError(f"{path}: arr_0 is {array.dtype} {array.shape}; expected uint8 (n, {resolution}, "
-                         f"{resolution}, 3).")
-    return array.transpose(0, 3, 1, 2)

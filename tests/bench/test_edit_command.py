@@ -197,6 +197,7 @@ WRONG = {
     "no task": (["image=a.png"], "task=: Valid:"),
     "unknown task": (["task=inpiant"], "Did you mean 'inpaint'?"),
     "key of another task": (["task=inpaint", "canvas=8x8"], "canvas is not used by task=inpaint"),
+    "misspelt key of its own": (["task=enlarge", "canvas=8x8", "variant=3"], "Did you mean 'variants'?"),
     "unknown key": (["task=enlarge", "canvas=8x8", "sampler.stepps=3"], "stepps"),
     "key of bench.run": (["task=enlarge", "canvas=8x8", "plan=true"], "a key of bench.run"),
     "no region": (["task=inpaint", "image={image}"], "needs image= and mask="),
