@@ -205,8 +205,11 @@ def _md(text: str) -> str:
 
 TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "∞": r"$_\infty$",
-       "≤": r"$\le$", "λ": r"$\lambda$", "<": r"$<$", ">": r"$>$", "∆": r"$\Delta$", "×": r"$\times$", "−": r"$-$"}
+       "≤": r"$\le$", "λ": r"$\lambda$", "<": r"$<$", ">": r"$>$", "∆": r"$\Delta$", "×": r"$\times$", "−": r"$-$",
+       "\n": " "}
+TEX_KNOWS = {chr(code) for code in range(256) if chr(code).isprintable()} - set("«»ÐÞðþ") | set("‘’“”—…")   # in OT1
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
+    """Text for LaTeX; a character that its default fonts lack is named by its code."""
+    return "".join(TEX.get(c) or (c if c in TEX_KNOWS else rf"\texttt{{U+{ord(c):04X}}}") for c in text)
