@@ -17,7 +17,7 @@ def browser():
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
     with playwright.sync_playwright() as running:
-        launched = running.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        launched = running.chromium.launch(executable_path=executable, args=ARGUMENTS, timeout=600_000)
         yield launched
         launched.close()
 
@@ -37,6 +37,7 @@ def page_file(synthetic, tmp_path_factory):
 def page(browser, page_file):
     """At 1440 px; fails on any console message, page error or request that leaves the file."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(300_000)   # a loaded machine is slow, not wrong
     opened = context.new_page()
     problems = []
     opened.on("console", lambda message: problems.append(message.text))
