@@ -17,7 +17,6 @@ from bench.launch import OneRun, launch
 from bench.launch_graph import graph, register
 from bench.launch_jobs import (
     LostError,
-    StageJob,
     SweepFolder,
     lost_units,
     resources_of,
