@@ -33,6 +33,9 @@ from bench.reporting.rows import Book, gather
 from bench.reporting.tables import Table, summary
 from bench.reporting.webpage import render_page
 
+LISTING = "files.txt"
+"""Where a report keeps the names of its tables and figures."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
@@ -64,31 +67,50 @@ def terminal_console() -> Console:
 def write_report(book: Book, options: Options, console: Console) -> None:
     """All files of a report under `options.out`; tables and reasons are printed as they are made."""
     out = Path(options.out)
-    write_tables([table for group in book.groups for table in (summary(group), *paper_tables(group))], out / "tables")
+    tables = [table for group in book.groups for table in (summary(group), *paper_tables(group))]
     verdicts = {group.slug: ledger(group, book.results_dir) for group in book.groups}
-    write_claims(verdicts, out)
+    written = [*write_tables(tables, out / "tables"), *write_claims(verdicts, out)]
     for group in book.groups:
         console.print(terminal(summary(group)))
         print_verdicts(verdicts[group.slug], console)
     to_frame(book.records.values()).to_csv(out / "measurements.csv", index=False, lineterminator="\n")
     curves = {group.slug: curves_of(group, book.results_dir) for group in book.groups}
     if options.figures:
-        write_figures(book, curves, out / "figures", console)
+        written += write_figures(book, curves, out / "figures", console)
     if options.page:
         (out / "index.html").write_text(render_page(book, verdicts, curves), encoding="utf-8")
+    remove_leftovers(out, written, left_out=() if options.figures else ("figures/",))
     console.print(f"report: {out / 'index.html' if options.page else out}", markup=False, highlight=False)
 
 
-def write_tables(tables: Sequence[Table], folder: Path) -> None:
+def remove_leftovers(out: Path, written: Sequence[Path], *, left_out: tuple[str, ...]) -> None:
+    """Tables and figures that an earlier report wrote here and this one did not; nothing else in the folder is touched.
+
+    left_out: beginnings of the names that this report was told not to make; they stay.
+    """
+    listing = out / LISTING
+    earlier = set(listing.read_text(encoding="utf-8").splitlines()) if listing.is_file() else set()
+    now = {path.relative_to(out).as_posix() for path in written}
+    kept = {name for name in earlier if name.startswith(left_out)} if left_out else set()
+    for name in earlier - now - kept:
+        path = out / Path(name).parent.name / Path(name).name   # whatever the list says, never outside of `out`
+        path.unlink(missing_ok=True)
+    listing.write_text("".join(f"{name}\n" for name in sorted(now | kept)), encoding="utf-8")
+
+
+def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     """CSV, Markdown and LaTeX of every table."""
     folder.mkdir(parents=True, exist_ok=True)
+    paths = []
     for table in tables:
         for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(table))):
-            (folder / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+            paths.append(folder / f"{table.name}.{suffix}")
+            paths[-1].write_text(text, encoding="utf-8")
+    return paths
 
 
-def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> None:
-    """claims.csv, and a Markdown ledger for each group."""
+def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> list[Path]:
+    """claims.csv, and a Markdown ledger for each group that has claims; returns the ledgers."""
     with (out / "claims.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["dataset", "protocol", "claim", "text", "verdict", "effect", "low", "high", "border", "says",
@@ -97,8 +119,10 @@ def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> None:
             writer.writerow([verdict.group.dataset, verdict.group.protocol, verdict.claim.key, verdict.claim.text,
                              verdict.verdict, verdict.value, verdict.low, verdict.high, verdict.border, verdict.says,
                              verdict.seeds, verdict.reason, " ".join(verdict.records)])
-    for slug, found in ((slug, found) for slug, found in verdicts.items() if found):
-        (out / "tables" / f"claims-{slug}.md").write_text(claims_markdown(found), encoding="utf-8")
+    ledgers = {out / "tables" / f"claims-{slug}.md": found for slug, found in verdicts.items() if found}
+    for path, found in ledgers.items():
+        path.write_text(claims_markdown(found), encoding="utf-8")
+    return list(ledgers)
 
 
 def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
@@ -129,15 +153,18 @@ def write_comparison(book: Book, options: Options, console: Console) -> None:
     console.print(terminal(table))
 
 
-def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder: Path, console: Console) -> None:
+def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder: Path,
+                  console: Console) -> list[Path]:
     """PNG and PDF of every figure; those that cannot be drawn are printed with their reason."""
+    paths: list[Path] = []
     for group in book.groups:
         for item in [*curves[group.slug], *pictures_of(group, book.results_dir)]:
             if isinstance(item, Skipped):
                 console.print(f"no figure {item.name}: {item.reason}", style="dim", markup=False, highlight=False,
                               soft_wrap=True)
             else:
-                write(item, folder)
+                paths += write(item, folder)
+    return paths
 
 
 if __name__ == "__main__":

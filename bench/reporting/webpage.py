@@ -75,7 +75,7 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"code": _with_code, "symbol": lambda verdict: SYMBOLS[verdict],
-                            "groupby_in_order": _by_section, "sentence": _sentence}
+                            "groupby_in_order": _by_section, "sentence": _sentence, "breakable": _breakable}
     environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "bar": _interval_bar,
                             "arrow": lambda column: ARROWS[column.better], "spans": _spans}
     page = environment.get_template("report.html").render(
@@ -229,6 +229,11 @@ def _spans(columns: Sequence[Column], level: str) -> list[tuple[str, int]]:
         else:
             spans.append((name, 1))
     return spans
+
+
+def _breakable(label: str) -> Markup:
+    """A label that a narrow column may break within an option, after its dot and its equals sign."""
+    return Markup(re.sub(r"([.=])(?=[A-Za-z_])", r"\1<wbr>", str(escape(label))))
 
 
 def _by_section(rows: Sequence[TableRow]) -> list[tuple[str, list[TableRow]]]:

@@ -9,7 +9,7 @@ from bench.reporting.claims import ledger
 from bench.reporting.figures import Drawing, Skipped, curves_of
 from bench.reporting.pictures import pictures_of, rows_of, sheet_file
 from bench.reporting.rows import gather
-from bench.reporting.webpage import render_page
+from bench.reporting.webpage import _breakable, render_page
 
 
 def page_of(results_dir, **options):
@@ -49,6 +49,12 @@ def test_a_label_cannot_smuggle_markup_into_the_page(synthetic, tmp_path):
     synthetic.make_record(tmp_path, "source", synthetic.spec_of(None), [synthetic.measurement("fid", 1.0, .1, "p")],
                           created="1", label=evil)
     assert evil not in page_of(tmp_path)
+
+
+def test_a_long_option_can_break_in_a_narrow_column():
+    assert str(_breakable("absorbing, 8 steps (sampler.order=halton)")) == \
+        "absorbing, 8 steps (sampler.<wbr>order=<wbr>halton)"
+    assert str(_breakable("<b> 0.9")) == "&lt;b&gt; 0.9"
 
 
 def test_pictures_that_exceed_the_budget_are_left_out_and_counted(demo_results):

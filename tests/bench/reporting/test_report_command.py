@@ -70,3 +70,23 @@ def test_the_same_records_give_the_same_files_byte_for_byte(synthetic, tmp_path)
 def test_the_report_never_imports_torch():
     code = "import sys, bench.report, bench.reporting.figures, bench.reporting.pictures; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_what_an_earlier_report_left_is_removed_and_files_of_others_stay(troubled_results, tmp_path):
+    out = tmp_path / "out"
+    main([f"results_dir={troubled_results}", f"out={out}", "figures=false", "page=false"])
+    (out / "tables" / "mine.csv").write_text("mine")
+    before = {path.name for path in (out / "tables").iterdir()}
+    main([f"results_dir={troubled_results}", f"out={out}", "figures=false", "page=false", "protocol=small"])
+    after = {path.name for path in (out / "tables").iterdir()}
+    assert {"mine.csv", "summary-cifar10-small.csv"} <= after
+    assert before - after and not any("-demo" in name for name in after)
+
+
+def test_figures_stay_where_a_report_was_told_to_make_none(synthetic, tmp_path):
+    synthetic.write_demo(tmp_path / "runs", media=False)
+    arguments = [f"results_dir={tmp_path / 'runs'}", f"out={tmp_path / 'out'}", "page=false"]
+    main(arguments)
+    drawn = sorted((tmp_path / "out" / "figures").iterdir())
+    main([*arguments, "figures=false"])
+    assert drawn and sorted((tmp_path / "out" / "figures").iterdir()) == drawn
