@@ -98,13 +98,17 @@ class AbsorbingDiffusion(nn.Module):
     def nll(self, tokens: Tensor, *, draws: Draws, budget: int | None = None) -> Likelihood:
         """Upper bound on the negative log-likelihood of each image, in nats (Eq. 6).
 
-        tokens: (B, N) int64 in [0, K).  Without a budget, or with at least T evaluations: the sum over t of the T-step
-        bound, kind bound_T.  With less: a low-variance estimate of its limit of infinite T, kind bound_continuous.
+        tokens: (B, N) int64 in [0, K).  Without a budget: the sum over t as published, T evaluations, kind bound_T.
+        With a budget of at least T: a low-variance estimate of that bound.  With less: a low-variance estimate of its
+        limit of infinite T, which is lower, kind bound_continuous.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         score = self._scorer(tokens)
-        if budget is None or budget >= self.timesteps:
-            estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, draws=draws)
+        if budget is None or self.timesteps <= budget < bounds.FEWEST:
+            estimate = bounds.t_step_sum(score, tokens, timesteps=self.timesteps, draws=draws)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+        if budget >= self.timesteps:
+            estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
             return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
         estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
         return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)

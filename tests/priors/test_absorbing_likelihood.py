@@ -76,6 +76,21 @@ def test_the_t_step_sum_estimates_the_enumerated_bound(prior, image):
 
 
 @pytest.mark.parametrize("image", [0, 13, 25])
+@pytest.mark.parametrize("budget", [T, 9])
+def test_a_budget_of_t_or_more_estimates_the_same_enumerated_bound(prior, image, budget):
+    likelihood, mean, error = many(prior, image, 6_000, budget=budget)
+    assert likelihood.kind == "bound_T" and likelihood.network_evaluations <= budget
+    assert abs(mean - enumerated_t_step_bound(prior, T)[image]) < 4 * error
+
+
+def test_at_equal_evaluations_the_low_variance_form_varies_less_than_the_sum(prior):
+    likelihood, _, _ = many(prior, 13, 6_000, budget=T)
+    published, _, _ = many(prior, 13, 6_000)
+    assert likelihood.network_evaluations <= published.network_evaluations
+    assert likelihood.nats.var() < published.nats.var()
+
+
+@pytest.mark.parametrize("image", [0, 13, 25])
 def test_the_low_variance_form_estimates_the_enumerated_continuous_bound(prior, image):
     likelihood, mean, error = many(prior, image, 6_000, budget=3)
     assert likelihood.kind == "bound_continuous" and likelihood.network_evaluations <= 3

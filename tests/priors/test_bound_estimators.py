@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from priors.base import Draws
-from priors.bounds import continuous_bound, strata, t_step_bound
+from priors.bounds import continuous_bound, level_weights, strata, t_step_bound, t_step_sum
 
 N, COPIES = 16, 2_500
 EASE = torch.linspace(0.2, 2.0, N, dtype=torch.float64)   # tokens differ, and differ more when more is masked
@@ -61,17 +61,57 @@ def test_the_continuous_bound_varies_far_less_than_the_textbook_estimate(budget)
     assert 15 * float(estimate.nats.var()) < textbook_variance(budget)
 
 
+@pytest.mark.parametrize("timesteps, budget", [(1, 3), (2, 3), (5, 9), (5, 31), (16, 16), (16, 80), (40, 15)])
+def test_the_t_step_bound_is_unbiased_at_every_budget(timesteps, budget):
+    estimate = t_step_bound(score, TOKENS, timesteps=timesteps, budget=budget, draws=Draws.seeded(budget))
+    assert estimate.evaluations <= budget
+    error = max(float(estimate.nats.std()) / COPIES**0.5, 1e-6)
+    assert float(estimate.nats.mean()) == pytest.approx(t_step_answer(timesteps), abs=4 * error)
+
+
+@pytest.mark.parametrize("timesteps, budget", [(5, 9), (16, 16), (16, 80)])
+def test_the_reported_variance_of_the_t_step_bound_is_the_true_one(timesteps, budget):
+    estimate = t_step_bound(score, TOKENS, timesteps=timesteps, budget=budget, draws=Draws.seeded(budget))
+    assert float(estimate.variance.mean() / estimate.nats.var()) == pytest.approx(1, abs=0.15)
+
+
+def test_the_t_step_bound_varies_far_less_than_the_sum_over_steps():
+    textbook = t_step_sum(score, TOKENS, timesteps=N, draws=Draws.seeded(0))
+    estimate = t_step_bound(score, TOKENS, timesteps=N, budget=N, draws=Draws.seeded(0))
+    assert estimate.evaluations <= textbook.evaluations
+    assert 15 * float(estimate.nats.var()) < float(textbook.nats.var())
+
+
+@pytest.mark.parametrize("num_tokens, timesteps", [(1, 3), (3, 4), (16, 1), (16, 50), (256, 256)])
+def test_the_levels_of_the_t_step_bound_weigh_as_much_as_there_are_tokens(num_tokens, timesteps):
+    assert float(level_weights(num_tokens, timesteps).sum()) == pytest.approx(num_tokens, rel=1e-9)
+
+
+def test_level_weights_tend_to_one_with_the_number_of_steps():
+    assert torch.allclose(level_weights(8, 100_000), torch.ones(8, dtype=torch.float64), atol=1e-3)
+
+
+def test_one_step_is_the_all_masked_evaluation_alone():
+    estimate = t_step_bound(score, TOKENS[:2], timesteps=1, budget=1, draws=Draws.seeded(0))
+    assert estimate.evaluations == 1 and estimate.nats.tolist() == pytest.approx([t_step_answer(1)] * 2)
+
+
 @pytest.mark.parametrize("timesteps", [1, 5, 16, 40])
 def test_the_t_step_sum_is_unbiased(timesteps):
-    estimate = t_step_bound(score, TOKENS, timesteps=timesteps, draws=Draws.seeded(timesteps))
+    estimate = t_step_sum(score, TOKENS, timesteps=timesteps, draws=Draws.seeded(timesteps))
     error = max(float(estimate.nats.std()) / COPIES**0.5, 1e-6)
     assert float(estimate.nats.mean()) == pytest.approx(t_step_answer(timesteps), abs=4 * error)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 14, 15])
 def test_strata_cover_every_level_once(length):
-    edges = strata(15, length)
+    edges = strata(torch.ones(15, dtype=torch.float64), length)
     assert edges[0] == 0 and edges[-1] == 15 and (edges.diff() > 0).all() and len(edges) == length + 1
+
+
+def test_strata_lie_where_the_weights_are():
+    edges = strata(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1.0]), 4)
+    assert edges[1] >= 5 and edges[-1] == 8
 
 
 def test_one_token_needs_one_evaluation():
