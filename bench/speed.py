@@ -25,8 +25,8 @@ from bench.errors import InputError, did_you_mean
 from bench.provenance import provenance, utc_now
 from bench.reporting.options import split_commas
 
-ROW_NAMES = ("ar", "absorbing", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training", "scaling",
-             "pipeline")
+ROW_NAMES = ("ar", "absorbing", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training", "tokenizer",
+             "scaling", "pipeline")
 
 
 @dataclass(frozen=True)

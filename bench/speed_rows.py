@@ -15,13 +15,14 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,6 +42,7 @@ from bench.sources import ArrayImages
 from bench.trainer import PriorTask
 from priors.base import Draws
 from priors.reference import naive_absorbing_sample, naive_autoregressive_sample, textbook_logits
+from vq.reference import naive_decode, naive_encode, naive_training_step, textbook_copy
 
 Unit = Literal["s", "GB", "variance"]
 
@@ -61,8 +63,9 @@ class Settings:
 class Cell:
     """One line of the table.
 
-    naive, ours: in `unit`, lower is better.  target, stretch: the ratio naive / ours to reach.
+    naive, ours: in `unit`, lower is better, medians of `rounds`.  target, stretch: the ratio naive / ours to reach.
     gflop: of ours, for its share of the measured GEMM peak.  note: what a reader must know.
+    memory_gb: the most this process held while ours ran (on CUDA: the most allocated).
     """
 
     row: str
@@ -76,6 +79,7 @@ class Cell:
     gflop_naive: float | None = None
     note: str = ""
     rounds: dict[str, list[float]] = field(default_factory=dict)
+    memory_gb: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -101,51 +105,64 @@ SMALL = _Size("16x16, width 256 x 6")
 SMALL_8 = _Size("8x8, width 256 x 6", side=8)
 PAPER = _Size("16x16, 512 x 24 (77M)", width=512, layers=24)
 TOY = _Size("toy", side=4, codes=32, width=32, layers=2)
+EVERY = 16   # of the textbook's steps one is timed where all would take minutes
 
 
 def autoregressive_rows(settings: Settings) -> Iterator[Cell]:
-    """Whole samplings with the key-value cache against the whole prefix for every token."""
-    cases = [(SMALL, 1, 8.0, 16.0), (SMALL, 16, 40.0, 60.0), (PAPER, 1, 10.0, 15.0)]
-    for size, batch, target, stretch in _shrunk(settings, cases):
+    """Whole samplings with the key-value cache against the whole prefix for every token, or for every 16th, scaled."""
+    cases = [(SMALL, 1, 8.0, 16.0, "all"), (SMALL, 16, 40.0, 60.0, "some"), (PAPER, 1, 10.0, 15.0, "some")]
+    for size, batch, target, stretch, share in _shrunk(settings, cases):
         prior = _prior("autoregressive", size, settings)
 
-        def naive(prior: Any = prior, size: _Size = size, batch: int = batch) -> Tensor:
+        def textbook(tokens: Tensor, prior: Any = prior) -> Tensor:
+            return textbook_logits(prior.net, tokens)
+
+        def sample(logits: Callable[[Tensor], Tensor], batch: int = batch, size: _Size = size) -> Tensor:
             with torch.inference_mode():
-                return naive_autoregressive_sample(lambda tokens: textbook_logits(prior.net, tokens), batch,
-                                                   size.num_tokens, adjust=_identity, draws=_draws(settings))
+                return naive_autoregressive_sample(logits, batch, size.num_tokens, adjust=_identity,
+                                                   draws=_draws(settings))
 
         def ours(prior: Any = prior, batch: int = batch) -> Tensor:
             return prior.sample(batch, sampler=prior.Sampler(), draws=_draws(settings)).tokens
 
-        ours()   # the warm-up; the textbook's own first call matters little to its many
+        tokens = ours()   # also the warm-up; the textbook's own first call matters little to its many
+        loop = _Loop(sample, textbook, _draws(settings), every=1 if share == "all" else EVERY)
+        naive = loop.some(tokens, codes=size.codes, last_alone=True)
         laps = _turns({"naive": naive, "ours": ours}, settings, warmup=0)
-        differing = int((laps["naive"].results[0] != laps["ours"].results[0]).sum())
-        yield _timed("ar", f"AR, {size.label}, batch {batch}", laps, settings, target, stretch,
+        yield _timed("ar", f"AR, {size.label}, batch {batch}", laps, settings, target, stretch, naive_scale=loop.every,
                      gflop=_forward_gflop(size, batch, batch * size.num_tokens),
-                     note="same tokens" if differing == 0 else f"{differing} tokens differ")
+                     note=loop.note or _same(laps["naive"].results[0], tokens))
 
 
 def absorbing_rows(settings: Settings) -> Iterator[Cell]:
-    """Whole samplings, one evaluation a reveal event, against the full network at every step."""
-    cases = [(SMALL, 1, 256, 2.5, 3.0), (SMALL_8, 4, 256, 6.0, 7.0), (PAPER, 1, 256, 1.7, 1.95)]
-    for size, batch, steps, target, stretch in _shrunk(settings, cases):
+    """Whole samplings, one evaluation a reveal event, against the full network at every step, or every 16th, scaled."""
+    cases = [(SMALL, 1, 256, 2.5, 3.0, "all"), (SMALL_8, 4, 256, 6.0, 7.0, "all"), (PAPER, 1, 256, 1.7, 1.95, "some")]
+    for size, batch, steps, target, stretch, share in _shrunk(settings, cases):
         prior = _prior("absorbing", size, settings)
         unknown = torch.full((batch, size.num_tokens), -1, device=settings.device)
 
-        def naive(prior: Any = prior, steps: int = steps, unknown: Tensor = unknown) -> Tensor:
-            with torch.inference_mode():
-                return naive_absorbing_sample(lambda tokens: textbook_logits(prior.net, tokens), unknown,
-                                              mask=prior.mask, steps=steps, adjust=_identity, draws=_draws(settings))
+        def textbook(tokens: Tensor, prior: Any = prior) -> Tensor:
+            return textbook_logits(prior.net, tokens)
 
-        def ours(prior: Any = prior, steps: int = steps, batch: int = batch) -> Any:
+        def sample(logits: Callable[[Tensor], Tensor], prior: Any = prior, steps: int = steps,
+                   unknown: Tensor = unknown) -> Tensor:
+            with torch.inference_mode():
+                return naive_absorbing_sample(logits, unknown, mask=prior.mask, steps=steps, adjust=_identity,
+                                              draws=_draws(settings))
+
+        def ours(steps: int = steps, prior: Any = prior, batch: int = batch) -> Any:
             return prior.sample(batch, sampler=prior.Sampler(steps=steps), draws=_draws(settings))
 
-        ours()   # the warm-up
-        laps = _turns({"naive": naive, "ours": ours}, settings, warmup=0)
+        tokens = ours(steps=min(steps, 16)).tokens   # also the warm-up
+        loop = _Loop(sample, textbook, _draws(settings), every=1 if share == "all" else EVERY)
+        naive = loop.some(tokens, codes=size.codes, last_alone=False)
+        few = replace(settings, rounds=settings.rounds if share == "all" else 1)   # minutes a round
+        laps = _turns({"naive": naive, "ours": ours}, few, warmup=0)
         evaluations = laps["ours"].results[0].network_evaluations.double()
-        yield _timed("absorbing", f"absorbing T={steps}, {size.label}, batch {batch}", laps, settings, target, stretch,
-                     gflop=_revealing_gflop(size, int(evaluations.sum())),
-                     note=f"{float(evaluations.mean()):.0f} of {steps} evaluations an image")
+        counts = f"{float(evaluations.mean()):.0f} of {steps} evaluations an image"
+        yield _timed("absorbing", f"absorbing T={steps}, {size.label}, batch {batch}", laps, few, target, stretch,
+                     gflop=_revealing_gflop(size, int(evaluations.sum())), naive_scale=loop.every,
+                     note="; ".join(filter(None, [counts, loop.note])))
 
 
 def evaluation_rows(settings: Settings) -> Iterator[Cell]:
@@ -171,37 +188,46 @@ def evaluation_rows(settings: Settings) -> Iterator[Cell]:
 
 
 def elbo_rows(settings: Settings) -> Iterator[Cell]:
-    """Variance of the bound's estimate at equal network evaluations, for a toy prior trained here on toy grids."""
+    """Variance of both bounds' estimates at equal network evaluations, for a toy prior trained here on toy grids."""
     size = _Size("toy", side=4 if settings.quick else 8, codes=32, width=64, layers=2)
     prior, tokens = _trained_toy(size, settings)
-    budget, repeats = (9, 4) if settings.quick else (32, 24)   # below T = N, where the bound is the continuous one
-    naive, ours, spent = [], [], 0
-    with torch.inference_mode():
-        for repeat in range(repeats):
-            likelihood = prior.nll(tokens, draws=Draws.seeded("elbo", repeat), budget=budget)
-            ours.append(likelihood.nats)
-            spent = likelihood.network_evaluations
-            naive.append(_textbook_bound(prior, tokens, spent, Draws.seeded("textbook", repeat)))
-    gap = float(torch.stack(naive).mean() - torch.stack(ours).mean())
-    error = math.sqrt(float(torch.stack(naive).var(0).mean() + torch.stack(ours).var(0).mean())
-                      / (repeats * len(tokens)))
-    yield Cell("elbo", f"ELBO variance at {spent} evaluations, {size.num_tokens} tokens",
-               float(torch.stack(naive).var(0).mean()), float(torch.stack(ours).var(0).mean()), 15, 25, "variance",
-               note=f"means differ by {gap:.3f} +- {error:.3f} nats of {float(torch.stack(ours).mean()):.1f}")
+    timesteps, repeats = prior.timesteps, 4 if settings.quick else 24
+
+    def repeated(name: str, estimate: Callable[[Draws], Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return torch.stack([estimate(Draws.seeded(name, repeat)) for repeat in range(repeats)])   # (repeats, B)
+
+    steps = repeated("steps", lambda draws: prior.nll(tokens, draws=draws, budget=timesteps).nats)
+    whole = repeated("continuous", lambda draws: prior.nll(tokens, draws=draws, budget=timesteps // 2).nats)
+    at, half = f"at {timesteps} evaluations, {size.num_tokens} tokens", timesteps // 2
+    yield _variances(f"T-step bound {at}, against t ~ U{{1..T}}", steps, 15, 25, repeated(
+        "random t", lambda draws: _textbook_t_step_bound(prior, tokens, timesteps, draws)))
+    yield _variances(f"T-step bound {at}, against every t once", steps, None, None, repeated(
+        "published", lambda draws: prior.nll(tokens, draws=draws).nats))
+    yield _variances(f"continuous bound at {half} evaluations, against u ~ U[0, 1]", whole, 15, 25, repeated(
+        "textbook", lambda draws: _textbook_bound(prior, tokens, half, draws)))
+
+
+def _variances(what: str, ours: Tensor, target: float | None, stretch: float | None, naive: Tensor) -> Cell:
+    """ours, naive: (repeats, B) nats of one bound; their mean variance over images, and that their means agree."""
+    of_naive, of_ours = float(naive.var(0).mean()), float(ours.var(0).mean())
+    gap, error = float(naive.mean() - ours.mean()), math.sqrt((of_naive + of_ours) / ours.numel())
+    return Cell("elbo", f"ELBO variance, {what}", of_naive, of_ours, target, stretch, "variance",
+                note=f"means differ by {gap:.3f} +- {error:.3f} nats of {float(ours.mean()):.1f}")
 
 
 def prdc_rows(settings: Settings) -> Iterator[Cell]:
     """Blocked precision / recall / density / coverage against the prdc package on random 2048-d features."""
     num, dimensions = (300, 64) if settings.quick else (10_000, 2048)
     fake, real = _features(num, dimensions, seed=1), _features(num, dimensions, seed=2)
-    seconds: dict[str, Laps] = {}
+    seconds: dict[str, _Timed] = {}
     memory, outputs = {}, {}
     for name, method in (("ours", lambda: prdc(fake, real, k=5)), ("naive", lambda: prdc_reference(fake, real, k=5))):
         gc.collect()
         forget_peak_memory("cpu")
         before = peak_memory_gb("cpu")
-        seconds |= take_turns({name: method}, rounds=1, warmup=0, device="cpu")
-        memory[name], outputs[name] = peak_memory_gb("cpu") - before, seconds[name].results[0]
+        seconds |= _turns({name: method}, Settings(), warmup=0)
+        memory[name], outputs[name] = seconds[name].peaks_gb[0] - before, seconds[name].results[0]
     names = ("precision", "recall", "density", "coverage")
     gap = max(abs(getattr(outputs["ours"], n) - getattr(outputs["naive"], n)) for n in names)
     what = f"PRDC {num:,} x {num:,}, {dimensions}-d"
@@ -219,7 +245,8 @@ def fid_rows(settings: Settings) -> Iterator[Cell]:
                    "from nothing": lambda: fid_to(ReferenceStatistics.of(real), fake).value}, settings, warmup=0)
     gap = abs(laps["ours"].results[0] / laps["naive"].results[0] - 1)
     what = f"FID after features, N={num:,}, {dimensions}-d"
-    yield _timed("fid", f"{what}, reference kept", laps, settings, 5, 10, note=f"relative difference {gap:.1g}")
+    yield _timed("fid", f"{what}, reference kept", laps, settings, 5, 10,
+                 note=f"{blas_kernels()}; relative difference {gap:.1g}")
     yield _timed("fid", f"{what}, both sides anew", laps, settings, None, None, ours="from nothing")
 
 
@@ -290,6 +317,36 @@ def training_rows(settings: Settings) -> Iterator[Cell]:
                  gflop=3 * _forward_gflop(size, batch, batch * size.num_tokens))
 
 
+def tokenizer_rows(settings: Settings) -> Iterator[Cell]:
+    """A training step with LPIPS, discriminator and adaptive weight, encoding and decoding, of the small VQGAN."""
+    batch, ours, perceptual = *_vqgan(settings), _lpips().to(settings.device)
+    textbook, images = textbook_copy(ours), torch.from_numpy(_photographs(batch)).to(settings.device)
+    step = naive_training_step(textbook, perceptual=perceptual, learning_rate=1e-4)
+    task = ours.trainable(perceptual=perceptual, learning_rate=1e-4, betas=(0.9, 0.999))
+
+    def optimize(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    laps = _turns({"naive": lambda: step(images, _draws(settings)),
+                   "ours": lambda: float(task.update(images, 0, _draws(settings), optimize)["loss"])}, settings)
+    gap = abs(laps["ours"].results[0] - laps["naive"].results[0])
+    yield _timed("tokenizer", f"VQGAN training step, batch {batch}", laps, settings, None, None,
+                 note=f"{_rate(laps['ours'], batch, settings)}; losses differ by {gap:.1g}")
+    textbook.load_state_dict(ours.eval().state_dict())
+    textbook.eval()
+    tokens = ours.encode(images)
+    laps = _turns({"naive": lambda: naive_encode(textbook, images), "ours": lambda: ours.encode(images)}, settings)
+    differing = int((laps["ours"].results[0] != laps["naive"].results[0]).sum())
+    yield _timed("tokenizer", f"VQGAN encoding, batch {batch}", laps, settings, None, None,
+                 note=f"{_rate(laps['ours'], batch, settings)}; {differing} of {tokens.numel()} tokens differ")
+    laps = _turns({"naive": lambda: naive_decode(textbook, tokens), "ours": lambda: ours.decode(tokens)}, settings)
+    gap = int((laps["ours"].results[0].int() - laps["naive"].results[0].int()).abs().max())
+    yield _timed("tokenizer", f"VQGAN decoding, batch {batch}", laps, settings, None, None,
+                 note=f"{_rate(laps['ours'], batch, settings)}; largest difference {gap} of 255")
+
+
 def scaling_rows(settings: Settings) -> Iterator[Cell]:
     """What each metric after features costs as N grows: ours alone, on random 2048-d features and photographs."""
     sizes, dimensions = ((50, 100), 64) if settings.quick else ((1000, 2000, 4000, 8000), 2048)
@@ -344,6 +401,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Cell]]] = {
     "neighbours": neighbour_rows,
     "inception": inception_rows,
     "training": training_rows,
+    "tokenizer": tokenizer_rows,
     "scaling": scaling_rows,
     "pipeline": pipeline_rows,
 }
@@ -361,21 +419,90 @@ def gemm_peak(device: str, *, sizes: tuple[int, ...] = (512, 1024, 2048), tries:
     return best
 
 
-def _turns(methods: dict[str, Callable[[], Any]], settings: Settings, *, warmup: int = 1) -> dict[str, Laps]:
-    return take_turns(methods, rounds=settings.rounds, warmup=warmup, device=settings.device)
+def blas_kernels() -> str:
+    """Which kernels numpy's BLAS chose here: float64 times of both sides depend on them."""
+    kinds = {f"{info['internal_api']} {info.get('architecture', '')}".strip() for info in threadpool_info()
+             if info["user_api"] == "blas"}
+    return ", ".join(sorted(kinds)) or "unknown BLAS"
+
+
+@dataclass
+class _Timed(Laps):
+    """Laps, and the peak memory of each."""
+
+    peaks_gb: list[float] = field(default_factory=list)
+
+
+def _turns(methods: dict[str, Callable[[], Any]], settings: Settings, *, warmup: int = 1) -> dict[str, _Timed]:
+    timed = {name: _Timed() for name in methods}
+
+    def watched(name: str) -> Any:
+        forget_peak_memory(settings.device)
+        result = methods[name]()
+        timed[name].peaks_gb.append(peak_memory_gb(settings.device))
+        return result
+
+    laps = take_turns({name: partial(watched, name) for name in methods}, rounds=settings.rounds, warmup=warmup,
+                      device=settings.device)
+    for name, lap in laps.items():
+        timed[name].wall, timed[name].cpu, timed[name].results = lap.wall, lap.cpu, lap.results
+    return timed
+
+
+@dataclass
+class _Loop:
+    """A textbook sampling loop, whole or every `every`-th of its steps, whose time is then to be scaled by `every`.
+
+    sample: the loop over a `logits` callable.  logits: the slow network.
+    """
+
+    sample: Callable[[Callable[[Tensor], Tensor]], Tensor]
+    logits: Callable[[Tensor], Tensor]
+    draws: Draws
+    every: int = 1
+
+    @property
+    def note(self) -> str:
+        return f"textbook: 1 of {self.every} steps timed, scaled up" if self.every > 1 else ""
+
+    def some(self, answer: Tensor, *, codes: int, last_alone: bool) -> Callable[[], Any]:
+        """The whole loop, or the network and the draw at states that lie `every` steps apart and lead to `answer`."""
+        if self.every == 1:
+            return partial(self.sample, self.logits)
+        states: list[Tensor] = []
+
+        def known(state: Tensor) -> Tensor:
+            states.append(state.clone())
+            tokens = answer[:, state.shape[1] - 1:state.shape[1]] if last_alone else answer
+            return torch.full((*tokens.shape, codes), -torch.inf, device=state.device).scatter(2, tokens[..., None], 0)
+
+        self.sample(known)
+
+        def run() -> None:
+            with torch.inference_mode():
+                for state in states[self.every // 2::self.every]:
+                    logits = self.logits(state)
+                    self.draws.categorical(logits[:, -1] if last_alone else logits)
+
+        return run
+
+
+def _same(theirs: Tensor, ours: Tensor) -> str:
+    differing = int((theirs != ours).sum())
+    return "same tokens" if differing == 0 else f"{differing} tokens differ"
 
 
 def _seconds(laps: Laps, settings: Settings) -> list[float]:
     return laps.wall if settings.device.startswith("cuda") else laps.cpu
 
 
-def _timed(row: str, what: str, laps: dict[str, Laps], settings: Settings, target: float | None,
+def _timed(row: str, what: str, laps: dict[str, _Timed], settings: Settings, target: float | None,
            stretch: float | None, *, ours: str = "ours", naive_scale: float = 1.0, gflop: float | None = None,
            gflop_naive: float | None = None, note: str = "") -> Cell:
     rounds = {"naive": [naive_scale * s for s in _seconds(laps["naive"], settings)],
               "ours": _seconds(laps[ours], settings)}
     return Cell(row, what, statistics.median(rounds["naive"]), statistics.median(rounds["ours"]), target, stretch,
-                gflop=gflop, gflop_naive=gflop_naive, note=note, rounds=rounds)
+                gflop=gflop, gflop_naive=gflop_naive, note=note, rounds=rounds, memory_gb=max(laps[ours].peaks_gb))
 
 
 def _shrunk(settings: Settings, cases: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -394,6 +521,25 @@ def _prior(name: str, size: _Size, settings: Settings) -> Any:
         prior = cls(grid=(size.side, size.side), codebook_size=size.codes,
                     options=cls.Options(width=size.width, num_layers=size.layers, num_heads=8))
     return prior.to(settings.device).eval().requires_grad_(False)
+
+
+def _vqgan(settings: Settings) -> tuple[int, Any]:
+    """A batch size, and the registered VQGAN of the small preset's sizes with random weights, its discriminator on."""
+    small = dict(channels=32, channel_multipliers=(1, 2, 4), norm_groups=16, disc_channels=32)
+    toy = dict(channels=8, channel_multipliers=(1, 2), norm_groups=4, disc_channels=8)
+    cls = registry.resolve("tokenizers", "vqgan")
+    options = cls.Options(num_res_blocks=1, attention_resolutions=(), embedding_dim=32, codebook_size=256,
+                          perceptual_net="alex", perceptual_resolution=64, disc_start_step=0, disc_layers=2,
+                          **(toy if settings.quick else small))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = cls(options=options, resolution=32)
+        torch.nn.init.normal_(model.quantizer.embedding.weight)   # so that images have more than one code
+    return 2 if settings.quick else 16, model.to(settings.device).train()
+
+
+def _rate(laps: Laps, batch: int, settings: Settings) -> str:
+    return f"{batch / statistics.median(_seconds(laps, settings)):.1f} images/s"
 
 
 def _forward_gflop(size: _Size, batch: int, positions: int) -> float:
@@ -447,6 +593,18 @@ def _textbook_bound(prior: Any, tokens: Tensor, evaluations: int, draws: Draws) 
         nats = F.cross_entropy(prior.logits(tokens.masked_fill(masked, prior.mask)).transpose(1, 2), tokens,
                                reduction="none")
         total += (nats * masked).sum(1).double() / share.squeeze(1)
+    return total / evaluations
+
+
+def _textbook_t_step_bound(prior: Any, tokens: Tensor, evaluations: int, draws: Draws) -> Tensor:
+    """The T-step bound as a mean over t ~ U{1..T} of T CE_t / t, as in training. -> (B,)."""
+    total = torch.zeros(len(tokens), dtype=torch.float64)
+    for _ in range(evaluations):
+        t = draws.integers(1, prior.timesteps + 1, len(tokens)).unsqueeze(1)
+        masked = draws.uniform(*tokens.shape) < t / prior.timesteps
+        nats = F.cross_entropy(prior.logits(tokens.masked_fill(masked, prior.mask)).transpose(1, 2), tokens,
+                               reduction="none")
+        total += prior.timesteps * (nats * masked).sum(1).double() / t.squeeze(1)
     return total / evaluations
 
 

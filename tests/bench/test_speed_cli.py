@@ -55,10 +55,16 @@ def test_the_cached_autoregressive_sampler_draws_the_textbook_s_tokens():
     assert [cell.note for cell in cells("ar")] == ["same tokens"]
 
 
-@pytest.mark.parametrize("name", ["absorbing", "evaluation", "training", "fid", "prdc"])
+@pytest.mark.parametrize("name", ["absorbing", "evaluation", "training", "tokenizer", "fid", "prdc"])
 def test_a_row_runs_at_toy_size_and_has_a_ratio(name):
     timed = [cell for cell in cells(name) if cell.unit != "GB"]   # toy arrays fit into memory the process has already
     assert timed and all(cell.ratio > 0 for cell in timed)
+
+
+def test_the_tokenizer_s_rows_agree_with_the_textbook():
+    training, encoding, decoding = cells("tokenizer")
+    assert float(training.note.split()[-1]) < 1e-4
+    assert "; 0 of " in encoding.note and int(decoding.note.split()[-3]) <= 1
 
 
 def test_fid_and_prdc_rows_check_their_output_against_the_oracle():
