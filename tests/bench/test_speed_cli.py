@@ -3,14 +3,26 @@
 import io
 import json
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
 from bench.errors import InputError
 from bench.speed import ROW_NAMES, Options, main, parse, render
-from bench.speed_rows import ROWS, Cell, Settings, _forward_gflop, _Size, _textbook_bound, _trained_toy
+from bench.speed_rows import (
+    ROWS,
+    Cell,
+    Settings,
+    _forward_gflop,
+    _Loop,
+    _Size,
+    _textbook_bound,
+    _textbook_t_step_bound,
+    _trained_toy,
+)
 from priors.base import Draws
+from priors.reference import naive_autoregressive_sample
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,6 +31,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def results_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def cells(name):
@@ -35,7 +52,8 @@ def test_options_are_key_value():
 
 @pytest.mark.parametrize("argument, hint", [
     ("row=ar", "Did you mean 'rows'"), ("rows=arr", "Did you mean 'ar'"), ("quick=yes", "true or false"),
-    ("rounds=0", "at least 1"), ("rounds=two", "at least 1"), ("quick", "key=value")])
+    ("rounds=0", "at least 1"), ("rounds=two", "at least 1"), ("quick", "key=value"),
+    ("out=speed.txt", "ending in .json")])
 def test_wrong_options_are_errors_that_name_the_right_ones(argument, hint):
     with pytest.raises(InputError, match=hint):
         parse([argument])
@@ -94,6 +112,36 @@ def test_the_textbook_bound_estimates_what_the_prior_bounds():
     assert abs(float(naive.mean() - ours.mean())) < 4 * error
 
 
+def test_the_textbook_t_step_bound_estimates_what_the_prior_bounds():
+    prior, tokens = _trained_toy(_Size("toy", side=4, codes=32, width=32, layers=1), Settings(quick=True))
+    with torch.inference_mode():
+        naive = torch.stack([_textbook_t_step_bound(prior, tokens, 16, Draws.seeded("a", i)) for i in range(40)])
+        ours = torch.stack([prior.nll(tokens, draws=Draws.seeded("b", i), budget=16).nats for i in range(10)])
+    error = float(naive.mean(1).std()) / 40**0.5
+    assert abs(float(naive.mean() - ours.mean())) < 4 * error
+
+
+def test_the_elbo_rows_compare_estimates_of_the_same_bound():
+    for cell in cells("elbo"):
+        gap, _, error = cell.note.split()[3:6]
+        assert abs(float(gap)) < 5 * float(error) and cell.ratio > 1
+
+
+def test_a_part_of_the_textbook_s_loop_runs_the_steps_the_whole_loop_would():
+    answer, seen = torch.randint(0, 5, (2, 8)), []
+
+    def sample(logits):
+        return naive_autoregressive_sample(logits, 2, 8, adjust=lambda x: x, draws=Draws.seeded(0))
+
+    def network(state):
+        seen.append(state)
+        return torch.zeros(*state.shape, 5)
+
+    _Loop(sample, network, Draws.seeded(0), every=4).some(answer, codes=5, last_alone=True)()
+    assert [state.shape[1] for state in seen] == [3, 7]
+    assert all((state[:, :-1] == answer[:, :state.shape[1] - 1]).all() for state in seen)
+
+
 def test_the_work_of_an_evaluation_counts_matrices_and_attention():
     size = _Size("one", side=1, codes=3, width=2, layers=1)
     assert _forward_gflop(size, 1, 1) == pytest.approx(2e-9 * (12 * 4 + 2 * 3 + 2 * 2))
@@ -114,6 +162,31 @@ def test_the_json_holds_what_the_table_shows(tmp_path, capsys):
     row, = stored["rows"]
     assert row["ratio"] == pytest.approx(row["naive"] / row["ours"]) and stored["gemm_peak_gflops"] > 0
     assert str(out) in capsys.readouterr().out
+    assert stored["conditions"] == {"dtype": "float32", "compiled": False, "threads": 1, "device": "cpu",
+                                    "clock": "CPU"}
+
+
+def test_the_csv_beside_it_holds_spread_memory_and_conditions(tmp_path):
+    assert main(["rows=evaluation", "quick=true", "rounds=2", f"out={tmp_path / 'speed.json'}"]) == 0
+    row = pd.read_csv(tmp_path / "speed.csv").iloc[0]
+    assert row.ours_lowest <= row.ours <= row.ours_highest and row.memory_gb > 0
+    assert row["threads"] == 1 and row["dtype"] == "float32"
+
+
+def test_without_a_name_the_table_goes_where_results_go():
+    assert Options().path.as_posix() == "results/runs/speed/speed.json"
+    assert Options(quick=True).path.as_posix() == "results/runs/speed/quick.json"
+
+
+def test_an_interruption_keeps_and_prints_the_lines_that_were_finished(monkeypatch, capsys, tmp_path):
+    def interrupted(settings):
+        yield Cell("ar", "AR, first", 4.0, 2.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ROWS, "ar", interrupted)
+    assert main(["rows=ar,evaluation", "quick=true", "out=speed.json"]) == 130
+    assert "2x" in capsys.readouterr().out
+    assert [row["what"] for row in json.loads((tmp_path / "speed.json").read_text())["rows"]] == ["AR, first"]
 
 
 def test_a_row_that_breaks_is_named_and_costs_only_itself(monkeypatch, capsys):
