@@ -64,3 +64,9 @@ def test_cheap_commands_run(command, own_cache):
 def test_every_command_of_the_table_exists():
     for module in re.findall(r"\| `python -m (bench\.\w+)", README):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/editing.md", "docs/protocols.md", "results/README.md"])
+def test_every_file_that_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
