@@ -139,6 +139,14 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
 )}
 
 
+PUBLISHED_WEIGHTS = {
+    "inception": "639c335ab0e529fdb9c136ba4e1471ba7f9c5d10feb1a90e62712aec1d1e373a",
+    "lpips-alex": "55bf5f9599d7084e11ad54ff09cbf9931a9aa9326f8eabeaccce8330f085fc40",
+    "lpips-vgg": "ec92018a5117639a9a29e1d7bfc6aea5a0d98384dc77408e2d5843ae2dc21cf9",
+}
+"""`asset_identity` of the metric weights that a protocol means by their plain name."""
+
+
 def cache_root() -> Path:
     """VQ_PRIOR_BENCH_CACHE, or ~/.cache/vq-prior-bench: artefacts, assets and downloads live below it."""
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vq-prior-bench").expanduser()
@@ -197,8 +205,30 @@ def emoji_archive(path: Path | None = None) -> Path:
 
 
 def asset_identity(name: str) -> str:
-    """sha256 of what the asset holds (tensors or pixels, not the file around them): part of a protocol's id."""
+    """sha256 of what the asset holds (tensors or pixels, not the file around them)."""
     return str(_manifest(asset_folder(name))["content_sha256"])
+
+
+def weights_mark(name: str) -> str:
+    """What a protocol's id adds to the name of metric weights: "" for the published ones, else "@" and 16 digits.
+
+    Fetches and converts nothing: weights not here yet are taken for the published ones.
+    """
+    asset = _known(name)
+    if asset.variable in os.environ:
+        folders = [_folder_of(asset, source) for source in _sources_in(asset, os.environ[asset.variable])]
+    else:
+        folders = [_folder_of(asset, source) for source, _ in asset.sources]
+    folder = next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
+    identity = PUBLISHED_WEIGHTS[name] if folder is None else str(_manifest(folder)["content_sha256"])
+    return "" if identity == PUBLISHED_WEIGHTS[name] else f"@{identity[:16]}"
+
+
+def _sources_in(asset: Asset, place: str) -> list[Source]:
+    """The sources whose file the user's path is or holds, by its size alone: content is verified when it is used."""
+    path = Path(place).expanduser()
+    files = [(path / source.file if path.is_dir() else path, source) for source, _ in asset.sources]
+    return [source for file, source in files if file.is_file() and file.stat().st_size == source.size]
 
 
 def asset_folder(name: str, path: Path | None = None) -> Path:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import registry
+from bench import assets, registry
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.base import Splits
 from bench.errors import InputError
@@ -154,10 +154,21 @@ class Recipes:
 
     @cached_property
     def extractor(self) -> str:
-        """The extractor's name, with the hash of its weights where they are a file of the user's."""
+        """The extractor's name, with the hash of its weights where the name does not settle them.
+
+        It does for the published Inception and for torchvision's own weights (their file names carry a hash); it does
+        not for a file of the user's, or for a plug-in, which can state `weights` on its class.
+        """
         name = self.spec.protocol.extractor
         path = Path(name.split(":", 2)[-1])
-        return f"{name}@{sha256_of(path)[:16]}" if name.count(":") > 1 and path.is_file() else name
+        if name.count(":") > 1 and path.is_file():
+            return f"{name}@{sha256_of(path)[:16]}"
+        if name == "inception-v3-compat":
+            return name + assets.weights_mark("inception")
+        if name.startswith("torchvision:"):
+            return name
+        weights = getattr(registry.resolve("extractors", name), "weights", None)
+        return f"{name}@{weights[:16]}" if isinstance(weights, str) else name
 
     @cached_property
     def protocol_id(self) -> str:
@@ -167,8 +178,9 @@ class Recipes:
     @cached_property
     def protocol_details(self) -> dict[str, Any]:
         """What the protocol id stands for, for the record."""
-        data = self.spec.dataset
+        data, net = self.spec.dataset, self.spec.protocol.neighbours_net
         return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor, "dataset": data.name,
+                "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
                 "resolution": data.resolution, "resize": data.resize, "num_real": len(self.real_indices),
                 "reference_fingerprint": self.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
 

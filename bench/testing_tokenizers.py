@@ -74,11 +74,14 @@ def canvases_decode_to_their_own_size(case: TokenizerCase) -> Note:
 
 
 def images_stand_alone(case: TokenizerCase) -> Note:
-    """An image's tokens do not depend on the other images of its batch."""
+    """An image's tokens, and the image of its tokens, do not depend on the rest of the batch."""
     images = case.images()
     together, alone = case.encode(images), torch.cat([case.encode(image[None]) for image in images])
     differing = float((together != alone).float().mean())
     require(differing < 0.01, f"{differing:.0%} of the tokens differ when images are encoded one by one")
+    decoded, single = case.decode(together).int(), torch.cat([case.decode(tokens[None]) for tokens in together]).int()
+    furthest = int((decoded - single).abs().max())
+    require(furthest <= 2, f"pixels move by up to {furthest} of 255 when tokens are decoded one by one")
     return None
 
 

@@ -35,7 +35,8 @@ class Extractor(Protocol):
     """What the registry names; constructed with `device=`.
 
     name: as the protocol names it.  num_features: D.  resize: how images reach its input size.
-    weights: a sha256 of its weights, so that caches and protocol ids know them.
+    weights: a sha256 of its weights, so that caches know them; stated on the class it is part of the protocol's id
+        and of the features' key, and must be where the weights behind one name can change.
     """
 
     name: str

@@ -29,8 +29,13 @@ class ReturnsFloats(VQGAN):
         return super().decode(tokens).float() / 255
 
 
+class BrightensABatch(VQGAN):
+    def decode(self, tokens):
+        return (super().decode(tokens).int() + 10 * len(tokens)).clamp(0, 255).to(torch.uint8)
+
+
 @pytest.mark.parametrize(("tokenizer", "complaint"), [
-    (MisreadsFloats, "float images"), (ReturnsFloats, "torch.float32")])
+    (MisreadsFloats, "float images"), (ReturnsFloats, "torch.float32"), (BrightensABatch, "decoded one by one")])
 def test_a_tokenizers_fault_is_named(tokenizer, complaint):
     with pytest.raises(CheckFailed, match=complaint):
         check_tokenizer(tokenizer, options=TINY)

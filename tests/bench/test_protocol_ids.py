@@ -1,0 +1,84 @@
+"""Whose weights measured is part of a protocol's id; the published ones go by their plain name."""
+
+import json
+
+import pytest
+
+from bench import assets
+from bench.asset_sources import Source
+from bench.assets import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError, weights_mark
+from bench.compose import compose
+from bench.recipes import Recipes
+
+SMOKE = ["preset=smoke", "dataset=digits", "prior=unigram"]
+
+
+class Stated:
+    """An extractor that says whose weights it holds."""
+
+    weights = "0123456789abcdef" * 4
+
+
+def recipes(*more):
+    return Recipes(compose([*SMOKE, *more]))
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """An asset converted in the cache; returns a function that says what it holds."""
+    source = Source("url", "https://example.org/tiny.bin", file="tiny.bin", sha256="ab" * 32, size=3, licence="MIT")
+    monkeypatch.setitem(ASSETS, "tiny", Asset("tiny", "a test", "TINY_ASSET", ((source, None),)))
+    monkeypatch.setitem(PUBLISHED_WEIGHTS, "tiny", "cd" * 32)
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path))
+
+    def holds(content):
+        folder = assets._folder_of(ASSETS["tiny"], source)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").write_text(json.dumps({"content_sha256": content}))
+
+    return holds
+
+
+def test_weights_not_here_yet_are_taken_for_the_published_ones(tiny):
+    assert weights_mark("tiny") == ""
+
+
+def test_published_weights_have_no_mark_and_others_have_their_hash(tiny):
+    tiny("cd" * 32)
+    assert weights_mark("tiny") == ""
+    tiny("ef" * 32)
+    assert weights_mark("tiny") == "@" + "ef" * 8
+
+
+def test_weights_that_the_user_names_are_marked_by_what_they_hold(tiny, tmp_path, monkeypatch):
+    tiny("ef" * 32)
+    (tmp_path / "mine.bin").write_bytes(b"abc")
+    monkeypatch.setenv("TINY_ASSET", str(tmp_path / "mine.bin"))
+    assert weights_mark("tiny") == "@" + "ef" * 8
+    monkeypatch.setenv("TINY_ASSET", str(tmp_path / "absent.bin"))
+    assert weights_mark("tiny") == ""
+
+
+@pytest.mark.parametrize("asset", ["inception", "lpips-alex"])
+def test_other_metric_weights_make_another_protocol(asset, monkeypatch):
+    monkeypatch.setattr(assets, "weights_mark", lambda name: "")
+    published = recipes().protocol_id
+    monkeypatch.setattr(assets, "weights_mark", lambda name: "@beef" if name == asset else "")
+    assert recipes().protocol_id != published
+
+
+def test_features_of_other_inception_weights_are_other_features(monkeypatch):
+    monkeypatch.setattr(assets, "weights_mark", lambda name: "")
+    published = recipes().features("real").key
+    monkeypatch.setattr(assets, "weights_mark", lambda name: "@beef")
+    assert recipes().features("real").key != published
+
+
+def test_an_extractor_that_states_its_weights_has_them_in_its_name():
+    target = f"{__name__}:Stated"
+    assert recipes(f"protocol.extractor='{target}'").extractor == f"{target}@0123456789abcdef"
+
+
+def test_an_unknown_lpips_network_is_refused_before_anything_is_built():
+    with pytest.raises(AssetError, match="lpips-squeeze"):
+        recipes("protocol.neighbours_net=squeeze").protocol_id   # noqa: B018
