@@ -59,8 +59,9 @@ class VQGANOptions:
         does, or "signed" as the lpips package expects. perceptual_resolution: images smaller than this are enlarged
         to it before LPIPS (None: never).
     disc_start_step: first step with the adversarial loss (None: never). disc_channels, disc_layers: the PatchGAN.
-    disc_warmup_steps: for so many steps from there on the discriminator learns alone, so that its first gradients mean
-        something (0: the official code).
+    disc_warmup_steps: over so many steps from there on lambda rises linearly to its full value (0: at once, as in the
+        official code). Adam's steps are scaled by the gradients of the past; without a ramp the first adversarial ones
+        undo in twenty steps what thousands have learnt, unless the learning rate is as small as the paper's.
     disc_learning_rate_factor: its learning rate as a multiple of the autoencoder's.
     lambda_max: ceiling of the adaptive weight (Eq. 9c); taming's default is 1e4, in effect none.
     diffaug: augment what the discriminator sees (Zhao et al. 2020).

@@ -95,15 +95,15 @@ class VQGANTraining(nn.Module):
                             draws: UniformDraws, optimize: Optimize) -> dict[str, Tensor]:
         """One step on Eq. 9a; without the adversarial term before its time."""
         codebook_loss = self.options.codebook_weight * codebook_loss
-        if not self._is_adversarial(step):
+        if not self._has_discriminator(step):
             terms = self._reconstruction_terms(images, reconstruction)
             optimize(terms["loss"] + codebook_loss, self._autoencoder)
             return terms
-        gradient, terms = self._adversarial_gradient(images, reconstruction, draws)
+        gradient, terms = self._adversarial_gradient(images, reconstruction, step, draws)
         optimize((reconstruction * gradient).sum() + codebook_loss, self._autoencoder)
         return terms
 
-    def _adversarial_gradient(self, images: Tensor, reconstruction: Tensor,
+    def _adversarial_gradient(self, images: Tensor, reconstruction: Tensor, step: int,
                               draws: UniformDraws) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradient of L_rec + lambda L_G at the reconstruction, and what to log.
 
@@ -121,6 +121,7 @@ class VQGANTraining(nn.Module):
         weight = adaptive_weight(*(self._at_last_weight(reconstruction, gradient) / scale
                                    for gradient in (towards_images, towards_photographs)),
                                  lambda_max=self.options.lambda_max)
+        weight = weight * self._ramp(step)
         gradient = (towards_images + weight * towards_photographs) / scale
         return gradient, terms | {"lambda": weight, "generator_loss": adversarial}
 
@@ -140,8 +141,10 @@ class VQGANTraining(nn.Module):
     def _has_discriminator(self, step: int) -> bool:
         return self.options.disc_start_step is not None and step >= self.options.disc_start_step
 
-    def _is_adversarial(self, step: int) -> bool:
-        return self._has_discriminator(step - self.options.disc_warmup_steps)
+    def _ramp(self, step: int) -> float:
+        """Share of lambda that counts at this step, from 1 / warm-up to 1."""
+        assert self.options.disc_start_step is not None
+        return min(1.0, (step - self.options.disc_start_step + 1) / max(1, self.options.disc_warmup_steps))
 
     def _augment(self, images: Tensor, draws: UniformDraws) -> Tensor:
         return diffaug(images, draws) if self.options.diffaug else images

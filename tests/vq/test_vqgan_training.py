@@ -81,11 +81,13 @@ def test_the_discriminator_waits_for_its_start_step():
     assert not torch.equal(training.model.discriminator.main[0].weight, before["main.0.weight"])
 
 
-def test_the_discriminator_learns_alone_while_it_warms_up():
-    training = build(disc_start_step=1, disc_warmup_steps=2)
-    logs = advance(training, range(4))
-    assert ["discriminator_loss" in log for log in logs] == [False, True, True, True]
-    assert ["lambda" in log for log in logs] == [False, False, False, True]
+def test_lambda_rises_linearly_over_the_warm_up_while_the_discriminator_learns():
+    options = dict(disc_start_step=1, lambda_max=1e-3)   # low enough for the clamp to decide
+    logs = advance(build(**options, disc_warmup_steps=4), range(7))
+    assert ["discriminator_loss" in log for log in logs] == [False] + 6 * [True]
+    shares = [float(log["lambda"]) / 1e-3 for log in logs[1:]]
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert float(advance(build(**options), range(2))[1]["lambda"]) == pytest.approx(1e-3)
 
 
 def test_without_a_start_step_there_is_one_optimizer_and_no_discriminator_update():
