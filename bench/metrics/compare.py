@@ -187,8 +187,8 @@ def _check(a: Judged, b: Judged, real: np.ndarray | None) -> None:
         raise InputError(f"{a.label} and {b.label} have neither features nor nats to compare")
     if a.features and real is None:
         raise InputError("features are compared through the real images: pass their features as `real`")
-    for run in (a, b) if real is not None else ():
-        for features in run.features.values():
+    if real is not None:
+        for features in [*a.features.values(), *b.features.values()]:
             check_features(features, real, least=3)
     for seed in a.nats:
         shapes = [np.shape(run.nats[seed]) for run in (a, b)]
