@@ -68,7 +68,7 @@ if (( accounting )); then
   setsid mariadbd --no-defaults --user=root --datadir="$db/data" --socket="$db/sock" --pid-file="$dir/run/mariadbd.pid" \
       --skip-networking --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 \
       --log-error="$dir/log/mariadbd.log" </dev/null >/dev/null 2>&1 &
-  wait_for 30 "the database" mariadb-admin --no-defaults --socket="$db/sock" ping
+  wait_for 120 "the database" mariadb-admin --no-defaults --socket="$db/sock" ping
   cat > "$dir/etc/slurmdbd.conf" <<CONF
 AuthType=auth/munge
 AuthInfo=socket=$dir/munge/sock
@@ -141,15 +141,15 @@ export SLURM_CONF=$dir/etc/slurm.conf
 
 if (( accounting )); then
   MYSQL_UNIX_PORT="$dir/db/sock" slurmdbd
-  wait_for 30 "slurmdbd" sacctmgr --noheader show cluster
+  wait_for 120 "slurmdbd" sacctmgr --noheader show cluster
   sacctmgr --immediate add cluster bench >/dev/null 2>&1 || true      # there already when DIR is used again
 fi
 slurmctld -f "$SLURM_CONF"
-wait_for 20 "slurmctld" scontrol ping
+wait_for 120 "slurmctld" scontrol ping
 registered() { [[ $(sacctmgr --noheader --parsable2 show cluster bench format=ControlPort) == "$first_port" ]]; }
-(( accounting == 0 )) || wait_for 30 "accounting of this controller" registered
+(( accounting == 0 )) || wait_for 120 "accounting of this controller" registered
 for i in $(seq "$nodes"); do slurmd -f "$SLURM_CONF" -N "n$i"; done
 all_idle() { [[ $(sinfo --noheader --Node --partition=main --states=idle --format=%N | wc -l) == "$nodes" ]]; }
-wait_for 30 "not every node" all_idle
+wait_for 120 "not every node" all_idle
 sinfo --Node --partition=main --format='%N %T %c CPUs %G'
 echo "export SLURM_CONF=$SLURM_CONF"

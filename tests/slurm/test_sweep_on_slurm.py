@@ -4,15 +4,16 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from driving import HERE, SLURM, SMOKE, new_cache, records_of, sh, start, until
 
 from bench.compose import compose
 from bench.launch_graph import registered, sweep_folder
+from bench.launch_jobs import MAX_STALLS
 from bench.launch_slurm import submit
 from bench.pipeline import run
 from bench.recipes import Recipes
@@ -20,52 +21,7 @@ from bench.records import load_record
 from bench.store import Store
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network]
-HERE = Path(__file__).parent
-SMOKE = ["dataset=digits", "preset=smoke", "metrics.names=[fid,nll]", "protocol.num_fake=14", "protocol.num_real=16",
-         "protocol.prdc_num=12", "protocol.nll_images=16", "sampling.chunk=2", "baselines=false"]
-SLURM = ["launcher=slurm", *(f"launcher.{stage}.cpus=1" for stage in ("training", "sampling", "features", "metrics"))]
 SWEEP = [*SMOKE, "prior=absorbing,autoregressive", "sampler.steps=4,8"]
-
-
-def sh(command: str) -> str:
-    return subprocess.run(command, shell=True, capture_output=True, text=True).stdout.strip()
-
-
-def until(condition, seconds: float, what: str):
-    """What the condition answers once it is true; requeued jobs do not sit out their two minutes meanwhile."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := condition():
-            print(f"{what}: {seconds - end + time.monotonic():.1f} s")
-            return answer
-        for job in sh("squeue --noheader --states=PENDING --format='%i %r'").splitlines():
-            if job.endswith("BeginTime"):
-                sh(f"scontrol update JobId={job.split()[0]} StartTime=now")
-        time.sleep(0.3)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s\n{sh('squeue')}\n{sh('sinfo -N')}")
-
-
-def values(record) -> dict[str, float]:
-    return {m["metric"]: m["value"] for m in record["measurements"]}
-
-
-def records_of(results: Path) -> dict[str, dict[str, float]]:
-    records = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
-    assert all(record["status"] == "ok" for record in records), [record["message"] for record in records]
-    return {record["label"]: values(record) for record in records}
-
-
-def new_cache(folder: Path, machine_cache: Path) -> Path:
-    folder.mkdir()
-    for name in ("assets", "datasets"):
-        (folder / name).symlink_to((machine_cache / name).resolve())
-    return folder
-
-
-def start_sweep(cache: Path, results: Path, *more: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "bench.run", *SWEEP, *more, f"results_dir={results}"],
-                            env={**os.environ, "VQ_PRIOR_BENCH_CACHE": str(cache)}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 # -- a sweep ----------------------------------------------------------------------------------------------------------
@@ -76,8 +32,8 @@ def sweep(slurm_cluster, cache, tmp_path_factory):
     """The sweep on SLURM, asked for twice, its controller away for five seconds, and the same sweep on this machine."""
     folder = tmp_path_factory.mktemp("sweep")
     new_cache(folder / "slurm", cache), new_cache(folder / "local", cache)
-    local = start_sweep(folder / "local", folder / "local-results", "launcher=local", "launcher.max_parallel=3")
-    on_slurm = start_sweep(folder / "slurm", folder / "slurm-results", *SLURM, "sampling.shards=2")
+    local = start(folder / "local", folder / "local-results", *SWEEP, "launcher=local", "launcher.max_parallel=3")
+    on_slurm = start(folder / "slurm", folder / "slurm-results", *SWEEP, *SLURM, "sampling.shards=2")
     seen, nodes = set(), set()
 
     def look():
@@ -86,16 +42,17 @@ def sweep(slurm_cluster, cache, tmp_path_factory):
             seen.add(job), nodes.add(node.strip())
         return list((folder / "slurm" / "artefacts" / "tokenizer").glob("*.lease"))
 
-    until(look, 900, "the tokenizer's training")
-    again = start_sweep(folder / "slurm", folder / "slurm-results", *SLURM, "sampling.shards=2", "launcher.wait=false")
-    assert again.wait(timeout=120) == 0
+    until(look, 1800, "the tokenizer's training")
+    again = start(folder / "slurm", folder / "slurm-results", *SWEEP, *SLURM, "sampling.shards=2",
+                  "launcher.wait=false")
+    assert again.wait(timeout=900) == 0
     os.kill(int((slurm_cluster / "run" / "slurmctld.pid").read_text()), 15)
     time.sleep(5)
     subprocess.run(["slurmctld", "-f", os.environ["SLURM_CONF"]], check=True)
-    until(lambda: (look(), on_slurm.poll() is not None)[1], 900, "the sweep on SLURM")
-    status = start_sweep(folder / "slurm", folder / "slurm-results", *SLURM, "sampling.shards=2", "status=true")
+    until(lambda: (look(), on_slurm.poll() is not None)[1], 3600, "the sweep on SLURM")
+    status = start(folder / "slurm", folder / "slurm-results", *SWEEP, *SLURM, "sampling.shards=2", "status=true")
     return {"folder": folder, "jobs": seen, "nodes": nodes - {""}, "said": on_slurm.communicate()[0],
-            "status": status.communicate()[0], "local_said": local.communicate(timeout=1200)[0]}
+            "status": status.communicate()[0], "local_said": local.communicate(timeout=3600)[0]}
 
 
 def test_a_sweep_gives_a_record_a_run_though_the_controller_went_away(sweep):
@@ -134,8 +91,8 @@ UNHURRIED = [*SMOKE, "prior=unhurried:Unhurried", "sampler.steps=4", "prior.trai
 class Hit:
     """One run in a cache of its own, with the trained tokenizer there, submitted by a terminal that went away.
 
-    strikes: what hits the process at its training (or its sampling) once it is some steps in; it takes its time until
-    that process is dead, and hurries from then on.
+    told: the name of a file for unhurried.py.  strikes: what hits the process at its training (or its sampling) once it
+    is some steps in; it takes its time until that process is dead, and hurries from then on.
     """
 
     def __init__(self, name: str, folder: Path, machine_cache: Path, reference: Store, *more: str, told: str = "",
@@ -231,7 +188,7 @@ def lose_node(hit: Hit) -> None:
     everything = " ".join([daemon, *steps, *below])
     sh(f"kill -STOP {everything}; kill -9 {everything}")   # none sees another die
     sh("scontrol update NodeName=n3 State=DOWN Reason=lost")
-    until(lambda: not sh(f"squeue -h -t RUNNING,COMPLETING -j {job}"), 120, "the loss of a node")
+    until(lambda: not sh(f"squeue -h -t RUNNING,COMPLETING -j {job}"), 600, "the loss of a node")
     sh(f"slurmd -f {os.environ['SLURM_CONF']} -N n3")
     sh("scontrol update NodeName=n3 State=RESUME")
 
@@ -243,10 +200,9 @@ def wait_for_time_limit(hit: Hit) -> None:
 @pytest.fixture(scope="module")
 def hits(slurm_cluster, cache, tmp_path_factory):
     """Six runs hit in six ways, each at its training, two of them also at their sampling; beside them one whose
-    training fails and one whose training is killed every time."""
+    training fails, one whose training is killed every time, and one whose sampling never comes to anything."""
     folder = tmp_path_factory.mktemp("hits")
     before = dict(os.environ)
-    sys.path.insert(0, str(HERE))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), before.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     os.environ["VQ_PRIOR_BENCH_CACHE"] = str(cache)
     try:
@@ -264,11 +220,11 @@ def hits(slurm_cluster, cache, tmp_path_factory):
                     "launcher.retries=9", training=wait_for_time_limit),
                 hit("preempted", f"{node}=n2", training=preempt), hit("node", f"{node}=n3", training=lose_node),
                 hit("failing", f"{node}=n1", told="fail"),
-                hit("dying", f"{node}=n1", "launcher.retries=1", told="die")]
-        until(lambda: all([run.drive() for run in runs]), 1200, "all records")
+                hit("dying", f"{node}=n1", "launcher.retries=1", told="die"),
+                hit("stuck", f"{node}=n2", "launcher.sampling.minutes=2", "launcher.signal_delay_s=60", told="stuck")]
+        until(lambda: all([run.drive() for run in runs]), 3600, "all records")
         yield {"reference": folder / "reference-results", "store": reference, **{run.name: run for run in runs}}
     finally:
-        sys.path.remove(str(HERE))
         os.environ.clear()
         os.environ.update(before)
 
@@ -310,6 +266,12 @@ def test_what_is_lost_too_often_is_recorded_as_lost(hits):
     record = load_record(hits["dying"].outcome()["record"])
     assert record.status == "failed" and "lost 2 times, launcher.retries=1" in record.message
     assert len(hits["dying"].lines("training")) == 2
+
+
+def test_what_never_gets_on_between_its_time_limits_is_given_up_with_advice(hits):
+    record = load_record(hits["stuck"].outcome()["record"])
+    assert record.status == "failed" and "Raise launcher.sampling.minutes" in record.message
+    assert len(hits["stuck"].lines("sampling")) == MAX_STALLS
 
 
 def test_a_job_put_back_by_the_scheduler_is_not_a_loss(hits):

@@ -2,14 +2,23 @@
 
 UNHURRIED is a folder: every training step and every drawn chunk leaves a line in its `log`, and takes a while longer
 as long as there is no file `hurry-training` (or `hurry-sampling`) in it. Neither changes what comes out.
-A file `fail` makes training raise, a file `die` kills its process.
+A file `fail` makes training raise, a file `die` kills its process; a file `stuck` has the scheduler's warning reach
+sampling before its first chunk, every time.
 """
 
 import os
+import signal
 import time
 from pathlib import Path
 
 from priors.absorbing import AbsorbingDiffusion
+
+
+class Doomed(AbsorbingDiffusion):
+    """It always fails, beside others in a sweep."""
+
+    def training_loss(self, tokens, *, draws):
+        raise RuntimeError("doomed")
 
 
 class Unhurried(AbsorbingDiffusion):
@@ -34,6 +43,8 @@ def _linger(what: str, seconds: float) -> None:
         raise RuntimeError("told to fail")
     if (folder / "die").exists():
         os.kill(os.getpid(), 9)
+    if (folder / "stuck").exists() and what == "sampling":
+        os.kill(os.getpid(), signal.SIGUSR2)
     end = time.monotonic() + seconds
     while not (folder / f"hurry-{what}").exists() and time.monotonic() < end:
         time.sleep(0.05)
