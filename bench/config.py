@@ -167,7 +167,7 @@ class ProtocolConfig:
 
 @dataclass
 class NllConfig:
-    """budget: network evaluations an image for a bound (None: the prior's own exact sum)."""
+    """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published)."""
 
     budget: int | None = 64
     batch_size: int = 100
