@@ -7,6 +7,7 @@
     python -m bench.edit task=enlarge canvas=16x24 sampler.temperature=0.8      # tokens; image= continues one all round
     python -m bench.edit task=filmstrip frames=9                                # the order in which tokens appear
     python -m bench.edit task=benchmark prior=absorbing,autoregressive masks=centre,lower,random images=500
+    python -m bench.edit task=benchmark ... status=true                         # which of its rows are there
 
 Models are chosen as for bench.run (prior=, dataset=, vq=, preset=, sampler.*) and built where they are missing.
 Masks are max-pooled to tokens: one white pixel is enough. Known tokens come back unchanged; paste=true also puts back
@@ -55,12 +56,14 @@ def perform(arguments: list[str]) -> int:
     console = Console(stderr=True)
     options, rest = parse(arguments)
     runs = expand(rest, announce=console.print)
-    check_runs(runs, rest)
+    check_runs(runs, [key for key in rest if not (options.task == "benchmark" and key.startswith("status="))])
     for run in runs:
         check_files(options, run.spec.dataset)
     if options.task == "benchmark":
-        from bench.editing_benchmark import benchmark
-        return benchmark(options, runs, console)
+        from bench.editing_benchmark import benchmark, print_status
+        if any(run.spec.status for run in runs):
+            return print_status(options, runs, console)
+        return benchmark(options, runs, " ".join(["python -m bench.edit", *arguments]), console)
     return edit_all(options, runs, console)
 
 

@@ -16,6 +16,8 @@ import dataclasses
 import time
 import traceback
 import uuid
+from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,18 @@ from bench.pipeline import Pipeline, label_of
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
 from bench.recipes import FEATURE_CHUNK, spread_indices
-from bench.records import Measurement, Record, Role, Sheet, Status, content_id, load_records, save_record
+from bench.records import (
+    Measurement,
+    Record,
+    Role,
+    Sheet,
+    Status,
+    Sweep,
+    content_id,
+    load_records,
+    save_record,
+    save_sweep,
+)
 from bench.sources import ArrayImages, SubsetImages
 from bench.store import Recipe
 from priors import editing
@@ -54,17 +67,40 @@ ROLES: tuple[Role, Role] = ("reconstruction", "edit")
 COLUMNS = ("fid", "lpips", "border_ratio", "seconds_per_image", "network_evaluations")
 
 
-def benchmark(options: EditOptions, runs: list[Run], console: Console) -> int:
-    """A record for every prior and mask, and one for the reconstructions; printed, and saved for the report."""
-    records: list[Record] = []
+def benchmark(options: EditOptions, runs: list[Run], command: str, console: Console) -> int:
+    """A record for every prior and mask, and one for the reconstructions; printed, and saved for the report.
+
+    Before the first, the manifest of all of them is written, so that a report can print what is missing.
+    """
+    expected = tuple(cell.expected(run) for run, cell in cells_of(options, runs, console))
+    save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command, cells=expected),
+               runs[0].spec.results_dir)
+    records = [measured(cell, options, console) for _, cell in cells_of(options, runs, console)]
+    print_rows(records)
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def cells_of(options: EditOptions, runs: list[Run], console: Console) -> Iterator[tuple[Run, Cell]]:
+    """Every cell with its run, made when asked for: a measured one holds its models and images."""
     for mask in options.masks:
         for run in runs:
             with_baseline = run.spec.baselines and run is runs[0]
             for role in ROLES if with_baseline else ROLES[1:]:
-                cell = Cell(run.spec, mask, options.images, role, console)
-                records.append(measured(cell, options, console))
-    print_rows(records)
-    return 1 if any(record.status == "failed" for record in records) else 0
+                yield run, Cell(run.spec, mask, options.images, role, console)
+
+
+def print_status(options: EditOptions, runs: list[Run], console: Console) -> int:
+    """Where every cell stands: the status of its record, or else the state of its completions in the store."""
+    records = {record.run_key: record.status for record in load_records(runs[0].spec.results_dir)[0]}
+    table, counts = Table("mask", "row", "key", "state", title="status"), Counter[str]()
+    for _, cell in cells_of(options, runs, console):
+        found = records.get(cell.run_key) or cell.pipeline.store.state(cell.recipe)
+        state = {"ok": "done", "cached": "to measure"}.get(found, str(found))
+        table.add_row(cell.mask, cell.label, cell.run_key, state)
+        counts[state] += 1
+    Console(width=140).print(table)
+    print(", ".join(f"{number} {state}" for state, number in counts.items()))
+    return 0
 
 
 def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
@@ -153,6 +189,17 @@ class Cell:
     @property
     def label(self) -> str:
         return "reconstruction" if self.role == "reconstruction" else label_of(self.spec)
+
+    def expected(self, run: Run) -> dict[str, Any]:
+        """The cell as a sweep's manifest has it."""
+        return {"run_key": self.run_key, "label": self.label, "role": self.role, "overrides": list(run.overrides),
+                "spec": self.spec_of_record(), "unsupported": self.why_unsupported()}
+
+    def spec_of_record(self) -> dict[str, Any]:
+        """The run's spec, under the protocol of the mask."""
+        spec = dataclasses.asdict(self.spec)
+        spec["protocol"] |= {"name": f"edit-{self.mask}"}
+        return spec
 
     def why_unsupported(self) -> str:
         if self.role == "reconstruction":
@@ -283,11 +330,9 @@ class Cell:
                                    media=self._media(with_showcase))
 
     def empty(self, status: Status, message: str) -> Record:
-        """The record without measurements. Its spec is the run's, under the protocol of the mask."""
-        spec = dataclasses.asdict(self.spec)
-        spec["protocol"] |= {"name": f"edit-{self.mask}"}
+        """The record without measurements."""
         return Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=self.role, label=self.label,
-                      spec=spec, run_key=self.run_key, status=status, message=message,
+                      spec=self.spec_of_record(), run_key=self.run_key, status=status, message=message,
                       provenance={**provenance(), "protocol": self.protocol, "threads": torch.get_num_threads(),
                                   "device": self.pipeline.device})
 

@@ -103,7 +103,8 @@ class Record:
 class Sweep:
     """The cells one command asked for, in the order asked, so that a report can print what is missing.
 
-    cells: [{"run_key", "label", "overrides": [...], "spec": {...}, "unsupported": "" or why it cannot be run}].
+    cells: [{"run_key", "label", "overrides": [...], "spec": {...}, "unsupported": "" or why it cannot be run}]; of
+        edits also "role", which their spec does not tell.
     """
 
     id: str

@@ -50,7 +50,7 @@ def protocols_of(spec: dict[str, Any], records: Sequence[Record]) -> tuple[str, 
 def _hole(cell: dict[str, Any]) -> Hole:
     spec = cell.get("spec") or {}
     source = spec.get("source", "prior")
-    role = source if source in ("prior", "real", "reconstruction") else "source"
+    role = cell.get("role") or (source if source in ("prior", "real", "reconstruction") else "source")
     label = str(cell.get("label", ""))
     key = row_key(role, label, spec) if spec else f"manifest:{label}"
     return Hole(key, label, role, spec, str(cell.get("unsupported") or ""))

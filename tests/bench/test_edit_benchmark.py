@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.edit import main
-from bench.records import load_records
+from bench.records import load_records, load_sweeps, save_record, save_sweep
 from bench.reporting.rows import gather
 
 pytestmark = pytest.mark.network   # Inception and LPIPS weights
@@ -69,6 +69,26 @@ def test_the_report_groups_the_rows_by_mask_and_judges_no_claim_on_them(command)
     groups = gather(command[-1].partition("=")[2]).groups
     assert [group.protocol_name for group in groups] == ["edit-centre", "edit-lower"]
     assert all(group.of_edits for group in groups)
+
+
+def test_the_manifest_expects_every_row_so_that_a_report_can_print_the_missing_ones(records, command, tmp_path):
+    results = command[-1].partition("=")[2]
+    sweep = load_sweeps(results)[0][0]
+    assert {cell["run_key"] for cell in sweep.cells} == {record.run_key for record in records.values()}
+    save_sweep(sweep, tmp_path)
+    for record in records.values():
+        if record.label != "absorbing":
+            save_record(record, tmp_path)
+    groups = gather(str(tmp_path)).groups
+    assert all(group.of_edits for group in groups)
+    assert [(row.role, row.status) for group in groups for row in group.rows if row.label.startswith("absorbing")] == [
+        ("edit", "missing")] * 2
+
+
+def test_status_tells_which_rows_are_there(command, records, capsys, cache, monkeypatch):
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
+    assert main([*command, "status=true"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "5 done, 1 unsupported"
 
 
 def test_a_second_run_measures_nothing_again(command, records, capsys, cache, monkeypatch):
