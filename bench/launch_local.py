@@ -31,7 +31,7 @@ MAX_MINUTES = 60 * 24 * 30
 def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[Record]:
     """Work on all runs and return their records; with launcher.wait=false a process of its own does, and [] returns."""
     if not specs[0].launcher.wait:
-        with _outliving_the_terminal():
+        with _outliving_the_terminal(), _speaking_to(folder.path / "logs" / "controllers.log"):
             job = _executor(folder).submit(work_through, list(specs), folder)
         console.print(f"{len(specs)} runs, process {job.job_id}; logs in {folder.path / 'logs'}.\n"
                       "The same command with status=true shows where they stand.", highlight=False, soft_wrap=True)
@@ -128,7 +128,7 @@ class _Plan:
         return [_Task(name, job, node.spec, after, ok_only=True) for name, job in jobs.items()]
 
     def _begin(self, task: _Task) -> None:
-        with _controllers_speak_to(self.folder.path / "logs" / "controllers.err"):
+        with _speaking_to(self.folder.path / "logs" / "controllers.log"):
             task.job = _executor(self.folder).submit(task.function)
         self.running.append(task)
 
@@ -155,18 +155,22 @@ def _executor(folder: SweepFolder) -> submitit.LocalExecutor:
 
 
 @contextmanager
-def _controllers_speak_to(log: Path) -> Iterator[None]:
-    """Standard error of what is started inside: submitit's controllers end in a traceback at Ctrl-C."""
+def _speaking_to(log: Path) -> Iterator[None]:
+    """Where processes started inside write: submitit's controllers end in a traceback at Ctrl-C, and one that goes on
+    alone must not hold the pipe of whoever reads what this command says."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.flush()
-    terminal = os.dup(2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    before = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     try:
-        with open(log, "a") as stream:
-            os.dup2(stream.fileno(), 2)
+        with open(log, "a") as file:
+            for descriptor in before:
+                os.dup2(file.fileno(), descriptor)
             yield
     finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        for descriptor, original in before.items():
+            os.dup2(original, descriptor)
+            os.close(original)
 
 
 @contextmanager
