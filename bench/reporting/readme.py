@@ -44,13 +44,18 @@ def replaced(text: str, block_text: str, name: str) -> str:
 
 
 def block(book: Book, command: str) -> str:
-    """Tables and verdicts of every group."""
-    parts = [f"<!-- made by: {command} -->\n"]
+    """Tables and verdicts of every group; a claim that no group could judge is named once, at the end."""
+    parts, judged, claims = [f"<!-- made by: {command} -->\n"], set(), {}
     for group in book.groups:
+        verdicts = ledger(group, book.results_dir)
+        run = [verdict for verdict in verdicts if verdict.verdict != "not run"]
+        claims |= {verdict.claim.text: f"{verdict.claim.text} ({verdict.claim.where})" for verdict in verdicts}
+        judged |= {verdict.claim.text for verdict in run}
         parts += [f"\n### {group.dataset}, protocol `{group.protocol_name}`\n\n{hardware(group)}\n\n",
                   markdown(replace(headline(summary(group)), title="", caption="")),
-                  *(["\n", claims_markdown(verdicts)] if (verdicts := ledger(group, book.results_dir)) else [])]
-    return "".join(parts)
+                  *(["\n", claims_markdown(run)] if run else [])]
+    open_claims = [claim for text, claim in claims.items() if text not in judged]
+    return "".join(parts) + ("\nNot run: " + " ".join(open_claims) + "\n" if open_claims else "")
 
 
 def headline(table: Table) -> Table:
@@ -59,7 +64,7 @@ def headline(table: Table) -> Table:
 
 
 def claims_markdown(verdicts: list[Verdict]) -> str:
-    """The ledger as a pipe table; what was not run is named below it."""
+    """Verdicts as a pipe table."""
     if not verdicts:
         return ""
     lines = ["| claim of the paper | verdict | effect, 95% interval | seeds |", "|:--|:--|:--|--:|"]

@@ -5,7 +5,7 @@ import pytest
 from bench.errors import BenchError, InputError
 from bench.report import main
 from bench.reporting.compare import compare
-from bench.reporting.readme import BEGIN, END, check, refresh
+from bench.reporting.readme import BEGIN, END, block, check, refresh
 from bench.reporting.rows import gather
 
 
@@ -56,6 +56,12 @@ def test_the_readme_block_is_made_from_records_and_nothing_else_changes(book, tm
     assert text.startswith(f"# Title\n{BEGIN}\n") and text.endswith(f"{END}\ntail\n")
     assert "autoregressive" in text and "**replicated**" in text and "old" not in text
     assert refresh(readme, book, command="the command") is False
+
+
+def test_the_readme_judges_what_was_run_and_names_the_rest_once(book):
+    text = block(book, "c")
+    assert "**not run**" not in text
+    assert text.count("(Table 5)") == 1 and "(Table 5)" in text.split("Not run: ")[1]
 
 
 def test_a_stale_readme_exits_1_and_says_how_to_refresh_it(demo_results, tmp_path, capsys):
