@@ -45,7 +45,8 @@ def replaced(text: str, block_text: str, name: str) -> str:
 
 def block(book: Book, command: str) -> str:
     """Tables and verdicts of every group; a claim that no group could judge is named once, at the end."""
-    parts, judged, claims = [f"<!-- made by: {command} -->\n"], set(), {}
+    parts, judged = [f"<!-- made by: {command} -->\n"], set[str]()
+    claims: dict[str, str] = {}
     for group in book.groups:
         verdicts = ledger(group, book.results_dir)
         run = [verdict for verdict in verdicts if verdict.verdict != "not run"]
