@@ -30,7 +30,7 @@ from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.render import csv_text, latex, markdown, terminal
 from bench.reporting.rows import Book, gather
-from bench.reporting.tables import Table, summary
+from bench.reporting.tables import Table, headline, summary
 from bench.reporting.webpage import render_page
 
 LISTING = "files.txt"
@@ -99,11 +99,11 @@ def remove_leftovers(out: Path, written: Sequence[Path], *, left_out: tuple[str,
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """CSV, Markdown and LaTeX of every table."""
+    """CSV and Markdown of every table, and LaTeX of the columns that fit a page."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in tables:
-        for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(table))):
+        for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(headline(table)))):
             paths.append(folder / f"{table.name}.{suffix}")
             paths[-1].write_text(text, encoding="utf-8")
     return paths

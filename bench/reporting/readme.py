@@ -14,7 +14,7 @@ from bench.errors import BenchError, InputError
 from bench.reporting.claims import Verdict, ledger
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
-from bench.reporting.tables import Table, summary
+from bench.reporting.tables import headline, summary
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -57,11 +57,6 @@ def block(book: Book, command: str) -> str:
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
     return "".join(parts) + ("\nNot run: " + " ".join(open_claims) + "\n" if open_claims else "")
-
-
-def headline(table: Table) -> Table:
-    """The columns that fit a page."""
-    return replace(table, columns=tuple(column for column in table.columns if column.headline))
 
 
 def claims_markdown(verdicts: list[Verdict]) -> str:

@@ -110,6 +110,11 @@ def summary(group: Group) -> Table:
                  f"Measured on {group.dataset} under protocol {group.protocol_name} ({group.protocol}).")
 
 
+def headline(table: Table) -> Table:
+    """The columns that fit a page."""
+    return replace(table, columns=tuple(column for column in table.columns if column.headline))
+
+
 def table_row(row: Row) -> TableRow:
     return TableRow(row.label, row.cells, reason=row.reason, contest=row.role not in OFF_CONTEST, source=row)
 
