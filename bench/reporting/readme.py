@@ -52,7 +52,7 @@ def block(book: Book, command: str) -> str:
         run = [verdict for verdict in verdicts if verdict.verdict != "not run"]
         claims |= {verdict.claim.text: f"{verdict.claim.text} ({verdict.claim.where})" for verdict in verdicts}
         judged |= {verdict.claim.text for verdict in run}
-        parts += [f"\n### {group.dataset}, protocol `{group.protocol_name}`\n\n{hardware(group)}\n\n",
+        parts += [f"\n### {group.dataset}, protocol `{group.heading}`\n\n{hardware(group)}\n\n",
                   markdown(replace(headline(summary(group)), title="", caption="")),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]

@@ -9,7 +9,7 @@ A group is one (data set, protocol): rows of different groups are never compared
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,17 +108,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one data set under one protocol. slug: for file names."""
+    """The rows of one data set under one protocol.
+
+    slug: for file names. heading: the protocol's name, or its id where two protocols of a data set share the name.
+    """
 
     dataset: str
     protocol: str
     protocol_name: str
     slug: str
     rows: tuple[Row, ...]
+    heading: str
 
     @property
     def title(self) -> str:
-        return f"{self.dataset}, protocol {self.protocol_name}"
+        return f"{self.dataset}, protocol {self.heading}"
 
     @property
     def of_edits(self) -> bool:
@@ -183,8 +187,10 @@ def _groups(records: list[Record], sweeps: list[Sweep]) -> list[Group]:
         name = next((protocol_name_of(row.spec) for row in rows if row.spec), protocol)
         slug = slugify(f"{dataset}-{name}")
         taken = sum(group.slug.startswith(slug) for group in groups)
-        groups.append(Group(dataset, protocol, name, f"{slug}-{taken + 1}" if taken else slug, rows))
-    return groups
+        groups.append(Group(dataset, protocol, name, f"{slug}-{taken + 1}" if taken else slug, rows, name))
+    shared = Counter((group.dataset, group.protocol_name) for group in groups)
+    return [replace(group, heading=group.protocol) if shared[group.dataset, group.protocol_name] > 1 else group
+            for group in groups]
 
 
 def _rows(by_key: dict[str, list[Record]], protocol: str, holes: list[Hole]) -> tuple[Row, ...]:

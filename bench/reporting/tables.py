@@ -106,8 +106,8 @@ def summary(group: Group) -> Table:
     columns = tuple(replace(column, headline=column.headline or group.of_edits and column.key in EDITS_HEADLINE)
                     for column in columns)
     rows = tuple(table_row(row) for row in group.rows)
-    return Table(f"summary-{group.slug}", f"{group.dataset}, protocol {group.protocol_name}", "row", columns, rows,
-                 f"Measured on {group.dataset} under protocol {group.protocol_name} ({group.protocol}).")
+    return Table(f"summary-{group.slug}", group.title, "row", columns, rows,
+                 f"Measured on {group.dataset} under protocol {group.heading} ({group.protocol}).")
 
 
 def headline(table: Table) -> Table:

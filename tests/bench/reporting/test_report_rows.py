@@ -35,6 +35,8 @@ def test_the_same_measurement_names_under_two_ids_of_one_protocol_name_stay_apar
     save_record(dataclasses.replace(record, id="other", run_key="other", measurements=other), tmp_path)
     assert [g.protocol for g in gather(tmp_path).groups] == ["demo-cifar10-7c1d", "demo-cifar10-ffff"]
     assert len({g.slug for g in gather(tmp_path).groups}) == 2
+    assert [g.title for g in gather(tmp_path).groups] == [
+        "cifar10, protocol demo-cifar10-7c1d", "cifar10, protocol demo-cifar10-ffff"]
 
 
 def test_a_failed_run_is_a_row_with_the_last_line_of_its_traceback(troubled_results):
