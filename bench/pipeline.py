@@ -375,6 +375,10 @@ class Pipeline:
     def _train(self, task: Any, fetch: Callable[[np.ndarray], Any], config: TrainingConfig, num_items: int,
                validation: dict[str, Callable[[], Iterator[Tensor]]], out: Path, work: Path, label: str,
                recipe: Recipe) -> None:
+        if (of_the_first := config.ema_decay ** (config.steps // config.ema_every)) > 0.2:
+            self.announce(f"note: {of_the_first:.0%} of the averaged weights will be those of the first steps "
+                          f"(ema_decay={config.ema_decay}, ema_every={config.ema_every}, steps={config.steps}); for "
+                          "results, lower ema_decay or train longer")
         fabric = make_fabric(config.precision, accelerator="cuda" if self.device.startswith("cuda") else "cpu")
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
               seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,

@@ -43,7 +43,7 @@ def comparison(group: Group, ours: Row, theirs: Row) -> Table:
     shared = in_order(ours.cells.keys() & theirs.cells.keys())
     rows = [_line(metric, ours.cells[metric], theirs.cells[metric]) for metric in shared]
     return Table(f"compare-{group.slug}", f"A: {ours.label} against B: {theirs.label}", "metric", columns, tuple(rows),
-                 f"On {group.title} ({group.protocol}).")
+                 f"On {group.cited}.")
 
 
 def find_record(book: Book, text: str) -> str:

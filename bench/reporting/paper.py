@@ -207,5 +207,5 @@ def _table(group: Group, number: int, title: str, stub: str, columns: Sequence[C
     same = group.dataset in NAMES and group.protocol_name == "paper"
     remark = "" if same else " Other images and another protocol than the paper's: compare directions, not values."
     return Table(f"table{number}-{group.slug}", f"Table {number}. {title}", stub, tuple(columns), tuple(rows),
-                 f"Published: as printed in the paper. Measured: {group.title} ({group.protocol}).{answered}{remark}",
+                 f"Published: as printed in the paper. Measured: {group.cited}.{answered}{remark}",
                  has_best_in_each_section=number == 1)

@@ -125,6 +125,11 @@ class Group:
         return f"{self.dataset}, protocol {self.heading}"
 
     @property
+    def cited(self) -> str:
+        """The title with the protocol's id, once."""
+        return self.title if self.heading == self.protocol else f"{self.title} ({self.protocol})"
+
+    @property
     def of_edits(self) -> bool:
         """Whether these are completed images, which no claim, table or curve of the paper is about."""
         return any(row.role == "edit" for row in self.rows)

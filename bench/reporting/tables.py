@@ -107,7 +107,7 @@ def summary(group: Group) -> Table:
                     for column in columns)
     rows = tuple(table_row(row) for row in group.rows)
     return Table(f"summary-{group.slug}", group.title, "row", columns, rows,
-                 f"Measured on {group.dataset} under protocol {group.heading} ({group.protocol}).")
+                 f"Measured on {group.cited}.")
 
 
 def headline(table: Table) -> Table:

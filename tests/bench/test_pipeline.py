@@ -68,6 +68,13 @@ def test_another_sampler_rebuilds_only_what_depends_on_it(record, results, store
     assert not [line for line in said if line.startswith("building features of real")]
 
 
+def test_an_average_that_remembers_the_first_steps_is_announced(store, results):
+    said: list[str] = []
+    spec = _spec(results, "prior=absorbing", "prior.training.ema_decay=0.98")
+    Pipeline(spec, store=store, announce=said.append).build("prior")
+    assert [text for text in said if "67% of the averaged weights" in text]   # .98^20
+
+
 @pytest.mark.parametrize("shards", [2, 7])
 def test_samples_do_not_depend_on_how_many_jobs_share_the_work(record, results, store, tmp_path, shards):
     spec = _spec(results, "prior=absorbing", "sampler.steps=4", f"sampling.shards={shards}")
