@@ -30,6 +30,11 @@ def alive(group: int) -> bool:
     return True
 
 
+def heed_ctrl_c():
+    """What a terminal's command does from the start; one in the background of a script inherits that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(params=["debug", "local"])
 def interrupted(request, cache, tmp_path):
     """(exit code, what it said, the cache, its process group) of a run that was interrupted while it trained."""
@@ -38,11 +43,16 @@ def interrupted(request, cache, tmp_path):
     command = [sys.executable, "-m", "bench.run", *ENDLESS, f"launcher={request.param}", f"results_dir={tmp_path}/runs",
                "vq.training.checkpoint_every=1"]
     process = subprocess.Popen(command, env={**os.environ, "VQ_PRIOR_BENCH_CACHE": str(tmp_path)}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-    until(lambda: list(tmp_path.glob("artefacts/tokenizer/*.work/latest.pt")), "no checkpoint")
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=900)
-    return process.returncode, said, tmp_path, process.pid
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                               preexec_fn=heed_ctrl_c)
+    try:
+        until(lambda: list(tmp_path.glob("artefacts/tokenizer/*.work/latest.pt")), "no checkpoint")
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=300)
+        yield process.returncode, said, tmp_path, process.pid
+    finally:
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_ctrl_c_ends_in_one_line_and_exit_code_130_and_leaves_what_is_needed_to_go_on(interrupted):
