@@ -271,7 +271,8 @@ def test_what_is_lost_too_often_is_recorded_as_lost(hits):
 def test_what_never_gets_on_between_its_time_limits_is_given_up_with_advice(hits):
     record = load_record(hits["stuck"].outcome()["record"])
     assert record.status == "failed" and "Raise launcher.sampling.minutes" in record.message
-    assert len(hits["stuck"].lines("sampling")) == MAX_STALLS
+    assert f"{MAX_STALLS} times in a row" in record.message
+    assert 1 <= len(hits["stuck"].lines("sampling")) <= MAX_STALLS   # a warning may come before the stage says a word
 
 
 def test_a_job_put_back_by_the_scheduler_is_not_a_loss(hits):
