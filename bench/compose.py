@@ -32,6 +32,7 @@ from bench.errors import InputError, did_you_mean
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
+LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   # with an example each
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
                 "prior": {f.name for f in dataclasses.fields(StageConfig)} - {"options"}}
 
@@ -226,6 +227,8 @@ def _to_hydra(key: str, value: str) -> list[str]:
         also = registry.names(PLUGGABLE[key]) if key in PLUGGABLE else []
         dotted = " Your own class works by its dotted path, as package.module:Name." if key in PLUGGABLE else ""
         raise InputError(f"unknown {key} '{plain}'. {did_you_mean(plain, set(known) - {'plugin'} | set(also))}{dotted}")
+    if key in LISTS and not value.startswith("["):
+        raise InputError(f"{key}={value}: expected a list in brackets, {key}=[{LISTS[key]}]")
     section, _, name = key.partition(".")
     if section in STAGE_FIELDS and "." not in name and name not in STAGE_FIELDS[section]:
         return [f"++{section}.options.{name}={value}"]

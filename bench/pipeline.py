@@ -363,7 +363,7 @@ class Pipeline:
         try:
             if config.layout != "native":
                 return model.load_official(config.path, layout=config.layout)
-            model.load_state_dict(load_file(config.path))
+            model.load_state_dict(_own_head(model) | load_file(config.path))
         except (SafetensorError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:600]
             expected = ("the model.safetensors of a run with the same options" if config.layout == "native" else
@@ -523,6 +523,13 @@ def _flipped(images: np.ndarray, indices: np.ndarray, flip: bool) -> np.ndarray:
 def _missing(work: Path, total: int, shard: int | None, shards: int) -> list[int]:
     mine = range(total) if shard is None else range(shard, total, shards)
     return [index for index in mine if not (work / f"chunk-{index:06d}.npz").is_file()]
+
+
+def _own_head(model: Any) -> dict[str, Tensor]:
+    """The model's fresh likelihood head, for a checkpoint without one: its fine-tuning is a stage of its own."""
+    head = getattr(model, "likelihood_head", None)
+    inside = [f"{name}." for name, module in model.named_modules() if module is head]
+    return {key: value for key, value in model.state_dict().items() if key.startswith(tuple(inside))}
 
 
 def _save_chunk(path: Path, arrays: dict[str, np.ndarray]) -> None:

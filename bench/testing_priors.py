@@ -41,6 +41,7 @@ class PriorCase:
         with torch.inference_mode():
             drawn = prior.sample(num, sampler=sampler or self.sampler, known=known, draws=Draws.seeded("check", *key))
         require(isinstance(drawn, Sample), f"sample returned {type(drawn).__name__}, expected priors.base.Sample")
+        require(not prior.training, "sample left the prior in training mode, with dropout on: leave that to the caller")
         return drawn
 
     def nll(self, tokens: Tensor, *key: int | str, budget: int | None = None, prior: Any = None) -> Likelihood:
@@ -49,6 +50,7 @@ class PriorCase:
         with torch.inference_mode():
             found = prior.nll(tokens, draws=Draws.seeded("check", *key), budget=budget)
         require(isinstance(found, Likelihood), f"nll returned {type(found).__name__}, expected priors.base.Likelihood")
+        require(not prior.training, "nll left the prior in training mode, with dropout on: leave that to the caller")
         return found
 
     @cached_property
@@ -116,6 +118,23 @@ def loss_is_a_finite_scalar(case: PriorCase) -> Note:
     case.prior.load_state_dict(state)
     require(losses[0].ndim == 0 and bool(losses[0].isfinite()), f"it is {losses[0]}")
     require(torch.equal(*losses), f"it was {losses[0]} and {losses[1]}: take every random number from `draws`")
+    return None
+
+
+def loss_is_a_mean_over_images(case: PriorCase) -> Note:
+    """The training loss of a batch is on the scale of one image's, so that batch size and learning rate part."""
+    case.prior.train()
+    tokens, state = case.tokens(8), {name: value.clone() for name, value in case.prior.state_dict().items()}
+
+    def average(batch: Tensor) -> float:
+        losses = [float(case.prior.training_loss(batch, draws=Draws.seeded("check", "mean", i))) for i in range(16)]
+        case.prior.load_state_dict(state)
+        return sum(losses) / len(losses)
+
+    with torch.no_grad():
+        few, many = average(tokens), average(tokens.repeat(8, 1))
+    require(abs(many) <= 3 * abs(few) or abs(few) < 1e-3, f"it is {few:.4g} for 8 images and {many:.4g} for each of "
+            "them 8 times: divide the sum by the number of images")
     return None
 
 
@@ -298,9 +317,9 @@ def samples_follow_the_likelihood(case: PriorCase) -> Note:
 
 
 PRIOR_CHECKS = (
-    describes_itself, options_are_checked, learns, loss_is_a_finite_scalar, logits_cover_the_codebook,
-    samples_are_tokens, sampling_repeats, chunks_are_independent, state_travels, known_tokens_are_kept,
-    known_beginnings_are_kept, likelihood_is_well_formed, likelihood_keeps_its_budget,
+    describes_itself, options_are_checked, learns, loss_is_a_finite_scalar, loss_is_a_mean_over_images,
+    logits_cover_the_codebook, samples_are_tokens, sampling_repeats, chunks_are_independent, state_travels,
+    known_tokens_are_kept, known_beginnings_are_kept, likelihood_is_well_formed, likelihood_keeps_its_budget,
     likelihood_refuses_foreign_tokens, likelihood_is_a_distribution, samples_follow_the_likelihood,
 )
 

@@ -95,6 +95,8 @@ class Draws:
 def inverse_cdf(logits: Tensor, uniforms: Tensor) -> Tensor:
     """The category whose cumulative probability interval holds the uniform: (..., K), (...) -> (...) int64."""
     cdf = logits.softmax(-1).cumsum(-1)   # (..., K)
+    if cdf.is_cuda:
+        cdf = cdf.cummax(-1).values   # a parallel scan rounds each sum in its own way, and may step down
     thresholds = uniforms.unsqueeze(-1).to(cdf) * cdf[..., -1:]
     return torch.searchsorted(cdf, thresholds, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 

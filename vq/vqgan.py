@@ -62,20 +62,23 @@ class VQGAN(nn.Module):
     def load_official(self, path: str | PathLike[str], *, layout: str) -> VQGAN:
         """Take the autoencoder's weights of a checkpoint of another code base; layout: see vq.checkpoints.
 
-        The discriminator, which has no part in a tokenizer's work, stays as it is. Raises ValueError on an unknown
-        layout, a file that cannot be read, and one of another architecture than this model's options.
+        The discriminator, which has no part in a tokenizer's work, stays as it is, and so does a likelihood head that
+        the file lacks: its fine-tuning comes later. Raises ValueError on an unknown layout, a file that cannot be read,
+        and one of another architecture than this model's options.
         """
         from vq.checkpoints import load_official
         options = self.options
         found = load_official(Path(path), layout=layout, fold=options.quant_convs == "folded",
                               resolution=self.resolution, **{name: getattr(options, name) for name in SIZES})
         differing = [f"{name}={getattr(options, name)} (the file: {getattr(found.options, name)})"
-                     for name in ARCHITECTURE if getattr(options, name) != getattr(found.options, name)]
+                     for name in ARCHITECTURE if getattr(options, name) != getattr(found.options, name)
+                     and not (name == "likelihood_head" and options.likelihood_head)]
         if differing:
             raise ValueError(f"{path} is of layout {layout}, which has other options: {', '.join(differing)}")
         weights = {key: value for key, value in found.state_dict().items() if not key.startswith("discriminator.")}
         missing, unexpected = self.load_state_dict(weights, strict=False)
-        assert not unexpected and all(key.startswith("discriminator.") for key in missing), (missing, unexpected)
+        fresh = ("discriminator.", "decoder.logsigma.")
+        assert not unexpected and all(key.startswith(fresh) for key in missing), (missing, unexpected)
         return self
 
     @torch.no_grad()

@@ -185,6 +185,17 @@ class LearnsFromValidation(Unigram):
         return exact
 
 
+class SumsItsLoss(Unigram):
+    def training_loss(self, tokens, *, draws):
+        return super().training_loss(tokens, draws=draws) * len(tokens)
+
+
+class TurnsDropoutOn(Unigram):
+    def sample(self, num, *, sampler, known=None, draws):
+        self.train()
+        return super().sample(num, sampler=sampler, known=known, draws=draws)
+
+
 class Crashes(Unigram):
     def sample(self, num, *, sampler, known=None, draws):
         return self.missing
@@ -196,6 +207,7 @@ class Crashes(Unigram):
     (IgnoresTemperature, "temperature=0.05 changes neither"),
     (IsAlwaysTwoByThree, r"grid=[(]3, 3[)] was asked for"), (CannotBeBuilt, "raised TypeError"),
     (SuitsOnlyItsBatch, "nats in a batch and"), (LearnsFromValidation, "evaluating changed counts"),
+    (SumsItsLoss, "divide the sum by the number of images"), (TurnsDropoutOn, "left the prior in training mode"),
     (Crashes, "AttributeError: 'Crashes' object has no attribute 'missing'"),
     (EmitsTheMask, r"tokens lie in \[0, 5\] and K is 5"), (ForgetsDraws, "take every random number from `draws`"),
     (IgnoresDraws, "`draws` is not used"), (RemembersChunks, "leave no state behind"),

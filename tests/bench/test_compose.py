@@ -59,6 +59,7 @@ def test_a_value_on_the_command_line_goes_before_the_preset():
     (["dataset=cifar"], ["Did you mean 'cifar10'"]),
     (["steps"], ["key=value"]),
     (["metrics.names=[fid,pixel_nl]"], ["unknown metric 'pixel_nl'", "Did you mean 'pixel_nll'"]),
+    (["metrics.names=fid"], ["expected a list in brackets, metrics.names=[fid,nll]"]),
     (["dataset.resolution=30"], ["dataset.resolution=30 does not suit vq", "a multiple of 4"]),
     (["vq.options.disc_start_step=5"], ["unknown key 'vq.options.disc_start_step'", "as vq.disc_start_step=..."]),
     (["prior.options.width=5"], ["unknown key 'prior.options.width'", "as prior.width=..."]),

@@ -97,6 +97,19 @@ def test_samples_are_drawn_over_an_imported_tokenizer(imported, store, tmp_path)
     assert record.status == "ok" and record.measurements[0].value > 0 and "samples" in record.media
 
 
+def test_a_likelihood_head_is_the_file_s_or_a_fresh_one_that_is_tuned(imported, store, tmp_path):
+    layout, model, command = imported
+    spec = compose([*command, "vq.likelihood_head=true", "prior=unigram", "metrics.names=[pixel_nll]",
+                    f"results_dir={tmp_path / 'runs'}"])
+    images = torch.from_numpy(Pipeline(spec, store=store, announce=quiet).recipes.splits.validation.images(range(8)))
+    tokenizer = Pipeline(spec, store=store, announce=quiet).tokenizer
+    assert torch.equal(tokenizer.encode(images), model.encode(images))
+    if layout == "unleashing":
+        assert torch.equal(tokenizer.likelihood_head[0].weight, model.likelihood_head[0].weight)
+    measured, = run(spec, store=store, announce=quiet).measurements
+    assert measured.metric == "bits_per_dim" and 0 < measured.value < 20
+
+
 def test_a_layout_sets_what_it_implies_over_the_preset_s():
     command = ["dataset=cifar10", "preset=demo", "vq.path=x.ckpt", "vq.layout=taming", "vq.channels=64"]
     options = compose(command).vq.options
