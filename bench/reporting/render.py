@@ -2,7 +2,7 @@
 
     Path("summary.tex").write_text(latex(summary(group)))
 
-Best is bold, bounds carry `<=`, holes are marked and explained below the table.
+Best is bold, bounds carry `<=`; holes, and bounds of two kinds in one column, are marked and explained below the table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.reporting.tables import Column, Table, TableRow
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 LATEX_ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", "none": ""}
+LATEX_MARK = r"\textsuperscript{%s}"
 EMPTY, HOLE = "", "–"
 
 
@@ -68,7 +69,7 @@ def markdown(table: Table) -> str:
         lines += [f"| **{_md(section)}** " + "| " * len(table.columns) + "|"] if section else []
         for row in rows:
             cells = [_markdown_cell(table, row, column, notes) for column in table.columns]
-            lines.append("| " + " | ".join([_md(row.label) + _row_mark(row, notes), *cells]) + " |")
+            lines.append("| " + " | ".join([_md(row.label) + _mark(row.reason, notes), *cells]) + " |")
     text = (f"**{_md(table.title)}**\n\n" if table.title else "") + "\n".join(lines) + "\n"
     text += f"\n{_md(table.caption)}\n" if table.caption else ""
     return text + "".join(f"\n({letter}) {_md(reason)}  " for reason, letter in notes.letters.items()) \
@@ -87,7 +88,7 @@ def latex(table: Table) -> str:
             lines += ([r"\midrule"] if index else [])
             lines += [rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\emph{{{_tex(section)}}}}} \\"]
         for row in rows:
-            mark = _row_mark(row, notes, r"\textsuperscript{%s}")
+            mark = _mark(row.reason, notes, LATEX_MARK)
             cells = [_latex_cell(table, row, column, notes) for column in table.columns]
             lines.append(" & ".join([_tex(row.label) + mark, *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}"]
@@ -111,7 +112,7 @@ def terminal(table: Table) -> RichTable:
         if section:
             view.add_row(RichText(section, style="italic"))
         for row in rows:
-            view.add_row(row.label + _row_mark(row, notes), *[_rich_cell(table, row, c, notes) for c in columns])
+            view.add_row(row.label + _mark(row.reason, notes), *[_rich_cell(table, row, c, notes) for c in columns])
     view.caption = "\n".join(f"({letter}) {reason}" for reason, letter in notes.letters.items()) or None
     return view
 
@@ -140,7 +141,7 @@ def _markdown_cell(table: Table, row: TableRow, column: Column, notes: Footnotes
     if text is None:
         return f"{HOLE} ({notes.mark(reason)})" if reason else EMPTY
     value = f"**{_md(text.value)}**" if table.is_best(row, column) else _md(text.value)
-    return f"{value} {_md(text.interval)}".rstrip()
+    return f"{value} {_md(text.interval)}".rstrip() + _mark(table.remark(row, column), notes)
 
 
 def _latex_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -> str:
@@ -151,7 +152,8 @@ def _latex_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -
     value = rf"\textbf{{{value}}}" if table.is_best(row, column) else value
     prefix = r"$\le$\," if text.value.startswith("<=") else ""
     interval = text.interval.replace("± ", r"$\pm$\,")
-    return prefix + value + (rf" {{\scriptsize {interval}}}" if interval else "")
+    return prefix + value + (rf" {{\scriptsize {interval}}}" if interval else "") \
+        + _mark(table.remark(row, column), notes, LATEX_MARK)
 
 
 def _rich_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -> RichText:
@@ -160,11 +162,12 @@ def _rich_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) ->
         return RichText(f"{HOLE} ({notes.mark(reason)})" if reason else EMPTY, style="dim")
     value = RichText(text.value, style="bold green" if table.is_best(row, column) else "")
     wanted = text.interval and (column.key == "fid" or not column.short)   # the others would not fit
-    return value.append(f" {text.interval}", style="dim") if wanted else value
+    mark = _mark(table.remark(row, column), notes)
+    return value.append((f" {text.interval}" if wanted else "") + mark, style="dim")
 
 
-def _row_mark(row: TableRow, notes: Footnotes, form: str = " (%s)") -> str:
-    return form % notes.mark(row.reason) if row.reason else ""
+def _mark(reason: str, notes: Footnotes, form: str = " (%s)") -> str:
+    return form % notes.mark(reason) if reason else ""
 
 
 def _heading(table: Table, column: Column, arrows: dict[str, str]) -> str:

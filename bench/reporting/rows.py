@@ -26,6 +26,7 @@ from bench.reporting.identity import dataset_of, identity, protocol_name_of, rol
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 UNSET = object()
+T_STEPS = "the bound of T steps; bounds without this mark are those of infinitely many steps"
 QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
 
 
@@ -44,6 +45,7 @@ class Cell:
     """One number of a table, or a hole (value None) whose note says why.
 
     basis: where the interval comes from.  sources: the measurements behind it, one a run.
+    remark: that it is another quantity than its column holds without one.
     """
 
     metric: str
@@ -56,6 +58,7 @@ class Cell:
     n: int | None = None
     note: str = ""
     basis: str = ""
+    remark: str = ""
     sources: tuple[Source, ...] = ()
     printed: str = ""
     """A published number as its paper prints it."""
@@ -246,7 +249,9 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
     if not points:
         return replace(cell, note=notes or "the run gave no value and no reason")
     mean = combine(points)
-    return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis)
+    remark = T_STEPS if any(s.measurement.extra.get("kind") == "bound_T" for s in sources) else ""
+    return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis,
+                   remark=remark)
 
 
 def describe(role: str, spec: dict[str, Any], label: str) -> str:

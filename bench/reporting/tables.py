@@ -90,6 +90,11 @@ class Table:
             return False
         return row.contest and cell.value == self.best(column, row.section)
 
+    def remark(self, row: TableRow, column: Column) -> str:
+        """What sets a bound apart from other bounds of the column, "" where they are all of one kind."""
+        remarks = {cell.remark for r in self.rows if (cell := r.cells.get(column.key)) and cell.bound}
+        return row.cells[column.key].remark if column.key in row.cells and len(remarks) > 1 else ""
+
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""
         found = [(row.label, "all", row.reason) for row in self.rows if row.reason and _is_empty(row)]

@@ -7,6 +7,7 @@ import pytest
 
 from bench.errors import InputError
 from bench.records import load_records, save_record
+from bench.reporting.render import latex, markdown
 from bench.reporting.rows import gather
 from bench.reporting.tables import summary
 
@@ -53,6 +54,20 @@ def test_an_unsupported_run_prints_its_reason(troubled_results):
 def test_a_measurement_without_value_is_a_hole_with_its_note(troubled_results):
     cell = row_of(gather(troubled_results), "uniform, 64 steps").cells["bits_per_token"]
     assert (cell.value, cell.note) == (None, "this prior has no bound yet")
+
+
+def test_bounds_of_two_kinds_in_one_column_are_told_apart(demo_results, tmp_path):
+    shutil.copytree(demo_results, tmp_path, dirs_exist_ok=True)
+    assert "bound of T steps" not in markdown(summary(gather(tmp_path).groups[0]))
+    record = next(r for r in load_records(tmp_path)[0] if r.label.startswith("absorbing") and "16" in r.label)
+    save_record(dataclasses.replace(record, measurements=tuple(
+        dataclasses.replace(m, extra=m.extra | {"kind": "bound_T"} if m.bound else m.extra)
+        for m in record.measurements)), tmp_path)
+    table = summary(gather(tmp_path).groups[0])
+    letter, = {line[1] for line in markdown(table).splitlines() if "the bound of T steps; bounds without" in line}
+    marked = [line for line in markdown(table).splitlines() if f"({letter}) |" in line and "<=" in line]
+    assert len(marked) == 1 and "absorbing, 16 steps" in marked[0]
+    assert rf"\textsuperscript{{{letter}}}" in latex(table)
 
 
 def test_a_cell_of_a_sweep_without_record_is_a_missing_row(troubled_results):
