@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import math
-
-from bench.reporting.estimates import Estimate, Point, difference, mean_standard_error
+from bench.reporting.estimates import Estimate, Point, a_training_each, difference
 from bench.reporting.rows import Cell
 
 NOT_SAMPLED = ("bits_per_token", "bits_per_dim")
@@ -20,8 +18,11 @@ def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
     common = sorted(left.keys() & right.keys())
     if not common:
         return difference(list(left.values()), list(right.values()), paired=False), "no common seed"
-    estimate = difference([left[s] for s in common], [right[s] for s in common], paired=True)
     training = len({training for training, _ in common})
+    left, right = ({seeds: side[seeds] for seeds in common} for side in (left, right))
+    if training > 1:
+        left, right = a_training_each(left), a_training_each(right)
+    estimate = difference(list(left.values()), list(right.values()), paired=True)
     sampling = "" if ours.metric in NOT_SAMPLED else f", {len({sampling for _, sampling in common})} sampling"
     return estimate, f"{training} training{sampling}"
 
@@ -47,10 +48,4 @@ def _rounds(cell: Cell) -> list[float]:
 def _by_seed(cell: Cell) -> dict[tuple[int, int], Point]:
     """(training seed, sampling seed) -> value; for metrics that need no samples one a training seed."""
     points = dict(zip(cell.seeds(), cell.points(), strict=True))
-    if cell.metric not in NOT_SAMPLED:
-        return points
-    merged = {}
-    for seed in {training for training, _ in points}:
-        own = [point for (training, _), point in points.items() if training == seed]
-        merged[seed, 0] = Point(math.fsum(p.value for p in own) / len(own), standard_error=mean_standard_error(own))
-    return merged
+    return a_training_each(points) if cell.metric in NOT_SAMPLED else points

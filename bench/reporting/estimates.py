@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import t as student
 
 NORMAL_95 = 1.959964
+Seeds = tuple[int, int]
+"""(training seed, sampling seed)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,27 @@ class Estimate:
         return self.low is not None and self.high is not None
 
 
-def combine(points: Sequence[Point]) -> Estimate:
+def combine_runs(points: Mapping[Seeds, Point]) -> Estimate:
+    """`combine` over sampling seeds, or over trainings where there are several."""
+    if len({training for training, _ in points}) > 1:
+        return combine(list(a_training_each(points).values()), "trainings")
+    return combine(list(points.values()))
+
+
+def a_training_each(points: Mapping[Seeds, Point]) -> dict[Seeds, Point]:
+    """The mean over the sampling seeds of each training, with the interval and error of a single run.
+
+    Runs of one training share its luck: three samplings of it are one measurement of what training varies.
+    """
+    found = {}
+    for seed in sorted({training for training, _ in points}):
+        own = [point for (training, _), point in sorted(points.items()) if training == seed]
+        low, high = _own_interval(own) or (None, None)
+        found[seed, 0] = Point(math.fsum(p.value for p in own) / len(own), low, high, mean_standard_error(own))
+    return found
+
+
+def combine(points: Sequence[Point], what: str = "runs") -> Estimate:
     """Mean over runs that differ in their seeds alone.
 
     One or two runs: their own intervals, averaged.  Three or more: the wider of that and Student's t over runs, for a
@@ -47,7 +69,7 @@ def combine(points: Sequence[Point]) -> Estimate:
     mean = math.fsum(p.value for p in points) / len(points)
     own = _own_interval(points)
     spread = t_interval([p.value for p in points]) if len(points) >= 3 else None
-    runs = f"mean of {len(points)} runs, " if len(points) > 1 else ""
+    runs = f"mean of {len(points)} {what}, " if len(points) > 1 else ""
     if spread and (not own or spread[1] - spread[0] >= own[1] - own[0]):
         return Estimate(mean, *spread, f"{runs}95% interval over seeds (Student's t)")
     if own:

@@ -20,7 +20,7 @@ from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.defaults import defaults_of
-from bench.reporting.estimates import Point, combine
+from bench.reporting.estimates import Point, combine_runs
 from bench.reporting.holes import Hole, holes_of, protocols_of
 from bench.reporting.identity import dataset_of, identity, protocol_name_of, role_of, row_key, seeds_of, steps_of
 
@@ -248,7 +248,7 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
     points = cell.points()
     if not points:
         return replace(cell, note=notes or "the run gave no value and no reason")
-    mean = combine(points)
+    mean = combine_runs(dict(zip(cell.seeds(), points, strict=True)))
     remark = T_STEPS if any(s.measurement.extra.get("kind") == "bound_T" for s in sources) else ""
     return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis,
                    remark=remark)

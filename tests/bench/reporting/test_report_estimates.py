@@ -5,7 +5,10 @@ import math
 import pytest
 from scipy import stats
 
-from bench.reporting.estimates import Point, combine, difference, t_interval
+from bench.records import Measurement
+from bench.reporting.differences import compare_cells
+from bench.reporting.estimates import Point, combine, combine_runs, difference, t_interval
+from bench.reporting.rows import Source, cell_of
 
 
 def test_the_t_interval_equals_scipys():
@@ -27,6 +30,25 @@ def test_three_runs_take_the_wider_of_seeds_and_single_run():
     wide = combine([Point(2.0, 1.0, 3.0)] * 3)
     assert (narrow.low, narrow.high) == pytest.approx(t_interval([1.0, 2.0, 3.0]))
     assert (wide.low, wide.high) == (1.0, 3.0)
+
+
+def test_samplings_of_one_training_are_one_measurement_of_what_training_varies():
+    trainings = {0: 10.0, 1: 14.0, 2: 21.0}
+    runs = {(0, 0): 9.0, (0, 1): 10.0, (0, 2): 11.0, (1, 0): 14.0, (2, 0): 21.0}
+    estimate = combine_runs({seeds: Point(value, value - 1, value + 1, 0.5) for seeds, value in runs.items()})
+    assert estimate.value == pytest.approx(15.0) and "3 trainings" in estimate.basis
+    assert (estimate.low, estimate.high) == pytest.approx(t_interval(list(trainings.values())))
+
+
+def test_a_difference_over_trainings_pairs_their_means():
+    def cell(values):
+        return cell_of("fid", [Source("r", *seeds, Measurement("fid", value, "demo", n=500, standard_error=1.0))
+                               for seeds, value in values.items()])
+    ours = cell({(0, 0): 10.0, (0, 1): 12.0, (1, 0): 15.0, (2, 0): 19.0})
+    theirs = cell({(0, 0): 8.0, (0, 1): 8.0, (1, 0): 11.0, (2, 0): 17.0, (3, 0): 90.0})
+    estimate, seeds = compare_cells(ours, theirs)
+    assert estimate.value == pytest.approx(3.0) and seeds == "3 training, 2 sampling"
+    assert (estimate.low, estimate.high) == pytest.approx(t_interval([3.0, 4.0, 2.0]))
 
 
 def test_a_paired_difference_ignores_what_both_share():
