@@ -126,9 +126,14 @@ def check_devices(specs: Sequence[RunSpec]) -> Iterator[Finding]:
     import torch
 
     wanted = sorted({spec.device for spec in specs})
+    submits = any(spec.launcher.name == "slurm" for spec in specs)   # then the devices are those of another machine
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        yield Finding("ok", "device", f"CUDA: {names}; asked for: {', '.join(wanted)}")
+        detail, count = f"CUDA: {names}; asked for: {', '.join(wanted)}", torch.cuda.device_count()
+        if any(device.startswith("cuda:") and int(device[5:]) >= count for device in wanted) and not submits:
+            yield Finding("problem", "device", detail, f"CUDA devices are numbered 0 to {count - 1} here")
+        else:
+            yield Finding("ok", "device", detail)
         return
     driver, build = shutil.which("nvidia-smi") is not None, torch.version.cuda
     detail = f"no CUDA device, {torch.get_num_threads()} CPU threads"
@@ -136,7 +141,7 @@ def check_devices(specs: Sequence[RunSpec]) -> Iterator[Finding]:
     if driver:
         remedy = ("torch is a CPU build: reinstall with TORCH=cuda" if build is None
                   else f"torch is built for CUDA {build}: does the driver support it (nvidia-smi)?")
-    if any(device.startswith("cuda") for device in wanted) and not any(spec.launcher.name == "slurm" for spec in specs):
+    if any(device.startswith("cuda") for device in wanted) and not submits:
         yield Finding("problem", "device", f"{detail}, but device={', '.join(wanted)}", remedy or "use device=cpu")
     elif driver:
         yield Finding("note", "device", f"{detail}, although nvidia-smi is here", remedy)

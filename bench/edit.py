@@ -192,15 +192,18 @@ def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict
     import torch
 
     from bench.editing_pictures import line_up, save_image, save_tiles
+    from bench.metrics.speed import synchronise
 
     if options.task == "filmstrip":
         return _filmstrip(options, job, editor, out)
     files, rows, results = [], [], []
     for row, hidden in enumerate(job.hidden):
         known = known_tokens(options, job, editor, row)
+        synchronise(editor.pipeline.device)
         began = time.perf_counter()
         sample = editor.complete(known.repeat(options.variants, 1), windows=job.windows, order=options.order,
                                  draws=editor.draws(options.task, row))
+        synchronise(editor.pipeline.device)
         seconds = time.perf_counter() - began
         images = editor.decode(sample.tokens, job.grid).cpu()
         images = _pasted(options, job, row, images)

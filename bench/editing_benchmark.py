@@ -39,6 +39,7 @@ from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.metrics.frechet import fid
 from bench.metrics.intervals import mean_error, normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
+from bench.metrics.speed import synchronise
 from bench.pipeline import Pipeline, label_of
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
@@ -237,8 +238,10 @@ class Cell:
             return {"images": self.editor.decode(tokens, self.shape.grid).cpu().numpy()}
         hidden = torch.from_numpy(self.hidden[rows])
         known = tokens.masked_fill(hidden.to(tokens.device), -1)
+        synchronise(self.pipeline.device)
         began = time.perf_counter()
         sample = self.editor.complete(known, draws=self.editor.draws(self.mask, int(rows[0])))
+        synchronise(self.pipeline.device)
         seconds = time.perf_counter() - began
         kept = ~hidden
         if not torch.equal(sample.tokens.cpu()[kept], tokens.cpu()[kept]):
@@ -334,7 +337,7 @@ class Cell:
         return Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=self.role, label=self.label,
                       spec=self.spec_of_record(), run_key=self.run_key, status=status, message=message,
                       provenance={**provenance(), "protocol": self.protocol, "threads": torch.get_num_threads(),
-                                  "device": self.pipeline.device})
+                                  "device": self.pipeline.device, **self.pipeline.gpu})
 
     def _media(self, with_showcase: bool) -> dict[str, Sheet]:
         if self.role == "reconstruction":

@@ -299,10 +299,8 @@ def requeued_when_interrupted(cuda_devices: str | None) -> Iterator[None]:
 
     cuda_devices: CUDA_VISIBLE_DEVICES where the job was submitted; submitit's local executor hides every GPU.
     """
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and cuda_devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = cuda_devices
-    elif os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        see_cuda_devices(cuda_devices)
     of_submitit = signal.signal(WARNING, _raise_interrupted)
     try:
         yield
@@ -312,6 +310,14 @@ def requeued_when_interrupted(cuda_devices: str | None) -> Iterator[None]:
         raise
     finally:
         signal.signal(WARNING, of_submitit)
+
+
+def see_cuda_devices(cuda_devices: str | None) -> None:
+    """Make CUDA_VISIBLE_DEVICES what it was elsewhere; None: it was not set, and every device is seen."""
+    if cuda_devices is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cuda_devices
 
 
 def _raise_interrupted(*_: Any) -> None:

@@ -19,7 +19,15 @@ import submitit
 
 from bench.config import RunSpec
 from bench.launch_graph import Node, graph, register
-from bench.launch_jobs import LostError, RunJob, StageJob, SweepFolder, run_or_record_failure, units_of
+from bench.launch_jobs import (
+    LostError,
+    RunJob,
+    StageJob,
+    SweepFolder,
+    run_or_record_failure,
+    see_cuda_devices,
+    units_of,
+)
 from bench.recipes import Recipes
 from bench.records import Record, load_record
 from bench.store import Store
@@ -32,11 +40,17 @@ def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[
     """Work on all runs and return their records; with launcher.wait=false a process of its own does, and [] returns."""
     if not specs[0].launcher.wait:
         with _outliving_the_terminal(), _speaking_to(folder.path / "logs" / "controllers.log"):
-            job = _executor(folder).submit(work_through, list(specs), folder)
+            job = _executor(folder).submit(_work_alone, list(specs), folder, os.environ.get("CUDA_VISIBLE_DEVICES"))
         console.print(f"{len(specs)} runs, process {job.job_id}; logs in {folder.path / 'logs'}.\n"
                       "The same command with status=true shows where they stand.", highlight=False, soft_wrap=True)
         return []
     console.print(f"{len(specs)} runs; logs in {folder.path / 'logs'}.", highlight=False, soft_wrap=True)
+    return work_through(specs, folder)
+
+
+def _work_alone(specs: Sequence[RunSpec], folder: SweepFolder, cuda_devices: str | None) -> list[Record]:
+    """`work_through` in a process of its own, from which submitit's local executor has hidden every GPU."""
+    see_cuda_devices(cuda_devices)
     return work_through(specs, folder)
 
 

@@ -52,7 +52,7 @@ from bench.sources import (
     open_files,
 )
 from bench.store import Artefact, Recipe, Store, write_json
-from bench.trainer import PriorTask, make_fabric, process_rank, train
+from bench.trainer import PriorTask, make_fabric, process_device, process_rank, train
 from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
@@ -155,7 +155,7 @@ class Pipeline:
             return []
         versions = {column: info.version for column, info in metric.columns.items()}
         depends_on = getattr(metric, "depends_on", ("protocol", "metrics.memory_gb"))
-        machine = {**provenance()["hardware"], "device": self.device, "threads": torch.get_num_threads()}
+        machine = {**provenance()["hardware"], "device": self.device, "threads": torch.get_num_threads(), **self.gpu}
         recipe = self.recipes.metric(name, versions, depends_on,
                                      machine if getattr(metric, "is_machine_bound", False) else {})
         artefact = self._obtain(f"metric {name}", recipe, lambda out, work: self._build_metric(metric, out, work))
@@ -176,7 +176,7 @@ class Pipeline:
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
                         "parameters": self._parameters(), "sampling": self._sampling_cost(),
                         "holes": [m.metric for m in measurements if m.value is None],
-                        "threads": torch.get_num_threads(), "device": self.device,
+                        "threads": torch.get_num_threads(), "device": self.device, **self.gpu,
                         "wall_seconds": time.perf_counter() - began})
         save_record(record, self.spec.results_dir)
         return record
@@ -314,10 +314,18 @@ class Pipeline:
     @cached_property
     def device(self) -> str:
         if self.spec.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
+            return process_device("cuda" if torch.cuda.is_available() else "cpu")
         if self.spec.device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(f"device={self.spec.device}: torch sees no CUDA device here. Use device=cpu or auto.")
-        return self.spec.device
+        if self.spec.device.startswith("cuda:") and int(self.spec.device[5:]) >= torch.cuda.device_count():
+            raise InputError(f"device={self.spec.device}: torch sees {torch.cuda.device_count()} CUDA devices here, "
+                             "numbered from 0. Use one of them, or device=cuda.")
+        return process_device(self.spec.device)
+
+    @property
+    def gpu(self) -> dict[str, str]:
+        """{"gpu": its name} on CUDA, else {}: the name of the CPU stands among the hardware already."""
+        return {"gpu": torch.cuda.get_device_name(self.device)} if self.device.startswith("cuda") else {}
 
     def _obtain(self, name: str, recipe: Recipe, fill: Callable[[Path, Path], None]) -> Artefact:
         if name not in self.used and process_rank() > 0:
@@ -379,7 +387,7 @@ class Pipeline:
             self.announce(f"note: {of_the_first:.0%} of the averaged weights will be those of the first steps "
                           f"(ema_decay={config.ema_decay}, ema_every={config.ema_every}, steps={config.steps}); for "
                           "results, lower ema_decay or train longer")
-        fabric = make_fabric(config.precision, accelerator="cuda" if self.device.startswith("cuda") else "cpu")
+        fabric = make_fabric(config.precision, device=self.device)
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
               seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,
               resume_from=self._shorter(recipe, config))

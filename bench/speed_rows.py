@@ -34,7 +34,7 @@ from bench.metrics.embedding_cache import Candidates, open_candidates
 from bench.metrics.frechet import ReferenceStatistics, fid, fid_to, fid_torch_fidelity
 from bench.metrics.inception import InceptionCompat, inception_oracle
 from bench.metrics.kernel import kid
-from bench.metrics.lpips_embedding import LpipsEmbedding
+from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.metrics.neighbours import nearest
 from bench.metrics.prdc import prdc, prdc_reference
 from bench.metrics.speed import Laps, forget_peak_memory, peak_memory_gb, take_turns
@@ -283,7 +283,7 @@ def inception_rows(settings: Settings) -> Iterator[Cell]:
     oracle, extractor = inception_oracle().to(settings.device), InceptionCompat(device=settings.device)
 
     def naive() -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision():   # as ours: TF32 would be another function
             return oracle(images)[0]
 
     laps = _turns({"naive": naive, "ours": lambda: extractor(images)}, settings)
@@ -381,7 +381,8 @@ def pipeline_rows(settings: Settings) -> Iterator[Cell]:
     from bench.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
-        spec = compose(["preset=smoke", "dataset=digits", "metrics.names=[nll]", f"results_dir='{folder}/results'"])
+        spec = compose(["preset=smoke", "dataset=digits", "metrics.names=[nll]", f"results_dir='{folder}/results'",
+                        f"device={settings.device}"])
 
         def again() -> None:
             run(spec, store=Store(Path(folder) / "artefacts"), announce=lambda text: None)

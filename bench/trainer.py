@@ -3,8 +3,9 @@
     train(task, fetch, TrainingConfig(steps=1000), num_items=len(data), validation=batches, seed=0, work=..., out=...)
 
 Every random number of step s comes from (seed, s) and the order of the data from (seed, epoch), so a run that was
-killed continues to the weights an undisturbed one has: bit for bit on one kind of device. Several processes split each
-batch by position and average gradients; their draws are those of one process, sliced, so the curve is the same.
+killed continues to the weights an undisturbed one has: bit for bit on a CPU; on CUDA but for rounding, because some of
+its kernels add in no fixed order. Several processes split each batch by position and average gradients; their draws are
+those of one process, sliced, so the curve is the same.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.config import TrainingConfig
-from bench.errors import BenchError
+from bench.errors import BenchError, InputError
 from bench.progress import Bar
 from bench.store import Interrupted
 from priors.base import Draws, Unsupported
@@ -171,15 +172,20 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
         loop.publish(out)
 
 
-def make_fabric(precision: str, *, accelerator: str = "cpu") -> Fabric:
-    """One process, or the group of processes that srun or torchrun started for this job; the group is joined here."""
+def make_fabric(precision: str, *, device: str = "cpu") -> Fabric:
+    """One process, or the group of processes that srun or torchrun started for this job; the group is joined here.
+
+    device: "cpu", "cuda" or "cuda:<index>"; a group takes as many CUDA devices as it has processes on a machine.
+    """
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
 
     found = _process_group()
+    accelerator, _, index = device.partition(":")
     if found is None:
         alone = LightningEnvironment()
-        return Fabric(accelerator=accelerator, devices=1, precision=PRECISIONS[precision], plugins=alone)
+        return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=PRECISIONS[precision],
+                      plugins=alone)
     num_nodes = int(os.environ.get("SLURM_NNODES", os.environ.get("GROUP_WORLD_SIZE", "1")))
     fabric = Fabric(accelerator=accelerator, devices=found.world_size() // num_nodes, num_nodes=num_nodes,
                     strategy="ddp", precision=PRECISIONS[precision], plugins=found)
@@ -191,6 +197,20 @@ def process_rank() -> int:
     """This process's place among those that srun or torchrun started for this job; 0 if there is one."""
     found = _process_group()
     return found.global_rank() if found else 0
+
+
+def process_device(device: str) -> str:
+    """`device` as this process has it: in a group "cuda" is the one of its own, which is also where Fabric trains.
+
+    Raises InputError where several processes would share the one device that was named.
+    """
+    found = _process_group()
+    if found is None or not device.startswith("cuda"):
+        return device
+    if device != "cuda":
+        raise InputError(f"device={device}: {found.world_size()} processes cannot share one CUDA device. Use "
+                         "device=cuda, which gives each its own.")
+    return f"cuda:{found.local_rank()}"
 
 
 def _process_group() -> SLURMEnvironment | TorchElasticEnvironment | None:
@@ -275,7 +295,9 @@ class _Loop:
         if path is None:
             return
         try:
-            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            # On the CPU, where Adam's step counters belong: load_state_dict leaves them wherever they are read to, and
+            # from CUDA each would be waited for at every step.
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             if path != latest:
                 raise BenchError(f"the training state {path} cannot be read: {error}") from error
@@ -286,7 +308,7 @@ class _Loop:
         for optimizer, saved in zip(self.bare, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.rows = state["step"], [tuple(row) for row in state["rows"]]
-        self.sums = state["sums"]
+        self.sums = {name: (total.to(self.fabric.device), count) for name, (total, count) in state["sums"].items()}
         self.best = (state["best_loss"], state["best"]) if state["best"] is not None else None
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 

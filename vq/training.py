@@ -211,7 +211,7 @@ class LikelihoodTraining(nn.Module):
     def _bits_per_dim(self, head: nn.Module, images: Tensor) -> Tensor:
         tokenizer, = self._frozen
         reduced = reduce_bits(images, self.bits)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):   # as `log_likelihood` computes them
             tokens = tokenizer.encode(reduced).view(-1, *tokenizer.grid)
             features = tokenizer.decoder.features(tokenizer.quantizer.lookup(tokens))
             mean = tokenizer.decoder.blocks[-1](features)

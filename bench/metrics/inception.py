@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bench.assets import inception_weights
 from bench.errors import InputError
+from bench.metrics.lpips_embedding import full_precision
 from bench.torchvision_compat import ensure_torchvision
 
 SIZE = 299
@@ -45,7 +46,8 @@ class InceptionCompat:
         """(b, 3, H, W) uint8 -> (b, 2048) float32.  Raises InputError for any other input."""
         check_images(images)
         step = CPU_BATCH if self.device.type == "cpu" else max(1, len(images))
-        parts = [self.net(tf1_resize(part.to(self.device))) for part in images.split(step)]
+        with full_precision():
+            parts = [self.net(tf1_resize(part.to(self.device))) for part in images.split(step)]
         return torch.cat(parts) if parts else torch.empty(0, self.num_features, device=self.device)
 
 

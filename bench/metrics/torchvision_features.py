@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.errors import InputError, did_you_mean
 from bench.metrics.inception import check_images
+from bench.metrics.lpips_embedding import full_precision
 from bench.provenance import sha256_of
 from bench.torchvision_compat import ensure_torchvision
 
@@ -47,7 +48,8 @@ class TorchvisionExtractor:
         seen: list[Tensor] = []
         handle = self.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
-            self.net(self.transform(images.to(self.device)).contiguous(memory_format=torch.channels_last))
+            with full_precision():
+                self.net(self.transform(images.to(self.device)).contiguous(memory_format=torch.channels_last))
         finally:
             handle.remove()
         return seen[0].flatten(1).float()
