@@ -157,7 +157,8 @@ class Pipeline:
         depends_on = getattr(metric, "depends_on", ("protocol", "metrics.memory_gb"))
         machine = {**provenance()["hardware"], "device": self.device, "threads": torch.get_num_threads(), **self.gpu}
         recipe = self.recipes.metric(name, versions, depends_on,
-                                     machine if getattr(metric, "is_machine_bound", False) else {})
+                                     machine if getattr(metric, "is_machine_bound", False) else {},
+                                     ignores_samples=getattr(metric, "ignores_samples", False))
         artefact = self._obtain(f"metric {name}", recipe, lambda out, work: self._build_metric(metric, out, work))
         stored = json.loads((artefact.path / "measurements.json").read_text())
         return [Measurement(**raw) for raw in stored["measurements"]]

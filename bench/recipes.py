@@ -130,12 +130,18 @@ class Recipes:
                       "fingerprint": self.splits.fingerprint}
         return Recipe("features", {"extractor": self.extractor, **source}, (), VERSIONS["features"])
 
-    def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...],
-               machine: dict[str, Any]) -> Recipe:
-        """A metric depends on the samples, the reference, the parts of the spec it names; speed on the machine too."""
+    def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...], machine: dict[str, Any], *,
+               ignores_samples: bool = False) -> Recipe:
+        """A metric depends on the samples (a likelihood on the prior), the reference and the parts of the spec it names.
+
+        Speed depends on the machine too.
+        """
         config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
                   "settings": {key: _lookup(self.spec, key) for key in depends_on}, "machine": machine}
         inputs = [self.samples().key, self.splits.fingerprint]
+        if ignores_samples and self.role == "prior":
+            config["seed"] = self.spec.sampler["seed"]
+            inputs[0] = self.prior().key
         if name == PIXEL_METRIC and self.uses_likelihood:
             inputs.append(self.likelihood().key)
         return Recipe("metric", config, tuple(inputs), VERSIONS["metric"])

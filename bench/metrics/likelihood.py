@@ -46,6 +46,7 @@ class NegativeLogLikelihood:
     name = "nll"
     columns = {"bits_per_token": Column("bits per token", "lower")}
     depends_on = ("protocol", "metrics.nll")
+    ignores_samples = True
 
     def applies(self, evidence: Evidence) -> bool:
         return evidence.prior is not None

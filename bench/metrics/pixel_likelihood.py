@@ -36,6 +36,7 @@ class PixelNegativeLogLikelihood:
     name = "pixel_nll"
     columns = {column_of(bits): Column("bits per dimension", "lower") for bits in range(1, 9)}
     depends_on = ("metrics.nll", "metrics.pixel_bits")
+    ignores_samples = True
 
     def applies(self, evidence: Evidence) -> bool:
         return evidence.prior is not None

@@ -65,7 +65,18 @@ def test_another_sampler_rebuilds_only_what_depends_on_it(record, results, store
     run(_spec(results, "prior=absorbing", "sampler.steps=2"), store=store, announce=said.append)
     built = {line.split()[1] for line in said if line.startswith("building")}
     assert built == {"metric", "samples", "features"}
-    assert not [line for line in said if line.startswith("building features of real")]
+    assert not [line for line in said if line.startswith(("building features of real", "building metric nll"))]
+
+
+def test_a_likelihood_is_measured_once_for_all_samplers_and_anew_for_another_seed(record, results, store):
+    def built(*more):
+        said: list[str] = []
+        other = run(_spec(results, "prior=absorbing", "metrics.names=[nll]", *more), store=store, announce=said.append)
+        return [line for line in said if line.startswith("building metric")], _values(other)["bits_per_token"]
+
+    assert built("sampler.steps=3") == ([], _values(record)["bits_per_token"])
+    lines, bits = built("sampler.steps=4", "sampler.seed=1")
+    assert len(lines) == 1 and bits != _values(record)["bits_per_token"]
 
 
 def test_an_average_that_remembers_the_first_steps_is_announced(store, results):
