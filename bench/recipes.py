@@ -132,7 +132,7 @@ class Recipes:
 
     def metric(self, name: str, versions: dict[str, int], depends_on: tuple[str, ...], machine: dict[str, Any], *,
                ignores_samples: bool = False) -> Recipe:
-        """A metric depends on the samples (a likelihood on the prior), the reference and parts of the spec that it names.
+        """A metric depends on samples (a likelihood on the prior), the reference and parts of the spec that it names.
 
         Speed depends on the machine too.
         """
