@@ -61,7 +61,9 @@ def num_tokens(spec: dict[str, Any]) -> int | None:
 
 
 def seeds_of(spec: dict[str, Any]) -> tuple[int, int]:
-    """(training seed, sampling seed)."""
+    """(training seed, sampling seed); images that nothing here trained or drew have none: (0, 0)."""
+    if spec.get("source", "prior") not in ("prior", "reconstruction"):
+        return 0, 0
     return int(spec.get("seed") or 0), int((spec.get("sampler") or {}).get("seed") or 0)
 
 

@@ -22,6 +22,14 @@ def test_runs_that_differ_in_sampling_seed_alone_are_one_row(demo_results):
     assert row.cells["fid"].value == pytest.approx(sum(p.value for p in row.cells["fid"].points()) / 3)
 
 
+def test_real_images_are_one_row_of_one_run_whatever_the_seeds_of_the_sweep(synthetic, tmp_path):
+    record = next(r for r in synthetic.write_demo(tmp_path, media=False) if r.role == "real")
+    spec = record.spec | {"source": "real"}
+    for seed in (0, 1, 2):
+        save_record(dataclasses.replace(record, id=f"real{seed}", spec=spec | {"seed": seed}), tmp_path)
+    assert row_of(gather(tmp_path), "real against real").cells["fid"].seeds() == [(0, 0)]
+
+
 def test_protocols_never_share_a_group(troubled_results):
     book = gather(troubled_results)
     assert len(book.groups) == 2
