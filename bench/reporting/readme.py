@@ -14,7 +14,7 @@ from bench.errors import BenchError, InputError
 from bench.reporting.claims import Verdict, ledger
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
-from bench.reporting.tables import headline, summary
+from bench.reporting.tables import headline, repeats, summary
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -53,7 +53,7 @@ def block(book: Book, command: str) -> str:
         claims |= {verdict.claim.text: f"{verdict.claim.text} ({verdict.claim.where})" for verdict in verdicts}
         judged |= {verdict.claim.text for verdict in run}
         parts += [f"\n### {group.dataset}, protocol `{group.heading}`\n\n{hardware(group)}\n\n",
-                  markdown(replace(headline(summary(group)), title="", caption="")),
+                  markdown(replace(headline(summary(group)), title="", caption=repeats(group))),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
     return "".join(parts) + ("\nNot run: " + " ".join(open_claims) + "\n" if open_claims else "")

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.reporting.catalogue import Better, in_order, metric_of
+from bench.reporting.identity import seeds_of
 from bench.reporting.rows import Cell, Group, Row
 
 Block = Literal["measured", "published"]
@@ -112,7 +113,19 @@ def summary(group: Group) -> Table:
                     for column in columns)
     rows = tuple(table_row(row) for row in group.rows)
     return Table(f"summary-{group.slug}", group.title, "row", columns, rows,
-                 f"Measured on {group.cited}.")
+                 f"Measured on {group.cited}. {repeats(group)}".rstrip())
+
+
+def repeats(group: Group) -> str:
+    """Which rows are means over seeds, and over how many; "" if none is."""
+    found = []
+    for row in group.rows:
+        seeds = {seeds_of(record.spec) for record in row.records}
+        trainings = len({training for training, _ in seeds})
+        drawn = f"{len(seeds)} samplings" if trainings == 1 else f"{len(seeds)} runs of {trainings} trainings"
+        if len(seeds) > 1:
+            found.append(f"{row.label} ({f'{trainings} trainings' if len(seeds) == trainings else drawn})")
+    return f"Means over seeds: {'; '.join(found)}. Other rows are one run each." if found else ""
 
 
 def headline(table: Table) -> Table:

@@ -33,7 +33,7 @@ from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, join, row_to_s
 from bench.reporting.readme import hardware
 from bench.reporting.render import ARROWS
 from bench.reporting.rows import Book, Cell, Group, Row
-from bench.reporting.tables import Column, Table, TableRow, summary
+from bench.reporting.tables import Column, Table, TableRow, repeats, summary
 
 TEMPLATES = Path(__file__).parent / "page"
 MEDIA_BYTES = 8_000_000
@@ -90,7 +90,8 @@ def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Draw
     figures = [{"title": d.title, "caption": d.caption, "paper": d.paper, "svg": _inline_svg(d), "name": d.name}
                for d in drawn if isinstance(d, Drawing)]
     counts: Counter[str] = Counter(verdict.verdict for verdict in verdicts)
-    section = Section(group, hardware(group), _facts(group, data), summary(group), paper_tables(group), verdicts,
+    where = f"{hardware(group)} {repeats(group)}".rstrip()
+    section = Section(group, where, _facts(group, data), summary(group), paper_tables(group), verdicts,
                       [(name, counts[name]) for name in SYMBOLS], figures, [d for d in drawn if isinstance(d, Skipped)])
     section.browser = _browser(group, book, data, budget)
     section.pictures, skipped = _pictures(group, book, budget)

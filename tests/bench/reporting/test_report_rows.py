@@ -9,7 +9,7 @@ from bench.errors import InputError
 from bench.records import load_records, save_record
 from bench.reporting.render import latex, markdown
 from bench.reporting.rows import gather
-from bench.reporting.tables import summary
+from bench.reporting.tables import repeats, summary
 
 
 def row_of(book, label, group=0):
@@ -28,6 +28,16 @@ def test_real_images_are_one_row_of_one_run_whatever_the_seeds_of_the_sweep(synt
     for seed in (0, 1, 2):
         save_record(dataclasses.replace(record, id=f"real{seed}", spec=spec | {"seed": seed}), tmp_path)
     assert row_of(gather(tmp_path), "real against real").cells["fid"].seeds() == [(0, 0)]
+
+
+def test_tables_say_which_rows_are_means_over_how_many_seeds(demo_results, tmp_path):
+    shutil.copytree(demo_results, tmp_path, dirs_exist_ok=True)
+    assert "absorbing, 16 steps (3 samplings)" in repeats(gather(tmp_path).groups[0])
+    record = next(r for r in load_records(tmp_path)[0] if r.label.startswith("absorbing") and "16" in r.label)
+    save_record(dataclasses.replace(record, id="again", run_key="again", spec=record.spec | {"seed": 1}), tmp_path)
+    group, = gather(tmp_path).groups
+    assert "absorbing, 16 steps (4 runs of 2 trainings)" in repeats(group)
+    assert repeats(group) in markdown(summary(group)) and "Other rows are one run each." in repeats(group)
 
 
 def test_protocols_never_share_a_group(troubled_results):
