@@ -9,6 +9,7 @@ Each figure is drawn from rows alone, and drawn alike twice: no dates, no random
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter  # noqa: E402
 
+from bench.records import content_id  # noqa: E402
 from bench.reporting.catalogue import metric_of  # noqa: E402
 from bench.reporting.curves import read_curve  # noqa: E402
 from bench.reporting.identity import identity  # noqa: E402
@@ -34,6 +36,7 @@ PAGE_WIDTH = 7.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito (2008), without black and yellow, which vanish on one of the page's two backgrounds."""
 MAX_SERIES, MAX_LEVELS = 10, 5
+Curve = list[tuple[float, float]]
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#010203"
 """Text, axes and grid: a colour of its own, so that the page can replace it by the reader's."""
@@ -136,7 +139,8 @@ def fid_against_seconds(group: Group) -> Drawing | Skipped:
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.6), layout="constrained")
-        draw_front(axes, [(x, value_of(row, "fid")) for points in (series | uncached).values() for x, row in points])
+        every = [*series.values(), *uncached.values()]
+        draw_front(axes, [(x, value_of(row, "fid")) for points in every for x, row in points])
         styles = styles_of(group)
         draw_series(axes, series, styles, annotate=True)
         draw_series(axes, uncached, styles, note=", no cache")
@@ -160,9 +164,10 @@ def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
-        for index, (label, points) in enumerate(sorted(curves.items())):
-            axes.plot(*zip(*points, strict=True), label=label, color=COLOURS[index % 6],
-                      linestyle=("-", "--", ":", "-.")[index % 4])
+        for index, (label, trainings) in enumerate(sorted(curves.items())):
+            for number, points in enumerate(trainings):
+                axes.plot(*zip(*points, strict=True), label=None if number else label, color=COLOURS[index % 6],
+                          linestyle=("-", "--", ":", "-.")[index % 4], linewidth=0.6 if number else None)
         axes.set_ylim(top=after_the_start(curves))
         axes.set_xlabel("training steps")
         axes.set_ylabel("validation bits per token")
@@ -295,29 +300,33 @@ def draw_front(axes: Axes, points: list[tuple[float, float | None]]) -> None:
                   label="Pareto front")
 
 
-def validation_curves(group: Group, results_dir: Path) -> dict[str, list[tuple[float, float]]]:
-    """Label -> [(step, bits per token)] of the priors' validation curves; one a training, not one a row."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    seen: set[str] = set()
+def validation_curves(group: Group, results_dir: Path) -> dict[str, list[Curve]]:
+    """Label -> the validation curves of a prior's trainings, seeds apart; one a training, not one a row."""
+    curves: dict[str, list[Curve]] = {}
+    options: dict[str, str] = {}
     for row in group.rows:
         for record in row.records:
             path = record.curves.get("prior")
-            if row.role != "prior" or not path:
+            points = read_curve(results_dir / path, "validation_bits_per_token") if path else []
+            if row.role != "prior" or not points:
                 continue
-            points = read_curve(results_dir / path, "validation_bits_per_token")
-            if points and repr(points) not in seen:
-                seen.add(repr(points))
-                objective, seed = row.option("prior", "objective"), record.spec.get("seed", 0)
-                label = f"{row.name} ({objective})" if objective else row.name
-                unique = label if label not in curves else f"{label}, seed {seed}, {record.id[:6]}"
-                curves |= {unique: points} if len(curves) < MAX_SERIES else {}
+            objective = row.option("prior", "objective")
+            label = f"{row.name} ({objective})" if objective else row.name
+            known = identity(row.role, record.spec)
+            trained = json.dumps({key: value for key, value in known.items() if key.startswith(("vq.", "prior."))},
+                                 sort_keys=True, default=str)
+            if options.setdefault(label, trained) != trained:
+                label = f"{label}, {content_id(trained)[:6]}"
+            if points not in curves.get(label, []) and (label in curves or len(curves) < MAX_SERIES):
+                curves.setdefault(label, []).append(points)
     return curves
 
 
-def after_the_start(curves: dict[str, list[tuple[float, float]]]) -> float:
+def after_the_start(curves: dict[str, list[Curve]]) -> float:
     """The highest value once a tenth of the training is over: what comes before would flatten the rest."""
-    last = max(step for points in curves.values() for step, _ in points)
-    late = [value for points in curves.values() for step, value in points if step > last / 10]
+    every = [points for trainings in curves.values() for points in trainings]
+    last = max(step for points in every for step, _ in points)
+    late = [value for points in every for step, value in points if step > last / 10]
     return max(late) + 0.04 * (max(late) - min(late))
 
 

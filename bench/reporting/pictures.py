@@ -133,9 +133,11 @@ def show(axes: plt.Axes, image: np.ndarray) -> None:
 
 
 def wrap(label: str, width: int = 22) -> str:
-    """Breaks at commas and brackets, so that a label fits beside its strip."""
+    """Breaks at commas, brackets and before the value of a long option, so that a label fits beside its strip."""
     lines = [""]
-    for word in label.replace(" (", ", (").split(", "):
+    words = [part for word in label.replace(" (", ", (").split(", ")
+             for part in (word.replace("=", "=, ").split(", ") if len(word) > width else [word])]
+    for word in words:
         candidate = f"{lines[-1]}, {word}" if lines[-1] else word
         lines = [*lines[:-1], candidate] if len(candidate) <= width else [*lines, word]
     return "\n".join(line for line in lines if line)

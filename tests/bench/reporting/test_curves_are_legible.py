@@ -1,14 +1,17 @@
 """What a figure shows when there is more than it can show, and when one row lies far off."""
 
+import dataclasses
 import math
 
 import pytest
 
+from bench.records import save_record
 from bench.reporting.claims import ledger
 from bench.reporting.figures import (
     COLOURS,
     after_the_start,
     beyond,
+    bound_during_training,
     fid_against_seconds,
     fid_against_steps,
     frame_top,
@@ -53,6 +56,27 @@ def test_the_autoregressive_prior_is_a_point_with_and_without_cache(group):
     assert {"autoregressive", "autoregressive, no cache"} <= set(labels)
 
 
+def test_nothing_on_the_pareto_front_is_beaten_in_both_by_what_is_drawn(group):
+    axes = fid_against_seconds(group).figure.axes[0]
+    front = next(line for line in axes.lines if line.get_label() == "Pareto front").get_xydata()
+    drawn = [point for container in axes.containers for point in container.lines[0].get_xydata()]
+    assert len(drawn) > len(front) and all(any((point == other).all() for other in drawn) for point in front)
+    assert not [1 for x, y in front for other in drawn if other[0] < x and other[1] < y]
+
+
+def test_trainings_that_differ_in_their_seed_alone_are_one_entry_of_the_legend(synthetic, tmp_path):
+    for seed in (0, 1):
+        spec = synthetic.spec_of("absorbing", steps=8, seed=seed)
+        (tmp_path / f"{seed}.csv").write_text(
+            f"step,metric,value\n100,validation_bits_per_token,{7 + seed}\n200,validation_bits_per_token,6\n")
+        record = synthetic.make_record(tmp_path, "prior", spec, [synthetic.measurement("fid", 9.0, 1.0, "demo-x")],
+                                       created=f"2026-01-0{seed + 1}")
+        save_record(dataclasses.replace(record, curves={"prior": f"{seed}.csv"}), tmp_path)
+    figure = bound_during_training(gather(tmp_path).groups[0], tmp_path).figure
+    assert len(figure.axes[0].lines) == 2
+    assert [line.get_label() for line in figure.axes[0].lines if not line.get_label().startswith("_")] == ["absorbing"]
+
+
 def test_a_row_that_would_squash_the_others_is_named_instead_of_drawn(synthetic, tmp_path):
     far = fids(synthetic, tmp_path, [130, 140, 150, 400])
     assert frame_top(far) == 150
@@ -67,7 +91,7 @@ def test_rows_of_like_distance_are_all_drawn(synthetic, tmp_path):
 
 
 def test_training_curves_are_framed_without_their_first_tenth():
-    assert after_the_start({"a": [(100, 17.0), (500, 8.0), (1600, 6.0)]}) == pytest.approx(8.08)
+    assert after_the_start({"a": [[(100, 17.0), (500, 8.0), (1600, 6.0)]]}) == pytest.approx(8.08)
 
 
 def test_strips_of_samples_leave_out_variants_before_priors(group, demo_results):
