@@ -175,8 +175,8 @@ def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
         return figure
 
     return Drawing(name, f"Validation likelihood during training, {group.title}",
-                   "Exact for autoregressive priors, an upper bound for diffusion. The first tenth of training may lie "
-                   "above the frame.", draw, "Figure 5")
+                   "Exact for autoregressive priors, an upper bound for diffusion. Thin lines are further training "
+                   "seeds. The first tenth of training may lie above the frame.", draw, "Figure 5")
 
 
 def temperature_trade(group: Group) -> Drawing | Skipped:
