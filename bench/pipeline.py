@@ -372,7 +372,8 @@ class Pipeline:
         try:
             if config.layout != "native":
                 return model.load_official(config.path, layout=config.layout)
-            model.load_state_dict(_own_head(model) | load_file(config.path))
+            state, head = load_file(config.path), _own_head(model)
+            model.load_state_dict(state if head.keys() & state.keys() else head | state)
         except (SafetensorError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:600]
             expected = ("the model.safetensors of a run with the same options" if config.layout == "native" else

@@ -138,10 +138,10 @@ class Recipes:
         """
         config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
                   "settings": {key: _lookup(self.spec, key) for key in depends_on}, "machine": machine}
-        inputs = [self.samples().key, self.splits.fingerprint]
-        if ignores_samples and self.role == "prior":
+        of_prior = ignores_samples and self.role == "prior"
+        inputs = [self.prior().key if of_prior else self.samples().key, self.splits.fingerprint]
+        if of_prior:
             config["seed"] = self.spec.sampler["seed"]
-            inputs[0] = self.prior().key
         if name == PIXEL_METRIC and self.uses_likelihood:
             inputs.append(self.likelihood().key)
         return Recipe("metric", config, tuple(inputs), VERSIONS["metric"])

@@ -122,7 +122,7 @@ def loss_is_a_finite_scalar(case: PriorCase) -> Note:
 
 
 def loss_is_a_mean_over_images(case: PriorCase) -> Note:
-    """The training loss of a batch is on the scale of one image's, so that batch size and learning rate part."""
+    """The training loss of a batch is on the scale of one image's, so that a learning rate suits any batch size."""
     case.prior.train()
     tokens, state = case.tokens(8), {name: value.clone() for name, value in case.prior.state_dict().items()}
 

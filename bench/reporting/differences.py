@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from bench.reporting.estimates import Estimate, Point, a_training_each, difference
+from bench.reporting.estimates import Estimate, Point, average_by_training, difference
 from bench.reporting.rows import Cell
 
 NOT_SAMPLED = ("bits_per_token", "bits_per_dim")
@@ -21,7 +21,7 @@ def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
     training = len({training for training, _ in common})
     left, right = ({seeds: side[seeds] for seeds in common} for side in (left, right))
     if training > 1:
-        left, right = a_training_each(left), a_training_each(right)
+        left, right = average_by_training(left), average_by_training(right)
     estimate = difference(list(left.values()), list(right.values()), paired=True)
     sampling = "" if ours.metric in NOT_SAMPLED else f", {len({sampling for _, sampling in common})} sampling"
     return estimate, f"{training} training{sampling}"
@@ -48,4 +48,4 @@ def _rounds(cell: Cell) -> list[float]:
 def _by_seed(cell: Cell) -> dict[tuple[int, int], Point]:
     """(training seed, sampling seed) -> value; for metrics that need no samples one a training seed."""
     points = dict(zip(cell.seeds(), cell.points(), strict=True))
-    return a_training_each(points) if cell.metric in NOT_SAMPLED else points
+    return average_by_training(points) if cell.metric in NOT_SAMPLED else points

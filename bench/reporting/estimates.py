@@ -43,11 +43,11 @@ class Estimate:
 def combine_runs(points: Mapping[Seeds, Point]) -> Estimate:
     """`combine` over sampling seeds, or over trainings where there are several."""
     if len({training for training, _ in points}) > 1:
-        return combine(list(a_training_each(points).values()), "trainings")
+        return combine(list(average_by_training(points).values()), "trainings")
     return combine(list(points.values()))
 
 
-def a_training_each(points: Mapping[Seeds, Point]) -> dict[Seeds, Point]:
+def average_by_training(points: Mapping[Seeds, Point]) -> dict[Seeds, Point]:
     """The mean over the sampling seeds of each training, with the interval and error of a single run.
 
     Runs of one training share its luck: three samplings of it are one measurement of what training varies.

@@ -303,7 +303,7 @@ def draw_front(axes: Axes, points: list[tuple[float, float | None]]) -> None:
 def validation_curves(group: Group, results_dir: Path) -> dict[str, list[Curve]]:
     """Label -> the validation curves of a prior's trainings, seeds apart; one a training, not one a row."""
     curves: dict[str, list[Curve]] = {}
-    options: dict[str, str] = {}
+    configurations: dict[str, str] = {}
     for row in group.rows:
         for record in row.records:
             path = record.curves.get("prior")
@@ -315,7 +315,7 @@ def validation_curves(group: Group, results_dir: Path) -> dict[str, list[Curve]]
             known = identity(row.role, record.spec)
             trained = json.dumps({key: value for key, value in known.items() if key.startswith(("vq.", "prior."))},
                                  sort_keys=True, default=str)
-            if options.setdefault(label, trained) != trained:
+            if configurations.setdefault(label, trained) != trained:
                 label = f"{label}, {content_id(trained)[:6]}"
             if points not in curves.get(label, []) and (label in curves or len(curves) < MAX_SERIES):
                 curves.setdefault(label, []).append(points)

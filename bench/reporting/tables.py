@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Literal
 
 from bench.reporting.catalogue import Better, in_order, metric_of
-from bench.reporting.identity import seeds_of
 from bench.reporting.rows import Cell, Group, Row
 
 Block = Literal["measured", "published"]
@@ -120,7 +119,7 @@ def repeats(group: Group) -> str:
     """Which rows are means over seeds, and over how many; "" if none is."""
     found = []
     for row in group.rows:
-        seeds = {seeds_of(record.spec) for record in row.records}
+        seeds = {seed for cell in row.cells.values() for seed in cell.seeds()}   # of runs that gave a number
         trainings = len({training for training, _ in seeds})
         drawn = f"{len(seeds)} samplings" if trainings == 1 else f"{len(seeds)} runs of {trainings} trainings"
         if len(seeds) > 1:
