@@ -1,0 +1,68 @@
+"""Keys of artefacts and of runs, as they were: a cache and committed records outlive every move of the code.
+
+A key changes only where the numbers behind it change; then, and only then, write the file anew:
+
+    python tests/bench/test_golden_keys.py > tests/bench/golden_keys.json
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.compose import compose
+from bench.recipes import Recipes
+
+GOLDEN = Path(__file__).with_name("golden_keys.json")
+PRESETS = ("smoke", "demo", "small", "paper")
+PRIORS = ("absorbing", "autoregressive", "vq_diffusion", "uniform", "unigram")
+BASELINES = ("reconstruction", "real")
+LAUNCHERS = ("debug", "local", "slurm")
+METRIC = ("fid", {"fid": 1}, ("protocol", "metrics.memory_gb"), {})
+
+
+def runs():
+    """name -> arguments of every preset with every prior and baseline, all on the digits that a package ships."""
+    for preset in PRESETS:
+        common = [f"preset={preset}", "dataset=digits"]
+        for prior in PRIORS:
+            yield f"{preset} {prior}", [*common, f"prior={prior}"]
+        for source in BASELINES:
+            yield f"{preset} {source}", [*common, "prior=unigram", f"source={source}"]
+    yield "smoke seeds", ["preset=smoke", "dataset=digits", "prior=absorbing", "seed=1", "sampler.seed=2"]
+    yield "smoke pixel likelihood", ["preset=smoke", "dataset=digits", "prior=unigram", "vq.likelihood_head=true",
+                                     "metrics.names=[pixel_nll]"]
+
+
+def keys(arguments):
+    """Every key of one run, by the label of its stage."""
+    recipes = Recipes(compose(arguments))
+    found = {stage.label: stage.recipe.key for stage in recipes.stages()}
+    name, versions, depends_on, machine = METRIC
+    metric = {"metric fid": recipes.metric(name, versions, depends_on, machine).key}
+    return found | metric | {"run": recipes.run_key, "protocol": recipes.protocol_id}
+
+
+@pytest.fixture(autouse=True)
+def published_weights(tmp_path, monkeypatch):
+    """Keys as they are where no weights have been fetched, or the published ones."""
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("VQ_PRIOR_BENCH_") and name[15:] != "CACHE"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(("name", "arguments"), list(runs()), ids=[name for name, _ in runs()])
+def test_keys_are_those_of_before(name, arguments):
+    assert keys(arguments) == json.loads(GOLDEN.read_text())[name]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_where_a_run_is_launched_is_part_of_no_key(launcher):
+    name, arguments = next(iter(runs()))
+    assert keys([*arguments, f"launcher={launcher}"]) == json.loads(GOLDEN.read_text())[name]
+
+
+if __name__ == "__main__":
+    json.dump({name: keys(arguments) for name, arguments in runs()}, sys.stdout, indent=1)
