@@ -9,6 +9,9 @@ Near-duplicates: about 3% of CIFAR-10's test images have a near-duplicate in its
 They stay in the baseline: a fresh draw from this data set would repeat training images just as often, so only an
 excess over that rate is evidence of copying, and real held-out images pass by construction.
 
+Only the tail speaks of copying. The whole distribution of distances may lie nearer for another reason: images without
+features, such as the unigram prior's, are close to everything, and memorisation_auc says so without a verdict.
+
     compare(sample_distances, held_out_distances).flagged
 """
 
@@ -23,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from scipy.stats import betabinom, mannwhitneyu, rankdata
+from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
@@ -37,6 +40,7 @@ QUERIES = 500
 """Samples and held-out images compared: the error of the share is then about 1%, of the probability about 2%."""
 TAIL = 0.05
 SIGNIFICANCE = 0.001
+POWER = 0.9
 Z = 1.959964
 
 
@@ -45,7 +49,9 @@ class Comparison:
     """share: of samples nearer to the training set than all but TAIL of the held-out images; expected: without copying.
 
     closer: probability that a sample is nearer to the training set than a held-out image (0.5 without copying).
-    p_share, p_closer: one-sided, exact (order statistics) and Mann-Whitney.  flagged: either is significant.
+    p_share, p_closer: one-sided, exact (order statistics) and Mann-Whitney.  flagged: p_share is below SIGNIFICANCE.
+    detectable: the smallest share of verbatim copies that would have been flagged with probability POWER if no other
+        sample came near the training set; above 1 where none would have been.
     """
 
     share: float
@@ -57,6 +63,7 @@ class Comparison:
     closer_interval: tuple[float, float]
     p_closer: float
     flagged: bool
+    detectable: float
 
 
 class Memorisation:
@@ -64,8 +71,8 @@ class Memorisation:
 
     name = "memorisation"
     columns = {
-        "memorised_share": Column("share of samples", "none"),
-        "memorisation_auc": Column("probability", "none"),
+        "memorised_share": Column("share of samples", "none", version=2),
+        "memorisation_auc": Column("probability", "none", version=2),
     }
     depends_on = ("protocol",)
 
@@ -86,9 +93,12 @@ class Memorisation:
 
     def _measurements(self, evidence: Evidence, result: Comparison, samples: int, held_out: int,
                       candidates: Candidates) -> list[Measurement]:
+        searched = candidates.count / len(evidence.images("train"))
+        detectable = result.detectable / searched   # a copy of an image outside the search is not seen
         shared = {"flagged": result.flagged, "held_out": held_out, "candidates": candidates.count,
+                  "searched_share": searched, "detectable_copy_rate": detectable if detectable <= 1 else None,
                   "held_out_images": "reconstructed" if evidence.tokenizer is not None else "as they are"}
-        verdict = "copies training images" if result.flagged else "no sign of copying"
+        verdict = "copies training images" if result.flagged else f"no sign of copying ({_seen(detectable)})"
         return [
             Measurement("memorised_share", result.share, evidence.protocol_id, n=samples,
                         ci_low=result.share_interval[0], ci_high=result.share_interval[1],
@@ -99,7 +109,8 @@ class Memorisation:
                                         "threshold": result.threshold}),
             Measurement("memorisation_auc", result.closer, evidence.protocol_id, n=samples,
                         ci_low=result.closer_interval[0], ci_high=result.closer_interval[1], unit="probability",
-                        note=f"{verdict}; 0.5 expected, less where samples look unlike any photograph",
+                        note="0.5 expected; less where samples look unlike any photograph, more where they are "
+                             "featureless: no verdict on copying, which memorised_share gives",
                         extra=shared | {"p_value": result.p_closer}),
         ]
 
@@ -121,7 +132,27 @@ def compare(samples: np.ndarray, held_out: np.ndarray) -> Comparison:
     closer = probability_closer(samples, held_out)
     p_closer = float(mannwhitneyu(samples, held_out, alternative="less").pvalue)
     return Comparison(below / n, rank / (m + 1), wilson_interval(below / n, n), threshold, p_share, closer,
-                      newcombe(closer, n, m), p_closer, min(p_share, p_closer) < SIGNIFICANCE / 2)
+                      newcombe(closer, n, m), p_closer, p_share < SIGNIFICANCE, detectable_share(n, m))
+
+
+def detectable_share(n: int, m: int) -> float:
+    """Smallest share of n samples below the tail threshold of m held-out images that is flagged with probability POWER.
+
+    It counts those samples alone, so it does not depend on how near the others come. inf where n is too small for any.
+    """
+    rank = max(1, int(TAIL * (m + 1)))
+    counts = np.arange(n + 1)
+    flagged = counts[betabinom.sf(counts - 1, n, rank, m - rank + 1) < SIGNIFICANCE]
+    if len(flagged) == 0:
+        return math.inf
+    needed = int(flagged[0])
+    return float(brentq(lambda share: binom.sf(needed - 1, n, share) - POWER, 0.0, 1.0))
+
+
+def _seen(detectable: float) -> str:
+    if detectable > 1:
+        return "with so few images searched none could have been seen"
+    return f"{detectable:.0%} of verbatim copies would have been seen with probability {POWER}"
 
 
 def probability_closer(samples: np.ndarray, held_out: np.ndarray) -> float:

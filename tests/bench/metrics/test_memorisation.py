@@ -1,5 +1,7 @@
 """The memorisation check: copies are flagged, fresh images pass, its error rates are what they claim."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.errors import InputError
 from bench.metrics import memorisation, neighbours
 from bench.metrics.base import Evidence
-from bench.metrics.memorisation import Memorisation, compare, held_out_images, newcombe, probability_closer
+from bench.metrics.memorisation import (
+    Memorisation,
+    compare,
+    detectable_share,
+    held_out_images,
+    newcombe,
+    probability_closer,
+)
 from bench.sources import ArrayImages
 
 
@@ -142,6 +151,32 @@ def test_without_copying_few_runs_are_flagged():
     generator = np.random.default_rng(0)
     flags = [compare(generator.normal(size=200), generator.normal(size=150)).flagged for _ in range(500)]
     assert sum(flags) <= 3
+
+
+def test_samples_that_lie_closer_as_a_whole_without_a_tail_are_not_flagged():
+    generator = np.random.default_rng(0)   # featureless samples: near to everything, never as near as a copy
+    result = compare(generator.normal(-0.6, 0.4, size=500), generator.normal(size=500))
+    assert result.closer > 0.6 and result.p_closer < 1e-6 and not result.flagged
+
+
+def test_the_detectable_share_of_copies_is_flagged_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    share, flags = detectable_share(500, 400), []
+    for _ in range(300):
+        copied = generator.random(500) < share
+        flags.append(compare(np.where(copied, -9.0, 9.0), generator.normal(size=400)).flagged)
+    assert 0.85 < np.mean(flags) < 0.95
+
+
+def test_too_few_samples_could_show_no_copying():
+    assert detectable_share(1, 100) > 1
+
+
+def test_what_could_have_been_seen_counts_the_training_images_that_were_not_searched(tmp_path):
+    whole = evidence_of(tmp_path, pictures(200, 4))
+    part = dataclasses.replace(whole, protocol=dataclasses.replace(whole.protocol, neighbours_candidates=100))
+    rates = [Memorisation()(evidence)[0].extra["detectable_copy_rate"] for evidence in (whole, part)]
+    assert rates[1] == pytest.approx(3 * rates[0])
 
 
 def test_the_tail_p_value_is_uniform_or_larger_without_copying():
