@@ -54,6 +54,7 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
     it at the latents, against 1.2e-5 in channels_last); `.to(memory_format=torch.channels_last)` is the faster choice.
     layout: "unleashing" (official .th files) or "taming" (VQModel; the nested "state_dict" of a .ckpt is found).
     fold: merge taming's quant convs into their neighbours (`fold_quant_convs`); False keeps them, for training on.
+    A file without a discriminator, which judging a prior does not need, gets a fresh one, with a warning that says so.
     Raises ValueError on an unknown layout, missing or unexpected keys, or shapes that contradict the arguments.
     """
     if layout not in LAYOUTS:
@@ -65,9 +66,13 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
         attention_resolutions=tuple(attention_resolutions), embedding_dim=embedding_dim, codebook_size=codebook_size,
         **_discriminator_sizes(state, names.discriminator), **_differences(layout, state, num_res_blocks))
     model = VQGAN(options=options, resolution=resolution)
-    sources = dict(_sources(model, names))
+    has_discriminator = any(key.startswith(f"{names.discriminator}.") for key in state)
+    sources = dict(_sources(model, names, has_discriminator=has_discriminator))
     unused = _check_keys(state, sources, names.unused)
-    model.load_state_dict(_gather(state, sources, model.state_dict()))
+    model.load_state_dict(model.state_dict() | _gather(state, sources, model.state_dict()))
+    if not has_discriminator:
+        log.warning("the checkpoint has no discriminator: a fresh one stands there, which training on would have to "
+                    "train first; tokens and images do not depend on it")
     model.to(memory_format=torch.contiguous_format)   # type: ignore[call-overload]   # torch's stubs lack it
     if layout == "taming" and fold:
         model = fold_quant_convs(model)
@@ -137,16 +142,15 @@ def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) 
 
 
 def _discriminator_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    """Read off the file, since both code bases build it from their own defaults."""
+    """Read off the file, since both code bases build it from their own defaults; {} where it has no discriminator."""
     first = f"{prefix}.0.weight"
     if first not in state:
-        raise ValueError(f"the checkpoint lacks {first}: expected a discriminator; is `layout` right? "
-                         f"The file's first keys are {', '.join(list(state)[:3])}")
+        return {}   # a part of one is reported with the other missing keys
     convolutions = [key for key, value in state.items() if key.startswith(f"{prefix}.") and value.ndim == 4]
     return {"disc_channels": state[first].shape[0], "disc_layers": len(convolutions) - 2}
 
 
-def _sources(model: VQGAN, names: Layout) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _sources(model: VQGAN, names: Layout, *, has_discriminator: bool = True) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every native key with the keys it is made of; several are stacked along the first dimension."""
     for part, prefixes in (("encoder", names.encoder), ("decoder", names.decoder)):
         blocks = getattr(model, part).blocks
@@ -163,7 +167,7 @@ def _sources(model: VQGAN, names: Layout) -> Iterator[tuple[str, tuple[str, ...]
         yield "quantizer.embedding.weight", (f"{names.codebook}.embed.weight",)
     else:
         yield "quantizer.embedding.weight", (f"{names.codebook}.embedding.weight",)
-    for key in model.discriminator.state_dict():
+    for key in model.discriminator.state_dict() if has_discriminator else ():
         yield f"discriminator.{key}", (f"{names.discriminator}.{key.removeprefix('main.')}",)
 
 

@@ -259,6 +259,22 @@ def test_an_unknown_layout_lists_the_valid_ones(official_state):
         load_official(official_state, **SMALL, layout="diffusers")
 
 
+@pytest.mark.parametrize(("layout", "prefix"), [("unleashing", "disc."), ("taming", "loss.")])
+def test_a_checkpoint_without_its_discriminator_is_the_same_tokenizer_and_says_so(layout, prefix, request, caplog):
+    state = request.getfixturevalue({"unleashing": "official_state", "taming": "taming_state"}[layout])
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    whole = load_official(state, **SMALL, layout=layout).encode(images)
+    stripped = {key: value for key, value in state.items() if not key.startswith(prefix)}
+    assert torch.equal(load_official(stripped, **SMALL, layout=layout).encode(images), whole)
+    assert "no discriminator" in caplog.text
+
+
+def test_a_part_of_a_discriminator_is_an_error_that_names_the_rest(taming_state):
+    del taming_state["loss.discriminator.main.0.weight"]
+    with pytest.raises(ValueError, match=r"loss\.discriminator\.main\.0\.weight"):
+        load_official(taming_state, **SMALL, layout="taming")
+
+
 def test_a_file_and_its_tensors_load_alike(official_state, tmp_path):
     torch.save({"state_dict": official_state, "epoch": 3}, tmp_path / "model.ckpt")
     from_file = load_official(tmp_path / "model.ckpt", **SMALL).state_dict()
