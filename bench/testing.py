@@ -20,6 +20,7 @@ import torch
 
 from bench import registry
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.errors import InputError
 from bench.metrics.base import Evidence
 from bench.sources import ArrayImages
 from bench.testing_contracts import CheckFailed, Note, built, first_line
@@ -107,12 +108,18 @@ def noise_evidence(folder: Path, *, num: int = 24, seed: int = 0) -> Evidence:
     sides = ("fake", "real", "train", "validation")
     random = np.random.default_rng(seed)
     images = {side: ArrayImages(random.integers(0, 256, (num, 3, 32, 32), dtype=np.uint8)) for side in sides}
-    features = {side: random.normal(size=(num, 16)).astype(np.float32) for side in sides}
+    drawn = {side: random.normal(size=(num, 16)).astype(np.float32) for side in sides}
+
+    def features(side: str) -> np.ndarray:
+        if side not in ("fake", "real"):
+            raise InputError(f"features of '{side}': only the judged (fake) and the protocol's real images have them.")
+        return drawn[side]
+
     protocol = ProtocolConfig(name="check", num_fake=num, num_real=num, prdc_num=num, neighbours_queries=2,
                               neighbours_candidates=num, neighbours_top_k=2)
     return Evidence(
         role="source", protocol=protocol, protocol_id="check-00000000", settings=MetricsConfig(), speed=SpeedConfig(),
-        images=images.__getitem__, features=features.__getitem__, workspace=folder, caches=folder,
+        images=images.__getitem__, features=features, workspace=folder, caches=folder,
         validation_tokens=lambda: torch.zeros(num, 64, dtype=torch.int64),
         fingerprints={side: f"check:{side}" for side in sides})
 

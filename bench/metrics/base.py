@@ -15,6 +15,7 @@ from bench.data.base import ImageData
 from bench.records import Measurement, Role
 
 Side = Literal["fake", "real", "train", "validation"]
+FeatureSide = Literal["fake", "real"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Evidence:
     protocol_id: stands in every measurement.
     images(side): the samples ("fake"), the protocol's real images ("real") or a split ("train", "validation"), read in
         pieces: `images("train").images(range(100))` is (100, 3, H, W) uint8, so no split need fit in memory.
-    features(side): (n, D) float32 of the protocol's extractor for every image of that side, possibly a memory map.
+    features(side): (n, D) float32 of the protocol's extractor for every sample ("fake") or real image of the protocol
+        ("real"), possibly a memory map; InputError for the splits, which have none.
     validation_tokens: () -> (M, N) int64.
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
     likelihood: the tokenizer with its pixel likelihood fine-tuned; None where it has none, or no metric asks for it.
@@ -49,7 +51,7 @@ class Evidence:
     settings: MetricsConfig
     speed: SpeedConfig
     images: Callable[[Side], ImageData]
-    features: Callable[[Side], np.ndarray]
+    features: Callable[[FeatureSide], np.ndarray]
     validation_tokens: Callable[[], Tensor]
     workspace: Path
     caches: Path

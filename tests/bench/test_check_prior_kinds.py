@@ -80,3 +80,12 @@ def test_a_metric_that_does_not_apply_is_a_note():
 def test_a_metrics_fault_is_named(change, complaint):
     with pytest.raises(CheckFailed, match=complaint):
         check_metric(type("Broken", (Brightness,), change))
+
+
+def test_a_metric_that_asks_for_features_a_run_does_not_have_is_told_so():
+    class OfTheTrainingSet(Brightness):
+        def __call__(self, evidence):
+            return [Measurement("brightness", float(evidence.features("train").mean()), evidence.protocol_id)]
+
+    with pytest.raises(CheckFailed, match="features of 'train'"):
+        check_metric(OfTheTrainingSet)
