@@ -87,6 +87,20 @@ class TrainingConfig:
 
 
 @dataclass
+class PriorTrainingConfig(TrainingConfig):
+    """images: how many training images the prior sees the grids of (None: all), evenly drawn and nested: the smaller of
+    two sets lies inside the larger. Tokenizer, tokens and validation stay those of the whole data set.
+    """
+
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.images is None or self.images >= 1, "prior.training.images", self.images,
+                 "a positive number of images, or null for all")
+
+
+@dataclass
 class StageConfig:
     """A tokenizer (`vq`) or a `prior`.
 
@@ -119,6 +133,13 @@ class TokenizerConfig(StageConfig):
 
     tokens: str | None = None
     likelihood: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass
+class PriorConfig(StageConfig):
+    """training: with the number of images it may see."""
+
+    training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
 
 
 @dataclass
@@ -280,7 +301,7 @@ class RunSpec:
     autoencoder: dict[str, Any] = field(default_factory=dict)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     vq: TokenizerConfig = field(default_factory=TokenizerConfig)
-    prior: StageConfig = field(default_factory=StageConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
     sampler: dict[str, Any] = field(default_factory=dict)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

@@ -176,6 +176,7 @@ class Pipeline:
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
                         "parameters": self._parameters(), "sampling": self._sampling_cost(),
+                        "regime": self._regime(),
                         "holes": [m.metric for m in measurements if m.value is None],
                         "threads": torch.get_num_threads(), "device": self.device, **self.gpu,
                         "wall_seconds": time.perf_counter() - began})
@@ -248,13 +249,14 @@ class Pipeline:
         if config.path:
             _save_model(self._imported(model, config), out)
             return self._calibrate(model, out)
-        fetch = lambda indices: torch.from_numpy(train_tokens[indices])   # noqa: E731
+        seen = self.recipes.prior_indices
+        fetch = lambda indices: torch.from_numpy(train_tokens[seen[indices]])   # noqa: E731
         if hasattr(model, "fit"):
-            model.fit(fetch(chunk) for chunk in _ranges(len(train_tokens), 4096))
+            model.fit(fetch(chunk) for chunk in _ranges(len(seen), 4096))
             return _save_model(model, out)
         probes = {"validation": _batches(lambda i: held_out[i], len(held_out), config.training),
-                  "train": _batches(lambda i: train_tokens[i], len(train_tokens), config.training)}
-        self._train(PriorTask(model, config.training), fetch, config.training, len(train_tokens), probes, out, work,
+                  "train": _batches(lambda i: train_tokens[seen[i]], len(seen), config.training)}
+        self._train(PriorTask(model, config.training), fetch, config.training, len(seen), probes, out, work,
                     f"prior {config.name}", self.recipes.prior())
         if process_rank() == 0:
             self._calibrate(model, out)
@@ -489,6 +491,16 @@ class Pipeline:
                  for name in ("network_evaluations", "token_forwards")
                  if (self.samples.path / f"{name}.npy").is_file()}
         return costs | ({"num_tokens": float(np.prod(self.tokenizer.grid))} if self.recipes.uses_tokenizer else {})
+
+    def _regime(self) -> dict[str, float]:
+        """How often the prior saw how many images, which is what a verdict holds for; {} if not trained in steps."""
+        if self.recipes.role != "prior" or self.spec.prior.path or hasattr(self.prior, "fit"):
+            return {}
+        training, images = self.spec.prior.training, len(self.recipes.prior_indices)
+        presentations = training.steps * training.batch_size
+        tokens = images * float(np.prod(self.tokenizer.grid))
+        return {"images": images, "presentations": presentations, "passes": presentations / images,
+                "tokens_per_parameter": tokens / sum(p.numel() for p in self.prior.parameters())}
 
     def _parameters(self) -> dict[str, int]:
         models = {"tokenizer": self.tokenizer} if self.recipes.uses_tokenizer else {}

@@ -26,6 +26,8 @@ from bench.store import Recipe
 # Raised whenever a stage's code changes what comes out of it.
 VERSIONS = {"tokenizer": 1, "likelihood": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}
 FEATURE_CHUNK = 250   # images whose features are saved together: the unit of resuming and of sharding
+NESTED_SEED = 20260
+"""Of the one draw behind every subset of training images."""
 SOURCES = ("prior", "reconstruction", "real")
 PIXEL_METRIC = "pixel_nll"   # the one metric that needs the tokenizer's pixel likelihood
 Judged = Literal["fake", "real"]
@@ -100,7 +102,16 @@ class Recipes:
         return Recipe("tokens", imported, (self.tokenizer().key, self.splits.fingerprint), VERSIONS["tokens"])
 
     def prior(self) -> Recipe:
+        images, whole = self.spec.prior.training.images, len(self.splits.train)
+        if images is not None and images > whole:
+            raise InputError(f"prior.training.images={images}: {self.spec.dataset.name} has {whole} training images. "
+                             "Give at most that many, or null for all.")
         return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), {})
+
+    @cached_property
+    def prior_indices(self) -> np.ndarray:
+        """Which training images' grids the prior sees."""
+        return nested_indices(len(self.splits.train), self.spec.prior.training.images)
 
     def samples(self) -> Recipe:
         """The images to be judged, whatever their source."""
@@ -249,6 +260,8 @@ def _training(config: TrainingConfig) -> dict[str, Any]:
     training = dataclasses.asdict(config)
     for name in ("checkpoint_every", "log_every"):
         training.pop(name)
+    if training.get("images", 0) is None:   # keys stay those of before there were subsets
+        del training["images"]
     return training
 
 
@@ -257,6 +270,16 @@ def spread_indices(total: int, num: int | None) -> np.ndarray:
     if num is None or num >= total:
         return np.arange(total)
     return np.linspace(0, total - 1, num).round().astype(np.int64)
+
+
+def nested_indices(total: int, num: int | None) -> np.ndarray:
+    """`num` of 0..total-1 in ascending order, drawn evenly (all for None); of two numbers the smaller's lie inside.
+
+    The draw is always the same: a training seed changes what is made of the images, not which they are.
+    """
+    if num is None or num >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(NESTED_SEED).permutation(total)[:num])
 
 
 def _lookup(spec: RunSpec, key: str) -> Any:

@@ -33,6 +33,8 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
     if "sampler.steps" in flat:
         flat["sampler.steps"] = steps_of(spec)
+    if flat.get("prior.training.images", 0) is None:   # all of them, as in records made before there were subsets
+        del flat["prior.training.images"]
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 
