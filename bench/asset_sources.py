@@ -178,10 +178,12 @@ def _run(command: list[str], source: Source, folder: Path) -> None:
 
 
 def _size_of(folder: Path) -> int:
+    """Bytes below a folder in which a client makes and removes files meanwhile: what has vanished counts as nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_size
+    for parent, _, names in os.walk(folder):   # unlike rglob, it passes over a folder that is gone
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total
 
 

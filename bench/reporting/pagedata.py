@@ -62,7 +62,8 @@ class PageData:
         """Safe inside a <script> element."""
         data = {"ids": list(self.records), "records": self.records, "cells": self.cells, "parts": self.parts,
                 "images": self.images}
-        return json.dumps(data, default=str, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        text = json.dumps(data, default=str, separators=(",", ":"), allow_nan=False)   # ASCII alone
+        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
     def _record(self, record: Record) -> dict[str, Any]:
         spec = {key: self.part(value) for key, value in record.spec.items()}

@@ -205,6 +205,24 @@ def test_nothing_but_arrays_passes_the_unpickler(bad):
         ArrayUnpickler(io.BytesIO(pickle.dumps({"a": bad}))).load()
 
 
+def test_a_folder_that_vanishes_while_progress_is_shown_counts_as_nothing(tmp_path, monkeypatch):
+    import shutil
+
+    from bench import asset_sources
+    (tmp_path / "a").mkdir()
+    (tmp_path / "pip-metadata").mkdir()
+    (tmp_path / "a" / "kept").write_bytes(b"123")
+    real = os.scandir
+
+    def scandir(path):   # the client removes its folder just before it is looked into
+        if str(path).endswith("pip-metadata"):
+            shutil.rmtree(path, ignore_errors=True)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert asset_sources._size_of(tmp_path) == 3
+
+
 def test_importing_assets_imports_no_torch():
     code = "import sys, bench.assets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,5 +1,8 @@
 """The page without a browser: self-contained, small, and what it is made of."""
 
+import base64
+import dataclasses
+import hashlib
 import json
 import re
 
@@ -49,6 +52,22 @@ def test_a_label_cannot_smuggle_markup_into_the_page(synthetic, tmp_path):
     synthetic.make_record(tmp_path, "source", synthetic.spec_of(None), [synthetic.measurement("fid", 1.0, .1, "p")],
                           created="1", label=evil)
     assert evil not in page_of(tmp_path)
+
+
+def test_a_note_of_the_data_s_own_placeholder_is_only_text(synthetic, tmp_path):
+    measured = dataclasses.replace(synthetic.measurement("fid", None, None, "p"), note="@@DATA@@ {{ data_json() }}")
+    synthetic.make_record(tmp_path, "source", synthetic.spec_of(None), [measured], created="1",
+                          label='"</script><img src=x onerror=alert(1)>')
+    page = page_of(tmp_path)
+    assert page.count('"records":') == 1 and "<img src=x" not in page
+
+
+def test_the_page_allows_its_own_script_alone(page):
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)[1]
+    script = re.search(r"<script>(.*?)</script>", page, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#39;sha256-{digest}&#39;;" in policy and policy.startswith("default-src &#39;none&#39;")
+    assert page.count("<script") == 2
 
 
 def test_a_long_option_can_break_in_a_narrow_column():
