@@ -4,7 +4,7 @@
     artefact = store.obtain(Recipe("tokens", config={...}, inputs=(tokenizer.key,)), build)
     artefact.path / "train"
 
-    python -m bench.store ls | du | gc
+    python -m bench.store ls | du | gc [work=true]
 
 An artefact is a folder `<stage>/<key>/` with a manifest of its files; key is a hash of the recipe. Building happens in
 a temporary folder that is fsynced and renamed, so an artefact is whole or absent. Beside it lie `<key>.work/`, where a
@@ -23,7 +23,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -87,12 +87,15 @@ class Store:
         build(out, work): fills the empty folder `out`; `work` persists from one attempt to the next.
         Raises whatever `build` raises, after writing it to the status file.
         """
+        said = False
         while True:
             if artefact := self.find(recipe):
                 return artefact
             with self._lease(recipe) as mine:
                 if not mine:
-                    announce(f"{recipe.stage} {recipe.key}: another process is building it, waiting")
+                    if not said:
+                        announce(f"{recipe.stage} {recipe.key}: another process is building it, waiting")
+                    said = True
                     self._wait(recipe)
                 elif artefact := self.find(recipe):
                     return artefact
@@ -108,7 +111,8 @@ class Store:
     def state(self, recipe: Recipe) -> State:
         """From the files alone, so that it is true whoever asks."""
         base = self._base(recipe)
-        if (base / "manifest.json").is_file():
+        with suppress(OSError, ValueError):
+            _manifest(base)
             return "cached"
         if _is_alive(base.with_name(f"{recipe.key}.lease")):
             return "running"
@@ -130,25 +134,23 @@ class Store:
                     "message": message, "attempts": attempts})
 
     def artefacts(self) -> Iterator[Artefact]:
-        """Everything finished, in no particular order."""
+        """Everything finished, in no particular order; not what is set aside, half made or without a sound manifest."""
         for path in sorted(self.root.glob("*/*/manifest.json")):
-            try:
-                yield Artefact(path.parent, json.loads(path.read_text()))
-            except ValueError:
-                continue
+            with suppress(OSError, ValueError):
+                yield Artefact(path.parent, _manifest(path.parent))
 
     def _base(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.key
 
     def _open(self, stage: str, key: str) -> Artefact | None:
         path = self.root / stage / key
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            damage = _damage(path, manifest)
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (ValueError, KeyError, TypeError) as error:
-            damage = f"unreadable manifest ({error})"
+        try:
+            manifest = _manifest(path)
+            damage = _damage(path, manifest)
+        except (OSError, ValueError) as error:
+            damage = f"no sound manifest: {error}"
         if not damage:
             return Artefact(path, manifest)
         aside = path.with_name(f"{key}.damaged.{uuid.uuid4().hex[:8]}")
@@ -161,8 +163,7 @@ class Store:
 
     def _build(self, recipe: Recipe, build: Callable[[Path, Path], None]) -> Artefact:
         base = self._base(recipe)
-        out = base.with_name(f"{recipe.key}.tmp.{socket.gethostname()}.{os.getpid()}")
-        shutil.rmtree(out, ignore_errors=True)
+        out = base.with_name(f"{recipe.key}.tmp.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         out.mkdir(parents=True)
         self.set_status(recipe, "running")
         began = time.perf_counter()
@@ -177,6 +178,8 @@ class Store:
             self.set_status(recipe, "queued", "interrupted; resumes where it was")
             raise
         except BaseException:
+            if published := self._open(recipe.stage, recipe.key):
+                return published   # this process slept, and another that took it for dead was quicker
             self.set_status(recipe, "failed", traceback.format_exc())
             raise
         finally:
@@ -234,6 +237,25 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a published artefact. Raises OSError or ValueError if it is not there or not this folder's."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if not isinstance(manifest, dict):
+        raise ValueError(f"expected an object, not {type(manifest).__name__}")
+    fields: dict[str, type | tuple[type, ...]] = {"stage": str, "key": str, "config": dict, "inputs": list,
+                                                  "files": list, "wall_seconds": (int, float), "built_at": str}
+    wrong = [name for name, kind in fields.items() if not isinstance(manifest.get(name), kind)]
+    if wrong:
+        raise ValueError(f"without a sound {', '.join(wrong)}")
+    if (manifest["stage"], manifest["key"]) != (folder.parent.name, folder.name):
+        raise ValueError(f"it is of {manifest['stage']} {manifest['key']}")
+    for entry in manifest["files"]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind
+                                                  in (("name", str), ("size", int), ("sha256", str))):
+            raise ValueError(f"it lists {entry!r}, expected name, size and sha256")
+    return manifest
+
+
 def _listing(folder: Path) -> list[dict[str, Any]]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [{"name": str(path.relative_to(folder)), "size": path.stat().st_size, "sha256": sha256_of(path)}
@@ -246,7 +268,7 @@ def _damage(folder: Path, manifest: dict[str, Any]) -> str:
         path = folder / entry["name"]
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except OSError:
             return f"{entry['name']} is missing"
         if status.st_size != entry["size"]:
             return f"{entry['name']} has {status.st_size} bytes, expected {entry['size']}"
@@ -289,8 +311,9 @@ def _break(path: Path) -> None:
     try:
         os.close(os.open(breaker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        if _age(breaker) > LEASE_SECONDS:
+        if not 0 <= _age(breaker) <= LEASE_SECONDS:   # left behind, or its clock is not ours
             breaker.unlink(missing_ok=True)
+        time.sleep(0.05)
         return
     try:
         if not _is_alive(path):
@@ -300,25 +323,28 @@ def _break(path: Path) -> None:
 
 
 def _is_alive(path: Path) -> bool:
+    """Whether its holder beat within LEASE_SECONDS of now, by this machine's clock, and is not a dead process here."""
     holder = _holder(path)
-    if not holder:
+    host, pid = holder.get("host"), holder.get("pid")
+    if not isinstance(host, str) or not isinstance(pid, int) or pid <= 0:
         return False
-    if holder["host"] == socket.gethostname() and not _pid_exists(holder["pid"]):
+    if host == socket.gethostname() and not _pid_exists(pid):
         return False
-    return _age(path) < LEASE_SECONDS
+    return -LEASE_SECONDS < _age(path) < LEASE_SECONDS
 
 
 def _holder(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        holder = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _pid_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -346,13 +372,15 @@ def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """ls: every artefact; du: bytes a stage; gc: remove what interrupted or damaged builds left behind."""
-    commands = {"ls": _ls, "du": _du, "gc": _gc}
-    if len(arguments) != 1 or arguments[0] not in commands:
-        given = arguments[0] if arguments else ""
-        print(f"usage: python -m bench.store ls|du|gc. {did_you_mean(given, commands)}", file=sys.stderr)
+    """ls: every artefact; du: bytes a stage; gc: remove what damaged and killed builds left; gc work=true: also what
+    interrupted work needs to go on from where it was.
+    """
+    commands = {"ls": _ls, "du": _du, "gc": _gc, "gc work=true": lambda store: _gc(store, work=True)}
+    given = " ".join(arguments)
+    if given not in commands:
+        print(f"usage: python -m bench.store ls|du|gc [work=true]. {did_you_mean(given, commands)}", file=sys.stderr)
         return InputError.exit_code
-    commands[arguments[0]](Store())
+    commands[given](Store())
     return 0
 
 
@@ -370,15 +398,37 @@ def _du(store: Store) -> None:
         print(f"{stage.name:<12} {size / 1e6:10.1f} MB")
 
 
-def _gc(store: Store) -> None:
-    freed = 0
-    for path in store.root.glob("*/*"):
-        base = path.with_name(path.name.split(".")[0])
-        leftover = any(mark in path.name for mark in (".tmp.", ".damaged.", ".work", ".lease", ".status.json"))
-        if leftover and not _is_alive(base.with_name(f"{base.name}.lease")):
-            freed += sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+LEFTOVERS = (".tmp.", ".damaged.", ".lease")
+RESUMABLE = (".work", ".status.json")
+
+
+def _gc(store: Store, *, work: bool = False) -> None:
+    """Remove, and name, what no living process needs; what an interrupted build resumes from only with `work`."""
+    freed = kept = 0
+    for path in sorted(store.root.glob("*/*")):
+        key = path.name.lstrip(".").split(".")[0]
+        marks = LEFTOVERS + RESUMABLE if work else LEFTOVERS
+        hidden = path.name.startswith(".")   # half an atomic write
+        if _is_alive(path.with_name(f"{key}.lease")):
+            continue
+        size = _bytes_of(path)
+        if hidden or any(mark in path.name for mark in marks):
+            print(f"removing {path.parent.name}/{path.name} ({size / 1e6:.1f} MB)")
+            freed += size
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        elif any(mark in path.name for mark in RESUMABLE):
+            kept += size
     print(f"freed {freed / 1e6:.1f} MB in {store.root}")
+    if kept:
+        print(f"kept {kept / 1e6:.1f} MB that interrupted work resumes from; `gc work=true` removes it as well")
+
+
+def _bytes_of(path: Path) -> int:
+    total = 0
+    for file in [path, *path.rglob("*")]:
+        with suppress(OSError):
+            total += file.lstat().st_size if not file.is_dir() else 0
+    return total
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
-from bench.store import Interrupted, Recipe, Store
+from bench.store import Interrupted, Recipe, Store, _gc
 
 RECIPE = Recipe("thing", {"size": 3})
 
@@ -127,3 +128,77 @@ def test_a_lease_of_another_host_is_broken_only_when_its_heartbeat_stops(tmp_pat
     os.utime(lease, (time.time() - 100,) * 2)
     assert store.state(RECIPE) == "missing"
     assert store.obtain(RECIPE, _write("a")).path.is_dir()
+
+
+def test_what_was_set_aside_or_half_made_is_no_artefact(tmp_path):
+    store = Store(tmp_path)
+    path = store.obtain(RECIPE, _write("a")).path
+    for name in (f"{RECIPE.key}.damaged.1", f"{RECIPE.key}.tmp.host.1"):
+        shutil.copytree(path, path.with_name(name))
+    assert [artefact.path for artefact in store.artefacts()] == [path]
+
+
+@pytest.mark.parametrize("manifest", [None, "", "[]", "{}", "7", '{"stage": "other"}', "\x00"])
+def test_a_lost_or_odd_manifest_is_set_aside_and_the_artefact_rebuilt(tmp_path, manifest, capsys):
+    store = Store(tmp_path)
+    file = store.obtain(RECIPE, _write("a")).path / "manifest.json"
+    file.unlink()
+    if manifest is not None:
+        file.write_text(manifest)
+    assert store.state(RECIPE) == "missing" and list(store.artefacts()) == []
+    assert (store.obtain(RECIPE, _write("b")).path / "file.txt").read_text() == "b"
+    assert "set aside" in capsys.readouterr().err
+
+
+def test_a_builder_taken_for_dead_returns_what_another_published(tmp_path):
+    store = Store(tmp_path)
+
+    def sleep_while_another_builds(out, work):
+        lease = store._base(RECIPE).with_name(f"{RECIPE.key}.lease")
+        lease.unlink()   # thought dead
+        Store(tmp_path).obtain(RECIPE, _write("theirs"))
+        (out / "file.txt").write_text((work / "gone").read_text())   # the work folder went with the other's build
+
+    artefact = store.obtain(RECIPE, sleep_while_another_builds)
+    assert (artefact.path / "file.txt").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("holder", ['{"pid": 1}', '{"host": "elsewhere", "pid": 0}', '{"host": "elsewhere", "pid": -1}',
+                                    "[]", '{"host": 3, "pid": 5}', '{"host": "elsewhere", "pid": "x"}'])
+def test_a_lease_that_names_no_process_holds_nothing(tmp_path, holder):
+    store = Store(tmp_path)
+    lease = store._base(RECIPE).with_name(f"{RECIPE.key}.lease")
+    lease.parent.mkdir(parents=True)
+    lease.write_text(holder)
+    assert store.obtain(RECIPE, _write("a"))
+
+
+@pytest.mark.parametrize("shift", [-1e6, 1e6])
+def test_leases_and_breakers_of_another_time_hold_nothing_and_say_little(tmp_path, shift):
+    store, said = Store(tmp_path), []
+    lease = store._base(RECIPE).with_name(f"{RECIPE.key}.lease")
+    lease.parent.mkdir(parents=True)
+    lease.write_text('{"host": "elsewhere", "pid": 7, "token": "t"}')
+    breaker = lease.with_name(f"{lease.name}.break")
+    breaker.touch()
+    for path in (lease, breaker):
+        os.utime(path, (time.time() + shift, time.time() + shift))
+    assert store.obtain(RECIPE, _write("a"), announce=said.append)
+    assert len(said) <= 1
+
+
+def test_gc_keeps_what_interrupted_work_resumes_from_unless_asked(tmp_path, capsys):
+    store = Store(tmp_path)
+    checkpoint = store.work_folder(RECIPE) / "latest.pt"
+    checkpoint.write_text("step 377")
+    dead = [checkpoint.parent.with_name(name) for name in (f"{RECIPE.key}.tmp.host.1", f"{RECIPE.key}.damaged.2")]
+    for folder in dead:
+        folder.mkdir()
+    half = checkpoint.parent.with_name(f".{RECIPE.key}.status.json.12345678")
+    half.write_text("{")
+    _gc(store)
+    said = capsys.readouterr().out
+    assert checkpoint.exists() and not any(path.exists() for path in [*dead, half])
+    assert f"removing thing/{RECIPE.key}.tmp.host.1" in said and "gc work=true" in said
+    _gc(store, work=True)
+    assert not checkpoint.parent.exists()
