@@ -68,7 +68,8 @@ def test_the_generators_gradient_is_that_of_the_plain_formula(lambda_max):
     log = training.update(batch(0), 0, Draws.seeded(0), record)
     torch.testing.assert_close(log["lambda"], lam.detach(), rtol=1e-4, atol=0)
     for ours, theirs in zip(seen[0], expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+        # float32 rounds each sum by its size, so a small element of a large gradient has no digits of its own
+        assert float((ours - theirs).norm()) <= 1e-5 * float(theirs.norm())
 
 
 def test_the_discriminator_waits_for_its_start_step():
