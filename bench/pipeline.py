@@ -408,11 +408,13 @@ class Pipeline:
         if config.schedule != "constant":
             return None   # a cosine depends on where it ends
         series = _without_steps(recipe.config)
-        found = [(a.manifest["config"]["training"]["steps"], a.path / "state.pt") for a in self.store.artefacts()
+        found = [(a.manifest["config"]["training"]["steps"], a) for a in self.store.artefacts()
                  if a.manifest["stage"] == recipe.stage and tuple(a.manifest["inputs"]) == recipe.inputs
                  and "training" in a.manifest["config"] and _without_steps(a.manifest["config"]) == series]
-        usable = [(steps, path) for steps, path in found if steps < config.steps and path.is_file()]
-        return max(usable)[1] if usable else None
+        for steps, artefact in sorted(found, key=lambda pair: -pair[0]):
+            if steps < config.steps and (artefact.path / "state.pt").is_file() and self.store.is_sound(artefact):
+                return artefact.path / "state.pt"
+        return None
 
     @cached_property
     def _sample_chunks(self) -> list[tuple[int, int]]:

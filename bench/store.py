@@ -139,6 +139,10 @@ class Store:
             with suppress(OSError, ValueError):
                 yield Artefact(path.parent, _manifest(path.parent))
 
+    def is_sound(self, artefact: Artefact) -> bool:
+        """Whether every file of it is as it was published; one that is not is set aside, and said so."""
+        return self._open(artefact.path.parent.name, artefact.path.name) is not None
+
     def _base(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.key
 

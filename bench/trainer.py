@@ -11,10 +11,13 @@ those of one process, sliced, so the curve is the same.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import signal
+import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,7 +35,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from bench.config import TrainingConfig
 from bench.errors import BenchError, InputError
 from bench.progress import Bar
-from bench.store import Interrupted
+from bench.provenance import sha256_of
+from bench.store import Interrupted, write_json
 from priors.base import Draws, Unsupported
 
 if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it
@@ -286,14 +290,21 @@ class _Loop:
     def save(self, path: Path) -> None:
         if self.fabric.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
             torch.save(self._state(), temporary)
+            # The digests of the new file and of those before it: whenever the process dies, one of them is right.
+            write_json(_digests_of(path), [sha256_of(temporary), *_digests(path)[:9]])
             os.replace(temporary, path)
 
     def restore(self, latest: Path, earlier: Path | None) -> None:
         path = latest if latest.is_file() else earlier
         if path is None:
             return
+        if path == latest and not _is_as_written(latest):
+            print(f"{latest} is not as it was written: it is removed, and the training goes on from what stands before "
+                  "it.", file=sys.stderr)
+            latest.unlink(missing_ok=True)   # another process of the group may have done so
+            return self.restore(latest, earlier)
         try:
             # On the CPU, where Adam's step counters belong: load_state_dict leaves them wherever they are read to, and
             # from CUDA each would be waited for at every step.
@@ -354,6 +365,26 @@ class _Loop:
         self.rows += [(self.step, f"train_{name}", value) for name, value in means.items()]
         self.note = "  ".join(f"{name} {value:.4g}" for name, value in list(means.items())[:3])
         self.sums = {}
+
+
+def _digests_of(checkpoint: Path) -> Path:
+    """Where a checkpoint's digests stand; torch does not check those that its own format holds."""
+    return checkpoint.with_name(f"{checkpoint.name}.sha256")
+
+
+def _is_as_written(checkpoint: Path) -> bool:
+    try:
+        return sha256_of(checkpoint) in _digests(checkpoint)
+    except OSError:
+        return False
+
+
+def _digests(checkpoint: Path) -> list[str]:
+    try:
+        found = json.loads(_digests_of(checkpoint).read_text())
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

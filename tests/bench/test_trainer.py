@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bench import trainer
 from bench.config import TrainingConfig
 from bench.errors import BenchError
 from bench.trainer import batch_indices, learning_rate_factor, train
@@ -55,9 +56,7 @@ class _Killed(Exception):
     pass
 
 
-def test_interrupted_training_ends_in_bit_identical_weights(tmp_path):
-    _train(CONFIG, tmp_path / "a", tmp_path / "whole")
-
+def _killed_at_six(work, out):
     class Dies(Line):
         def update(self, batch, step, draws, optimize):
             if step == 6:
@@ -65,7 +64,13 @@ def test_interrupted_training_ends_in_bit_identical_weights(tmp_path):
             return super().update(batch, step, draws, optimize)
 
     with pytest.raises(_Killed):
-        _train(CONFIG, tmp_path / "b", tmp_path / "parts", task=Dies())
+        _train(CONFIG, work, out, task=Dies())
+    return work / "latest.pt"
+
+
+def test_interrupted_training_ends_in_bit_identical_weights(tmp_path):
+    _train(CONFIG, tmp_path / "a", tmp_path / "whole")
+    _killed_at_six(tmp_path / "b", tmp_path / "parts")
     task = _train(CONFIG, tmp_path / "b", tmp_path / "parts")
     assert task.seen[0] == 4
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
@@ -87,6 +92,36 @@ def test_a_damaged_checkpoint_of_ours_is_started_over(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "latest.pt").write_bytes(b"half")
     assert _train(CONFIG, tmp_path / "work", tmp_path / "out").seen[0] == 0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.8, 0.98])
+def test_a_checkpoint_with_one_flipped_byte_is_never_used(tmp_path, share, capsys):
+    _train(CONFIG, tmp_path / "a", tmp_path / "whole")
+    latest = _killed_at_six(tmp_path / "b", tmp_path / "parts")
+    content = bytearray(latest.read_bytes())
+    content[int(share * len(content))] ^= 0x10
+    latest.write_bytes(content)
+    assert _train(CONFIG, tmp_path / "b", tmp_path / "parts").seen[0] == 0
+    assert "not as it was written" in capsys.readouterr().err
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_death_between_digest_and_checkpoint_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    latest = _killed_at_six(tmp_path / "b", tmp_path / "parts")
+    held, replace = latest.read_bytes(), trainer.os.replace
+
+    def dies(source, target):
+        if str(target) == str(latest):
+            raise _Killed
+        replace(source, target)
+
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            patched.setattr(trainer.os, "replace", dies)
+            with pytest.raises(_Killed):
+                _train(CONFIG, tmp_path / "b", tmp_path / "parts")
+    assert latest.read_bytes() == held and _train(CONFIG, tmp_path / "b", tmp_path / "parts").seen[0] == 4
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
