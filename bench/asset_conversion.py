@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.asset_sources import sha256_of
+from bench.provenance import sha256_of
 
 TORCHSCRIPT_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 CIFAR10_TRAIN_SHA256 = "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a"

@@ -8,7 +8,6 @@ Nothing here imports torch. VQ_PRIOR_BENCH_OFFLINE=1 forbids every download.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import subprocess
@@ -21,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from bench.provenance import sha256_of
 
 OFFLINE_VARIABLE = "VQ_PRIOR_BENCH_OFFLINE"
 CONNECT_TIMEOUT_S = 10
@@ -76,12 +77,6 @@ def fetch(source: Source, folder: Path) -> Path:
             _check(found, source)
             os.replace(found, target)
     return target
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def say(text: str) -> None:

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import asset_conversion as convert
-from bench.asset_sources import FetchError, Source, fetch, locked, say, sha256_of
+from bench import files
+from bench.asset_sources import FetchError, Source, fetch, locked, say
 from bench.errors import InputError, did_you_mean
+from bench.provenance import sha256_of
 from bench.torchvision_compat import ensure_torchvision
 
 CACHE_VARIABLE = "VQ_PRIOR_BENCH_CACHE"
@@ -219,8 +221,7 @@ def weights_mark(name: str) -> str:
         folders = [_folder_of(asset, source) for source in _sources_in(asset, os.environ[asset.variable])]
     else:
         folders = [_folder_of(asset, source) for source, _ in asset.sources]
-    folder = next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
-    identity = PUBLISHED_WEIGHTS[name] if folder is None else str(_manifest(folder)["content_sha256"])
+    identity = next(filter(None, map(_identity, folders)), PUBLISHED_WEIGHTS[name])
     return "" if identity == PUBLISHED_WEIGHTS[name] else f"@{identity[:16]}"
 
 
@@ -278,7 +279,7 @@ def asset_status(name: str) -> AssetStatus:
             return AssetStatus(name, False, None, f"{asset.variable}: {error}")
         return AssetStatus(name, True, None, f"{asset.variable}={file}: verified")
     if (folder := _cached(asset)) is not None:
-        return AssetStatus(name, True, folder, f"cached in {folder} (from {_manifest(folder)['source']})")
+        return AssetStatus(name, True, folder, f"cached in {folder} (from {_manifest(folder).get('source')})")
     for source, _ in asset.sources:
         for place in _library_places(source):
             if place.exists() and sha256_of(place) == source.sha256:
@@ -303,7 +304,22 @@ def _folder_of(asset: Asset, source: Source) -> Path:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
+    """Raises OSError or ValueError if there is no sound one; in folders of earlier versions its sha256 is not known."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} holds {type(manifest).__name__}, expected an object")
+    if files.digests_of(path).exists() and not files.is_as_written(path):
+        raise ValueError(f"{path} is not as it was written")
+    return manifest
+
+
+def _identity(folder: Path) -> str | None:
+    """sha256 of the content of a converted asset; None if none is there, or it will be made again."""
+    try:
+        return str(_manifest(folder)["content_sha256"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _cached(asset: Asset) -> Path | None:
@@ -326,11 +342,12 @@ def _verified(folder: Path) -> Path:
 def _is_sound(folder: Path) -> bool:
     """Whether every file has the sha256 of the manifest; read once a process while size and time stay the same."""
     try:
-        files = _manifest(folder)["files"]
-        stamps = [((folder / name).stat().st_size, (folder / name).stat().st_mtime_ns) for name in sorted(files)]
-    except (OSError, ValueError, KeyError):
+        manifest = _manifest(folder)
+        digests = sorted((name, entry["sha256"]) for name, entry in manifest["files"].items())
+        stamps = [((folder / name).stat().st_size, (folder / name).stat().st_mtime_ns) for name, _ in digests]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return _matches(folder, tuple(sorted((name, entry["sha256"]) for name, entry in files.items())), tuple(stamps))
+    return "content_sha256" in manifest and _matches(folder, tuple(digests), tuple(stamps))
 
 
 @functools.lru_cache(maxsize=64)
@@ -392,11 +409,11 @@ def _convert(asset: Asset, source: Source, converter: Converter, file: Path) -> 
     temporary.mkdir()
     try:
         details = converter(file, temporary)
-        files = {path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
-                 for path in sorted(temporary.iterdir())}
+        listing = {path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
+                   for path in sorted(temporary.iterdir())}
         manifest = {"asset": asset.name, "source": source.locator, "source_file": source.file,
-                    "source_sha256": source.sha256, "licence": source.licence, "files": files, **details}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+                    "source_sha256": source.sha256, "licence": source.licence, "files": listing, **details}
+        files.keep_json(temporary / "manifest.json", manifest)
         if target.exists() and not _is_sound(target):
             shutil.rmtree(target)
         try:

@@ -34,6 +34,7 @@ from bench.config import RunSpec
 from bench.editing_inputs import Inputs, check_files, load
 from bench.editing_options import EditOptions, parse
 from bench.errors import InputError
+from bench.files import write_json
 from bench.run import check_data
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     except Unsupported as error:   # a sampler of the user's that cannot keep tokens
         return str(error)
     report |= {"seconds_with_models": time.perf_counter() - began, "spec": dataclasses.asdict(spec)}
-    (out / MANIFEST).write_text(json.dumps(report, indent=1, default=str))
+    write_json(out / MANIFEST, report)
     console.print(f"{len(report['files'])} pictures in {out}; all of them on {out / 'sheet.png'}.", markup=False,
                   soft_wrap=True, highlight=False)
     return ""

@@ -40,7 +40,7 @@ from bench.metrics.frechet import fid
 from bench.metrics.intervals import mean_error, normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.metrics.speed import synchronise
-from bench.pipeline import Pipeline, label_of
+from bench.pipeline import Pipeline, has_chunk, label_of, save_chunk
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
 from bench.recipes import FEATURE_CHUNK, spread_indices
@@ -223,10 +223,8 @@ class Cell:
         with Bar(f"completions ({self.label}, {self.mask})", len(starts), unit="chunk") as bar:
             for start in starts:
                 path = work / f"chunk-{start:06d}.npz"
-                if not path.is_file():
-                    arrays = self._chunk(np.arange(start, min(start + size, n)))
-                    np.savez(work / "unfinished.npz", **arrays)   # type: ignore[arg-type]
-                    (work / "unfinished.npz").replace(path)
+                if not has_chunk(path):
+                    save_chunk(path, self._chunk(np.arange(start, min(start + size, n))))
                 bar.advance()
         chunks = [dict(np.load(work / f"chunk-{start:06d}.npz", allow_pickle=False)) for start in starts]
         np.savez(out / "edits.npz", **{name: np.concatenate([chunk[name] for chunk in chunks])   # type: ignore[arg-type]

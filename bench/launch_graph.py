@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import LauncherConfig, RunSpec
+from bench.files import write_json
 from bench.launch_jobs import SweepFolder, read_json
 from bench.provenance import utc_now
 from bench.recipes import Recipes, Stage
-from bench.store import write_json
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ from submitit.helpers import DelayedSubmission
 from bench import launch_queue
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import BenchError
+from bench.files import write_json
 from bench.provenance import utc_now
 from bench.recipes import Judged, Recipes, Stage
 from bench.records import Record, content_id
-from bench.store import Interrupted, Store, write_json
+from bench.store import Interrupted, Store
 
 WARNING = signal.SIGUSR2
 MAX_STALLS = 3

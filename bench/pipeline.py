@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -30,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench import assets, registry
+from bench import assets, files, registry
 from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.base import ImageData
@@ -51,7 +50,7 @@ from bench.sources import (
     SubsetImages,
     open_files,
 )
-from bench.store import Artefact, Recipe, Store, write_json
+from bench.store import Artefact, Recipe, Store
 from bench.trainer import PriorTask, make_fabric, process_device, process_rank, train
 from priors.base import Draws
 
@@ -241,7 +240,7 @@ class Pipeline:
             with Bar(f"tokens of {split}", len(data), unit="image") as bar:
                 encode_split(encode, data, work / split, codebook_size=self.tokenizer.codebook_size,
                              progress=bar.advance)
-            shutil.copytree(work / split, out / split)
+            shutil.copytree(work / split, out / split, ignore=shutil.ignore_patterns(".*", "*.sha256"))
 
     def _build_prior(self, out: Path, work: Path) -> None:
         train_tokens, held_out = self.tokens
@@ -284,7 +283,7 @@ class Pipeline:
         with Bar(f"images ({label_of(self.spec)})", len(mine), unit="chunk") as bar:
             for index in mine:
                 assert source is not None
-                _save_chunk(work / f"chunk-{index:06d}.npz", source.chunk(*self._sample_chunks[index]))
+                save_chunk(work / f"chunk-{index:06d}.npz", source.chunk(*self._sample_chunks[index]))
                 bar.advance()
 
     def _build_features(self, side: Judged, out: Path, work: Path) -> None:
@@ -309,7 +308,7 @@ class Pipeline:
 
         evidence = dataclasses.replace(self._evidence(), workspace=work, picture=picture)
         measurements = metric(evidence)
-        write_json(out / "measurements.json", {"measurements": [dataclasses.asdict(m) for m in measurements],
+        files.write_json(out / "measurements.json", {"measurements": [dataclasses.asdict(m) for m in measurements],
                                                "sheets": {k: dataclasses.asdict(s) for k, s in sheets.items()}})
 
     # -- helpers -----------------------------------------------------------------------------------------------------
@@ -546,7 +545,7 @@ def _flipped(images: np.ndarray, indices: np.ndarray, flip: bool) -> np.ndarray:
 
 def _missing(work: Path, total: int, shard: int | None, shards: int) -> list[int]:
     mine = range(total) if shard is None else range(shard, total, shards)
-    return [index for index in mine if not (work / f"chunk-{index:06d}.npz").is_file()]
+    return [index for index in mine if not has_chunk(work / f"chunk-{index:06d}.npz")]
 
 
 def _own_head(model: Any) -> dict[str, Tensor]:
@@ -556,13 +555,14 @@ def _own_head(model: Any) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if key.startswith(tuple(inside))}
 
 
-def _save_chunk(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.npz")
-    with open(temporary, "wb") as stream:
+def save_chunk(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with files.keeping(path) as stream:
         np.savez(stream, **arrays)   # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+
+
+def has_chunk(path: Path) -> bool:
+    """Whether a finished chunk is there; a damaged one is removed, and said so."""
+    return files.read(path, lambda path: True) is not None
 
 
 def _concatenate(paths: list[Path], total: int, out: Path) -> None:

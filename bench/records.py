@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+
+from bench.files import write_text
 
 Status = Literal["ok", "failed", "unsupported", "partial"]
 Role = Literal["prior", "reconstruction", "real", "source", "edit"]
@@ -182,8 +183,5 @@ def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False))
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=1, allow_nan=False))
     return path

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from bench.command import run_command
 from bench.errors import InputError, did_you_mean
+from bench.files import write_text
 from bench.provenance import provenance, utc_now
 from bench.reporting.options import split_commas
 
@@ -141,8 +142,7 @@ def write(path: Path, cells: Sequence[Any], peak: float, failures: Sequence[tupl
     result = {"created": utc_now(), "options": asdict(options), "conditions": conditions, "gemm_peak_gflops": peak,
               "rows": rows, "failures": [{"row": name, "reason": reason} for name, reason in failures],
               "provenance": provenance()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(result, indent=1, allow_nan=False))
+    write_text(path, json.dumps(result, indent=1, allow_nan=False))
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow([*CSV_COLUMNS, *conditions])
@@ -150,17 +150,11 @@ def write(path: Path, cells: Sequence[Any], peak: float, failures: Sequence[tupl
         rounds = {f"{side}_{name}": choose(values) for side, values in row["rounds"].items()
                   for name, choose in (("lowest", min), ("highest", max))}
         writer.writerow([*((row | rounds).get(column) for column in CSV_COLUMNS), *conditions.values()])
-    _replace(path.with_suffix(".csv"), table.getvalue())
+    write_text(path.with_suffix(".csv"), table.getvalue())
 
 
 CSV_COLUMNS = ("row", "what", "unit", "naive", "naive_lowest", "naive_highest", "ours", "ours_lowest", "ours_highest",
                "ratio", "target", "stretch", "memory_gb", "note")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _shares(cell: Any, peak: float) -> dict[str, float]:

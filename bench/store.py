@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import BenchError, InputError, did_you_mean
+from bench.files import sync, write_json
 from bench.provenance import provenance, sha256_of, utc_now
 from bench.records import content_id
 
@@ -197,13 +198,13 @@ class Store:
 
     def _publish(self, out: Path, base: Path) -> None:
         for path in [*out.rglob("*"), out]:
-            _fsync(path)
+            sync(path)
         try:
             out.rename(base)
         except OSError:
             if not (base / "manifest.json").is_file():
                 raise
-        _fsync(base.parent)
+        sync(base.parent)
 
     def _wait(self, recipe: Recipe) -> None:
         lease = self._base(recipe).with_name(f"{recipe.key}.lease")
@@ -231,14 +232,6 @@ class Store:
             beat.join()
             if _holder(path).get("token") == token:
                 path.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write atomically, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(value, indent=1, default=str))
-    os.replace(temporary, path)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -284,14 +277,6 @@ def _damage(folder: Path, manifest: dict[str, Any]) -> str:
 @cache
 def _hash_once(path: Path, mtime_ns: int, size: int) -> str:
     return sha256_of(path)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _take(path: Path, token: str) -> bool:

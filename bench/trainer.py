@@ -11,13 +11,10 @@ those of one process, sliced, so the curve is the same.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import signal
-import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,11 +29,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bench import files
 from bench.config import TrainingConfig
 from bench.errors import BenchError, InputError
 from bench.progress import Bar
-from bench.provenance import sha256_of
-from bench.store import Interrupted, write_json
+from bench.store import Interrupted
 from priors.base import Draws, Unsupported
 
 if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it
@@ -289,31 +286,16 @@ class _Loop:
 
     def save(self, path: Path) -> None:
         if self.fabric.is_global_zero:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-            torch.save(self._state(), temporary)
-            # The digests of the new file and of those before it: whenever the process dies, one of them is right.
-            write_json(_digests_of(path), [sha256_of(temporary), *_digests(path)[:9]])
-            os.replace(temporary, path)
+            with files.keeping(path) as stream:
+                torch.save(self._state(), stream)
 
     def restore(self, latest: Path, earlier: Path | None) -> None:
-        path = latest if latest.is_file() else earlier
-        if path is None:
+        """Go on from the checkpoint `latest` or, where there is no sound one, from the state of a shorter training."""
+        state = files.read(latest, _state_in)
+        if state is None and earlier is not None:
+            state = _state_in(earlier)
+        if state is None:
             return
-        if path == latest and not _is_as_written(latest):
-            print(f"{latest} is not as it was written: it is removed, and the training goes on from what stands before "
-                  "it.", file=sys.stderr)
-            latest.unlink(missing_ok=True)   # another process of the group may have done so
-            return self.restore(latest, earlier)
-        try:
-            # On the CPU, where Adam's step counters belong: load_state_dict leaves them wherever they are read to, and
-            # from CUDA each would be waited for at every step.
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            if path != latest:
-                raise BenchError(f"the training state {path} cannot be read: {error}") from error
-            latest.unlink()   # half a checkpoint of a full disk: begin where the last whole one stands
-            return self.restore(latest, earlier)
         self.task.load_state_dict(state["task"])
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.bare, state["optimizers"], strict=True):
@@ -367,24 +349,11 @@ class _Loop:
         self.sums = {}
 
 
-def _digests_of(checkpoint: Path) -> Path:
-    """Where a checkpoint's digests stand; torch does not check those that its own format holds."""
-    return checkpoint.with_name(f"{checkpoint.name}.sha256")
-
-
-def _is_as_written(checkpoint: Path) -> bool:
-    try:
-        return sha256_of(checkpoint) in _digests(checkpoint)
-    except OSError:
-        return False
-
-
-def _digests(checkpoint: Path) -> list[str]:
-    try:
-        found = json.loads(_digests_of(checkpoint).read_text())
-    except (OSError, ValueError):
-        return []
-    return found if isinstance(found, list) else []
+def _state_in(path: Path) -> dict[str, Any]:
+    """On the CPU, where Adam's step counters belong: load_state_dict leaves them wherever they are read to, and from
+    CUDA each would be waited for at every step.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from bench.data import pixels
 from bench.data.files import Files
 from bench.data.threads import in_threads
 from bench.errors import InputError
+from bench.files import keep_json, read
 
 
 class FileImages:
@@ -67,17 +67,15 @@ def take_inventory(files: Files, *, decode: bool = True) -> Inventory:
         error when it is met.
     """
     memo = cache_root() / "datasets" / f"{files.stamp()}-{pixels.CHECK_VERSION}{'' if decode else '-listed'}.json"
-    try:
-        return Inventory(**json.loads(memo.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass
+    if (found := read(memo, lambda path: Inventory(**json.loads(path.read_text())))) is not None:
+        return found
     corrupt: dict[str, str] = {}
     if decode:
         reasons = in_threads(lambda name: _reason(files, name), files.names, label="checking images")
         corrupt = dict(filter(None, reasons))
     sound = [name for name in files.names if name not in corrupt] if corrupt else files.names
     found = Inventory(files.digest(sound), corrupt)
-    _remember(memo, found)
+    keep_json(memo, asdict(found))
     return found
 
 
@@ -97,8 +95,3 @@ def _reason(files: Files, name: str) -> tuple[str, str] | None:
     return None
 
 
-def _remember(path: Path, inventory: Inventory) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(inventory)))
-    os.replace(temporary, path)

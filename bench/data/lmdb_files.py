@@ -23,6 +23,7 @@ from bench.assets import cache_root
 from bench.data.files import hash_of
 from bench.data.pixels import CorruptImage
 from bench.errors import InputError
+from bench.files import keeping, read
 
 DIGEST_SAMPLES = 256   # values whose bytes enter the fingerprint, beside all keys and the size of the file
 REPORT_EVERY = 500_000
@@ -84,12 +85,10 @@ class LmdbFiles:
 
     def _keys(self) -> np.ndarray:
         memo = cache_root() / "datasets" / f"{self.stamp()}-keys.npy"
-        if not memo.exists():
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo.with_name(f".{memo.name}.{os.getpid()}.npy")
-            _write_keys(self.path, temporary)
-            os.replace(temporary, memo)
-        return np.load(memo, mmap_mode="r")
+        if read(memo, _map) is None:
+            with keeping(memo) as stream:
+                _write_keys(self.path, Path(stream.name))
+        return _map(memo)
 
 
 class _Environments:
@@ -129,6 +128,10 @@ def _environments() -> _Environments:
 def environment(path: Path) -> Any:
     """The read-only LMDB environment of this process.  Raises InputError if it cannot be opened."""
     return _environments().get(path)
+
+
+def _map(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
 
 
 def _write_keys(path: Path, target: Path) -> None:

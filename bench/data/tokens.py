@@ -10,7 +10,6 @@ Encoding holds one shard and two batches in memory, whatever the size of the dat
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.asset_sources import say, sha256_of
+from bench import files
+from bench.asset_sources import say
 from bench.data.base import ImageData
 from bench.errors import BenchError, InputError
+from bench.provenance import sha256_of
 
 FORMAT = 1
 MANIFEST = "tokens.json"
@@ -141,10 +142,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Raises InputError if there is none, or it is not one of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no tokens: {error}") from error
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{folder / MANIFEST} has format {manifest.get('format')!r}, expected {FORMAT}: encode again")
+        version = manifest["format"]
+        sizes = [manifest[name] for name in ("num_images", "num_tokens", "codebook_size", "shard_size")]
+        sizes += [shard["rows"] for shard in manifest["shards"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no tokens: {type(error).__name__}: {error}") from error
+    if version != FORMAT:
+        raise InputError(f"{folder / MANIFEST} has format {version!r}, expected {FORMAT}: encode again")
+    if not all(isinstance(size, int) for size in sizes):
+        raise InputError(f"{folder / MANIFEST} is damaged: its sizes are {sizes}, expected whole numbers")
     return manifest
 
 
@@ -161,7 +167,7 @@ class _Writer:
         self.manifest: dict[str, Any] = {"format": FORMAT, "num_images": num_images, "num_tokens": None,
                                          "codebook_size": codebook_size, "shard_size": shard_size, "shards": []}
         if not resume:
-            (folder / MANIFEST).unlink(missing_ok=True)
+            files.remove(folder / MANIFEST)
         self.finished = self._sound_shards()
 
     @property
@@ -180,27 +186,17 @@ class _Writer:
         if self.manifest["num_tokens"] not in (None, rows.shape[1]):
             raise BenchError(f"{rows.shape[1]} tokens an image, {self.manifest['num_tokens']} in earlier shards")
         path = self.folder / f"tokens-{shard:05}.npy"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(temporary, "wb") as file:
-            np.save(file, rows)
-            file.flush()
-            os.fsync(file.fileno())
-        self.finished[shard] = {"file": path.name, "rows": len(rows), "sha256": sha256_of(temporary)}
-        os.replace(temporary, path)
+        with files.replacing(path) as stream:
+            np.save(stream, rows)
+        self.finished[shard] = {"file": path.name, "rows": len(rows), "sha256": sha256_of(path)}
         self.manifest["num_tokens"] = rows.shape[1]
         self.manifest["shards"] = [self.finished[i] for i in sorted(self.finished)]
-        manifest = self.folder / f".{MANIFEST}.{os.getpid()}"
-        manifest.write_text(json.dumps(self.manifest, indent=1))
-        os.replace(manifest, self.folder / MANIFEST)
+        files.keep_json(self.folder / MANIFEST, self.manifest)
 
     def _sound_shards(self) -> dict[int, dict[str, Any]]:
         """What an earlier attempt left, by shard number; nothing if it was after something else."""
-        if not (self.folder / MANIFEST).exists():
-            return {}
-        try:
-            earlier = read_manifest(self.folder)
-        except InputError as error:
-            say(f"{error}; beginning again")
+        earlier = files.read(self.folder / MANIFEST, lambda path: read_manifest(path.parent))
+        if earlier is None:
             return {}
         if any(earlier[key] != self.manifest[key] for key in ("num_images", "codebook_size", "shard_size")):
             say(f"{self.folder} holds tokens of another size of data, codebook or shard; beginning again")

@@ -12,7 +12,6 @@ beside it, which is what lets the search prove its answer exact.
 from __future__ import annotations
 
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,10 +20,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.data.base import ImageData
+from bench.files import discard, replacing
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.progress import LINE_EVERY_SECONDS
 
@@ -97,12 +97,12 @@ def open_candidates(embedding: LpipsEmbedding, images: ImageData, *, count: int,
         return Candidates(embedding, images, count, _centre(embedding, images, count), None)
     folder = caches / "lpips" / f"{fingerprint}-{embedding.fingerprint}"
     folder.mkdir(parents=True, exist_ok=True)
-    centre = _load(folder / "centre.safetensors")
+    centre = _load(folder / "centre.safetensors", "centre")
     if centre is None:
         for block in folder.glob("0*.safetensors"):
             block.unlink(missing_ok=True)   # centred on something that is lost
         _save(folder / "centre.safetensors", {"centre": _centre(embedding, images, count)})
-        centre = _load(folder / "centre.safetensors")   # another process may have been the last to write it
+        centre = _load(folder / "centre.safetensors", "centre")   # another process may have been the last to write it
     assert centre is not None
     return Candidates(embedding, images, count, centre["centre"].to(embedding.device), folder)
 
@@ -136,7 +136,7 @@ def _write(path: Path, block: Block) -> None:
 
 
 def _read(path: Path, start: int, rows: int) -> Block | None:
-    stored = _load(path)
+    stored = _load(path, "vectors", "squared_norms", "errors", "scale")
     if stored is None or len(stored["vectors"]) != rows:
         return None
     return Block(start, stored["vectors"], stored["squared_norms"], stored["errors"], float(stored["scale"]))
@@ -144,19 +144,24 @@ def _read(path: Path, start: int, rows: int) -> Block | None:
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata={"checksum": _checksum(tensors)})
-    os.replace(temporary, path)
+    with replacing(path) as stream:
+        stream.write(save(tensors, metadata={"checksum": _checksum(tensors)}))
 
 
-def _load(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a sound file; None if it is missing or damaged."""
+def _load(path: Path, *names: str) -> dict[str, Tensor] | None:
+    """The tensors of a sound file; None if it is missing or damaged: then it is removed, and said so."""
+    if not path.exists():
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return tensors if (file.metadata() or {}).get("checksum") == _checksum(tensors) else None
-    except (FileNotFoundError, SafetensorError, OSError):
-        return None
+            if set(tensors) == set(names) and (file.metadata() or {}).get("checksum") == _checksum(tensors):
+                return tensors
+        reason = "it is not as it was written"
+    except (SafetensorError, OSError) as error:
+        reason = str(error)
+    discard(path, reason)
+    return None
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

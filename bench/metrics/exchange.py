@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from bench.data.base import ImageData
 from bench.errors import InputError
+from bench.files import replacing
 from bench.metrics.features import Extractor
 from bench.metrics.frechet import ReferenceStatistics, moments
 
@@ -41,10 +41,9 @@ class SavedStatistics:
 def write_statistics(path: str | Path, features: np.ndarray, extractor: Extractor) -> None:
     """Mean and covariance (ddof 1, float64) of (n, D) features, with what they were taken with."""
     mu, sigma = moments(features)
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.npz")
-    np.savez(temporary, mu=mu, sigma=sigma, n=len(features), extractor=extractor.name, weights=extractor.weights,
-             resize=extractor.resize)
-    os.replace(temporary, path)
+    with replacing(Path(path)) as stream:
+        np.savez(stream, mu=mu, sigma=sigma, n=len(features), extractor=extractor.name, weights=extractor.weights,
+                 resize=extractor.resize)
 
 
 def read_statistics(path: str | Path, *, num_images: int | None = None) -> SavedStatistics:
@@ -77,9 +76,8 @@ def export_png(folder: str | Path, images: ImageData) -> int:
     for first in range(0, len(missing), READ_AT_ONCE):
         chosen = missing[first:first + READ_AT_ONCE]
         for i, pixels in zip(chosen, images.images(chosen), strict=True):
-            temporary = folder / f".{i:08d}.{os.getpid()}.png"
-            Image.fromarray(pixels.transpose(1, 2, 0)).save(temporary)
-            os.replace(temporary, folder / f"{i:08d}.png")
+            with replacing(folder / f"{i:08d}.png") as stream:
+                Image.fromarray(pixels.transpose(1, 2, 0)).save(stream, "PNG")
     return len(missing)
 
 
@@ -89,6 +87,5 @@ def export_npz(path: str | Path, images: ImageData) -> None:
         raise InputError("no images to export")
     parts = [images.images(range(first, min(first + READ_AT_ONCE, len(images)))).transpose(0, 2, 3, 1)
              for first in range(0, len(images), READ_AT_ONCE)]
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.npz")
-    np.savez(temporary, arr_0=np.concatenate(parts))
-    os.replace(temporary, path)
+    with replacing(Path(path)) as stream:
+        np.savez(stream, arr_0=np.concatenate(parts))

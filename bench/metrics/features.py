@@ -11,8 +11,6 @@ An extractor is anything registered under `vq_prior_bench.extractors`, `package.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import registry
+from bench import files, registry
 from bench.data.base import ImageData
 from bench.errors import BenchError, InputError
 
@@ -119,9 +117,9 @@ def extract_to(folder: str | Path, images: ImageData, extractor: Extractor | str
 def load_features(folder: str | Path) -> np.ndarray:
     """(n, D) float32 as a read-only memory map. Raises InputError naming what is missing."""
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} holds no features: expected {MANIFEST} as extract_to writes it")
-    manifest = json.loads((folder / MANIFEST).read_text())
+    if not files.is_as_written(folder / MANIFEST):
+        raise InputError(f"{folder} holds no features, or a damaged {MANIFEST}: expected it as extract_to writes it")
+    manifest = files.read_json(folder / MANIFEST)
     n, size, width = manifest["num_images"], manifest["shard_size"], manifest["num_features"]
     merged = folder / MERGED
     if not _is_whole(merged, (n, width)):
@@ -146,17 +144,16 @@ def _built(extractor: Extractor | str, device: str | None) -> Extractor:
 def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     """Make the folder ours, or see that it already holds exactly this."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / MANIFEST
-    if path.is_file():
-        found = json.loads(path.read_text())
+    found = files.read_json(folder / MANIFEST)
+    if found is not None:
         different = sorted(key for key in manifest if found.get(key) != manifest[key])
         if different:
             lines = [f"{key} is {found.get(key)!r} there and {manifest[key]!r} here" for key in different]
             raise InputError(f"{folder} holds other features: {'; '.join(lines)}. Choose another folder")
         return
-    temporary = path.with_name(f".{MANIFEST}.{os.getpid()}")
-    temporary.write_text(json.dumps(manifest, indent=1))
-    os.replace(temporary, path)
+    for unknown in (folder / MERGED, *folder.glob("shard-*.npy")):
+        files.remove(unknown)   # nothing says any more what these are features of
+    files.keep_json(folder / MANIFEST, manifest)
 
 
 def _shard_name(start: int) -> str:
@@ -164,30 +161,22 @@ def _shard_name(start: int) -> str:
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether the file is there, of this shape, and not cut short."""
-    try:
-        found = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return False
-    return found.shape == shape and found.dtype == np.float32
+    """Whether the file is there, as it was written, and of this shape."""
+    found = files.read(path, lambda path: np.load(path, mmap_mode="r"))
+    return found is not None and found.shape == shape and found.dtype == np.float32
 
 
 def _save(path: Path, features: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.save(file, features)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with files.keeping(path) as stream:
+        np.save(stream, features)
 
 
 def _merge(path: Path, shards: list[Path], shape: tuple[int, int]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-    done = 0
-    for shard in shards:
-        part = np.load(shard, mmap_mode="r")
-        whole[done:done + len(part)] = part
-        done += len(part)
-    whole.flush()
-    os.replace(temporary, path)
+    with files.keeping(path) as stream:
+        whole = np.lib.format.open_memmap(stream.name, mode="w+", dtype=np.float32, shape=shape)
+        done = 0
+        for shard in shards:
+            part = np.load(shard, mmap_mode="r")
+            whole[done:done + len(part)] = part
+            done += len(part)
+        whole.flush()

@@ -12,14 +12,13 @@ values of X F' itself ("nuclear"), which keeps the digits that squaring would lo
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.linalg import blas, eigvalsh, lapack
 
+from bench import files
 from bench.metrics.checks import check_features, check_one
 from bench.metrics.frechet_expansion import expand
 
@@ -81,10 +80,9 @@ class ReferenceStatistics:
         return self.n > len(self.mean)
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one .npz, atomically."""
-        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.npz")
-        np.savez(temporary, mean=self.mean, factor=self.factor, trace=self.trace, n=self.n)
-        os.replace(temporary, path)
+        """Write everything to one .npz, whole, and its sha256 beside it."""
+        with files.keeping(Path(path)) as stream:
+            np.savez(stream, mean=self.mean, factor=self.factor, trace=self.trace, n=self.n)
 
     @classmethod
     def load(cls, path: str | Path) -> ReferenceStatistics:
@@ -131,13 +129,11 @@ def cached_reference(real: np.ndarray, folder: str | Path) -> ReferenceStatistic
     for i in range(0, len(real), BLOCK):
         digest.update(np.ascontiguousarray(real[i:i + BLOCK]).tobytes())
     path = Path(folder) / f"frechet-{digest.hexdigest()[:32]}.npz"
-    try:
-        return ReferenceStatistics.load(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):          # not there, or damaged: take it again
+    reference = files.read(path, ReferenceStatistics.load)
+    if reference is None:
         reference = ReferenceStatistics.of(real)
-        path.parent.mkdir(parents=True, exist_ok=True)
         reference.save(path)
-        return reference
+    return reference
 
 
 def frechet_distance(mean1: np.ndarray, covariance1: np.ndarray, mean2: np.ndarray, covariance2: np.ndarray) -> float:

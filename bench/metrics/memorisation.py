@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import torch
 from scipy.optimize import brentq
 from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
+from bench import files
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.embedding_cache import Candidates
@@ -209,10 +209,9 @@ def _kept(caches: Path, images: np.ndarray, candidates: Candidates, evidence: Ev
         return _distances(images, candidates, evidence)
     key = hashlib.sha256(repr((images.shape, candidates.count)).encode() + images.tobytes()).hexdigest()[:16]
     path = candidates.folder / f"held-out-{key}.npy"
-    if path.exists():
-        return np.load(path, allow_pickle=False)
-    distances = _distances(images, candidates, evidence)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    np.save(temporary, distances)
-    os.replace(temporary, path)
+    distances = files.read(path, np.load)
+    if distances is None:
+        distances = _distances(images, candidates, evidence)
+        with files.keeping(path) as stream:
+            np.save(stream, distances)
     return distances

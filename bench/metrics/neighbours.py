@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import files
 from bench.assets import lpips_model
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
@@ -252,27 +252,27 @@ class _Resume:
         self.saved_at = time.monotonic()
 
     def load(self) -> _Running:
-        if self.path is None or not self.path.exists():
-            return self.empty
-        with np.load(self.path, allow_pickle=False) as stored:
-            device = self.empty.squared.device
-            squared, indices = (torch.from_numpy(stored[name]).to(device) for name in ("squared", "indices"))
-            return _Running(squared, indices, float(stored["error"]), float(stored["norm"]),
-                            int(stored["next_candidate"]))
+        found = None if self.path is None else files.read(self.path, self._parsed)
+        return self.empty if found is None else found
 
     def save_now_and_then(self, running: _Running) -> None:
         if self.path is None or time.monotonic() - self.saved_at < SAVE_EVERY_SECONDS:
             return
-        temporary = self.path.with_name(f".{os.getpid()}-{self.path.name}")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, squared=running.squared.cpu(), indices=running.indices.cpu(), error=running.error,
-                 norm=running.norm, next_candidate=running.next_candidate)
-        os.replace(temporary, self.path)
+        with files.keeping(self.path) as stream:
+            np.savez(stream, squared=running.squared.cpu(), indices=running.indices.cpu(), error=running.error,
+                     norm=running.norm, next_candidate=running.next_candidate)
         self.saved_at = time.monotonic()
 
     def forget(self) -> None:
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            files.remove(self.path)
+
+    def _parsed(self, path: Path) -> _Running:
+        with np.load(path, allow_pickle=False) as stored:
+            device = self.empty.squared.device
+            squared, indices = (torch.from_numpy(stored[name]).to(device) for name in ("squared", "indices"))
+            return _Running(squared, indices, float(stored["error"]), float(stored["norm"]),
+                            int(stored["next_candidate"]))
 
 
 def _digest(phi: Tensor, candidates: Candidates, kept: int) -> str:
