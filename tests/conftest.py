@@ -29,3 +29,23 @@ def own_cache(cache, monkeypatch) -> Path:
     """That folder as VQ_PRIOR_BENCH_CACHE of this test and of the processes it starts."""
     monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
     return cache
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    path.write_bytes(content)
+
+
+DAMAGES = {"a flipped bit": _flip,
+           "a lost end": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+           "no content": lambda path: path.write_bytes(b""),
+           "no file": lambda path: path.unlink(),
+           "other text": lambda path: path.write_text("{not JSON"),
+           "another type": lambda path: path.write_text('["a list"]')}
+
+
+@pytest.fixture(params=DAMAGES)
+def damage(request):
+    """One kind of damage at a time: call it with the file."""
+    return DAMAGES[request.param]

@@ -130,6 +130,24 @@ def test_a_damaged_conversion_is_made_again(published):
     assert (asset_folder("tiny") / "weights.bin").read_bytes() == CONTENT and num_conversions(published) == 2
 
 
+def test_an_asset_with_a_damaged_manifest_is_made_again(published, damage):
+    identity = assets.asset_identity("tiny")
+    damage(asset_folder("tiny") / "manifest.json")
+    assert assets.asset_identity("tiny") == identity and num_conversions(published) == 2
+
+
+def test_a_damaged_manifest_never_marks_a_protocol(published, damage, monkeypatch):
+    monkeypatch.setitem(assets.PUBLISHED_WEIGHTS, "tiny", assets.asset_identity("tiny"))
+    damage(asset_folder("tiny") / "manifest.json")
+    assert assets.weights_mark("tiny") == ""
+
+
+def test_an_asset_of_an_earlier_version_needs_no_new_download(published):
+    folder = asset_folder("tiny")
+    (folder / "manifest.json.sha256").unlink()
+    assert asset_folder("tiny") == folder and num_conversions(published) == 1
+
+
 def test_a_damaged_download_is_fetched_again(published, tmp_path):
     (tmp_path / "cache" / "downloads").mkdir(parents=True)
     (tmp_path / "cache" / "downloads" / "tiny.bin").write_bytes(CONTENT[:5])

@@ -93,6 +93,25 @@ def test_a_damaged_shard_alone_is_encoded_again(data, tmp_path):
     assert sum(encoded) == 10 and np.array_equal(tokens[range(25)], expected(data))
 
 
+@pytest.mark.parametrize("name", ["tokens.json", "tokens-00001.npy"])
+def test_damage_ends_in_the_same_tokens(data, tmp_path, name, damage, capsys):
+    encode(data, tmp_path)
+    damage(tmp_path / name)
+    was_there = (tmp_path / name).exists()
+    tokens = encode(data, tmp_path)
+    assert tokens.num_tokens == 16 and np.array_equal(tokens[range(25)], expected(data))
+    assert (f"{name} is damaged" in capsys.readouterr().err) or not was_there
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"format": 1}',
+                                  '{"format": 1, "num_images": "1", "num_tokens": 1, "codebook_size": 1, '
+                                  '"shard_size": 1, "shards": []}'])
+def test_tokens_with_an_odd_manifest_are_refused_by_name(tmp_path, text):
+    (tmp_path / "tokens.json").write_text(text)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        TokenArray(tmp_path)
+
+
 def test_a_lost_shard_is_encoded_again(data, tmp_path):
     encode(data, tmp_path)
     (tmp_path / "tokens-00002.npy").unlink()

@@ -66,6 +66,34 @@ def test_an_interrupted_extraction_continues_where_it_stopped(tmp_path):
     np.testing.assert_allclose(load_features(tmp_path), extract(images, Means()))
 
 
+@pytest.mark.parametrize("name", [MANIFEST, "shard-00000010.npy", "features.npy"])
+def test_damaged_features_are_extracted_again(tmp_path, name, damage, capsys):
+    images = Pixels(23)
+    extract_to(tmp_path, images, Means(), fingerprint="f", shard_size=10)
+    expected = load_features(tmp_path).copy()
+    damage(tmp_path / name)
+    was_there = (tmp_path / name).exists()
+    extract_to(tmp_path, images, Means(), fingerprint="f", shard_size=10)
+    np.testing.assert_array_equal(load_features(tmp_path), expected)
+    assert (f"{name} is damaged" in capsys.readouterr().err) == was_there
+
+
+def test_shards_of_other_images_are_not_used_when_the_manifest_is_lost(tmp_path):
+    extract_to(tmp_path, Pixels(23, seed=1), Means(), fingerprint="other", shard_size=10)
+    load_features(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    assert extract_to(tmp_path, Pixels(23), Means(), fingerprint="f", shard_size=10) == 23
+    np.testing.assert_array_equal(load_features(tmp_path), extract(Pixels(23), Means()))
+
+
+def test_features_with_a_damaged_manifest_are_refused_and_kept(tmp_path):
+    extract_to(tmp_path, Pixels(7), Means(), fingerprint="f")
+    (tmp_path / MANIFEST).write_text("[]")
+    with pytest.raises(InputError, match="damaged features.json"):
+        load_features(tmp_path)
+    assert (tmp_path / MANIFEST).exists()
+
+
 def test_a_second_extraction_does_no_work(tmp_path):
     images = Pixels(12)
     extract_to(tmp_path, images, Means(), fingerprint="f", shard_size=5)
@@ -236,5 +264,3 @@ def test_inception_refuses_float_images():
 
     with pytest.raises(InputError, match="expected uint8"):
         InceptionCompat()(torch.rand(2, 3, 8, 8))
-
-

@@ -118,6 +118,13 @@ def test_held_out_distances_are_computed_once_for_all_rows(tmp_path, monkeypatch
     assert searched == [20] and again == first
 
 
+def test_damaged_held_out_distances_are_computed_again(tmp_path, damage):
+    first = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
+    path, = tmp_path.rglob("held-out-*.npy")
+    damage(path)
+    assert Memorisation()(evidence_of(tmp_path, pictures(20, 4))) == first
+
+
 def test_no_validation_images_is_a_hole_with_its_reason(tmp_path):
     measurements = Memorisation()(evidence_of(tmp_path, pictures(5, 3), validation=pictures(0, 2)))
     assert [m.value for m in measurements] == [None, None] and "0 held-out images" in measurements[0].note

@@ -156,6 +156,27 @@ def test_a_damaged_cache_file_is_made_again(embedding, tmp_path, damage):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["000001.safetensors", "centre.safetensors"])
+def test_whatever_happens_to_a_cache_file_the_answer_stays(embedding, tmp_path, name, damage):
+    images, queries = pictures(40, seed=2), pictures(2, seed=1)
+    first = nearest(queries, opened(embedding, images, tmp_path), top_k=2)
+    damage(next(tmp_path.rglob(name)))
+    again = nearest(queries, opened(embedding, images, tmp_path), top_k=2)
+    np.testing.assert_array_equal(again.distances, first.distances)
+
+
+@pytest.mark.parametrize("name", ["vectors", "squared_norms", "errors", "scale", "checksum"])
+def test_a_flipped_bit_in_a_name_of_a_cache_file_is_noticed(embedding, tmp_path, name, capsys):
+    images, queries = pictures(40, seed=2), pictures(2, seed=1)
+    first = nearest(queries, opened(embedding, images, tmp_path), top_k=2)
+    path = next(tmp_path.rglob("000001.safetensors"))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(name.encode(), name[:-1].encode() + bytes([ord(name[-1]) ^ 1]), 1))
+    again = nearest(queries, opened(embedding, images, tmp_path), top_k=2)
+    np.testing.assert_array_equal(again.distances, first.distances)
+    assert path.read_bytes() == whole and "000001.safetensors is damaged" in capsys.readouterr().err
+
+
 def test_nothing_is_cached_beyond_the_disk_budget(embedding, tmp_path):
     nearest(pictures(1, seed=1), opened(embedding, pictures(30, seed=2), tmp_path, disk_gb=1e-6), top_k=1)
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -180,6 +201,26 @@ def test_an_interrupted_search_goes_on_where_it_was(embedding, tmp_path, monkeyp
     assert resumed[0] == seen[2]
     np.testing.assert_array_equal(found.indices, nearest(queries, candidates, top_k=2).indices)
     assert not list(tmp_path.glob("neighbours-*"))
+
+
+def test_an_interrupted_search_with_a_damaged_state_begins_again(embedding, tmp_path, monkeypatch, damage):
+    images, queries = pictures(70, seed=2), pictures(2, seed=1)
+    monkeypatch.setattr(neighbours, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(embedding_cache, "LINE_EVERY_SECONDS", 0.0)
+    candidates = opened(embedding, images, tmp_path, fingerprint=None)
+    seen = []
+
+    def interrupt(text):
+        seen.append(text)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nearest(queries, candidates, top_k=2, workspace=tmp_path, progress=interrupt)
+    path, = tmp_path.glob("neighbours-*.npz")
+    damage(path)
+    found = nearest(queries, candidates, top_k=2, workspace=tmp_path)
+    np.testing.assert_array_equal(found.distances, nearest(queries, candidates, top_k=2).distances)
 
 
 def test_queries_in_groups_give_the_same_answer(embedding, tmp_path, monkeypatch):
