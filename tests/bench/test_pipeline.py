@@ -100,6 +100,45 @@ def test_samples_do_not_depend_on_how_many_jobs_share_the_work(record, results, 
     assert np.array_equal(np.load(whole.samples.path / "tokens.npy"), np.load(shared.samples.path / "tokens.npy"))
 
 
+def test_a_damaged_chunk_is_drawn_again_and_the_samples_stay(record, results, store, tmp_path, damage, capsys):
+    spec = _spec(results, "prior=absorbing", "sampler.steps=4")
+    whole = Pipeline(spec, store=store, announce=lambda text: None)
+    other = Store(tmp_path)
+    for stage in ("tokenizer", "tokens", "prior"):   # the trained models are the same ones
+        (tmp_path / stage).symlink_to(store.root / stage)
+    build(spec, "samples", shard=0, store=other, announce=lambda text: None)
+    chunk = other.work_folder(whole.recipes.samples()) / "chunk-000001.npz"
+    damage(chunk)
+    was_there = chunk.exists()
+    again = Pipeline(spec, store=other, announce=lambda text: None)
+    assert np.array_equal(np.load(whole.samples.path / "images.npy"), np.load(again.samples.path / "images.npy"))
+    assert (f"{chunk} is damaged" in capsys.readouterr().err) == was_there
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_the_state_of_a_shorter_training_with_a_flipped_byte_is_never_used(record, results, store, tmp_path, share,
+                                                                           capsys):
+    training = ["prior=autoregressive", "prior.training.schedule=constant", "prior.training.checkpoint_every=1000"]
+    short, long = (_spec(results, *training, f"prior.training.steps={steps}") for steps in (2, 4))
+    weights = []
+    for name in ("damaged", "alone"):
+        own = Store(tmp_path / name)
+        own.root.mkdir()
+        for stage in ("tokenizer", "tokens"):
+            (own.root / stage).symlink_to(store.root / stage)
+        if name == "damaged":
+            build(short, "prior", store=own, announce=lambda text: None)
+            state, = own.root.glob("prior/*/state.pt")
+            content = bytearray(state.read_bytes())
+            content[int(share * len(content))] ^= 0x10
+            state.write_bytes(content)
+        build(long, "prior", store=own, announce=lambda text: None)
+        path = own.find(Pipeline(long, store=own).recipes.prior()).path
+        weights.append((path / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert "state.pt does not have its sha256" in capsys.readouterr().err
+
+
 def test_a_prior_from_outside_runs_by_its_dotted_path(results, store, tmp_path, monkeypatch):
     (tmp_path / "outside.py").write_text(
         "from priors.unigram import Unigram\n\nclass Mine(Unigram):\n    '''Somebody else's.'''\n")

@@ -103,6 +103,14 @@ def test_a_corrupt_image_that_is_repaired_is_looked_at_again(tree):
     assert ImageFolder().open(config(tree)).notes["skipped_corrupt"] == 0
 
 
+def test_damage_of_what_is_remembered_of_the_images_changes_nothing(tree, tmp_path, damage):
+    first = ImageFolder().open(config(tree))
+    memo, = tmp_path.rglob("datasets/*.json")
+    damage(memo)
+    again = ImageFolder().open(config(tree))
+    assert again.fingerprint == first.fingerprint and len(again.train) == len(first.train)
+
+
 def test_an_image_damaged_after_opening_is_an_error_that_names_it(tree):
     train = ImageFolder().open(config(tree)).train
     (tree / train.names[3]).write_bytes(b"gone")

@@ -135,3 +135,11 @@ def test_the_fingerprint_is_the_same_elsewhere_and_follows_the_content(root, tmp
 def test_a_share_to_set_aside_is_refused_because_the_split_is_given(root):
     with pytest.raises(InputError, match="no effect"):
         Churches().check(config(root, validation_fraction=0.3))
+
+
+def test_damage_of_the_list_of_keys_changes_nothing(root, tmp_path, damage):
+    path = root / "church_outdoor_train_lmdb"
+    names = list(LmdbFiles(path).names)
+    memo, = tmp_path.rglob("*-keys.npy")
+    damage(memo)
+    assert list(LmdbFiles(path).names) == names
