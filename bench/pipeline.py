@@ -52,8 +52,8 @@ from bench.sources import (
     open_files,
 )
 from bench.store import Artefact, Recipe, Store, write_json
-from bench.trajectories import Trajectory
 from bench.trainer import PriorTask, flops_of_training, make_fabric, process_device, process_rank, train
+from bench.trajectories import Trajectory
 from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
@@ -420,9 +420,7 @@ class Pipeline:
                     len(splits.train), {"validation": held_out}, out, work, label, recipe)
 
     def _shorter(self, recipe: Recipe, config: TrainingConfig) -> Path | None:
-        """The training state of the longest finished run of the same series with fewer steps, or with as many and another
-        choice of checkpoint.
-        """
+        """The state of the longest finished run of the same series: fewer steps, or as many and another `select`."""
         if config.schedule != "constant":
             return None   # a cosine depends on where it ends
         series = _without_steps(recipe.config)
