@@ -90,14 +90,32 @@ class TrainingConfig:
 class PriorTrainingConfig(TrainingConfig):
     """images: how many training images the prior sees the grids of (None: all), evenly drawn and nested: the smaller of
     two sets lies inside the larger. Tokenizer, tokens and validation stay those of the whole data set.
+    measure_at: "log" measures the averaged weights at log-spaced steps, image by image, on training images and on two
+        halves of held-out images; the best point is then chosen on the selection half. "none" measures nothing.
+    measure_images: held-out images measured at each point, both halves together, and training images at most.
+    measure_budget: network evaluations an image where the likelihood is a sum.
+    patience: training ends at the first measured step that is this many times the best one's (None: never earlier).
     """
 
     images: int | None = None
+    measure_at: str = "none"
+    measure_images: int = 1000
+    measure_budget: int = 8
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.images is None or self.images >= 1, "prior.training.images", self.images,
                  "a positive number of images, or null for all")
+        _one_of("prior.training.measure_at", self.measure_at, ("none", "log"))
+        _require(self.measure_images >= 4, "prior.training.measure_images", self.measure_images, "at least 4 images")
+        _require(self.measure_budget >= 1, "prior.training.measure_budget", self.measure_budget, "at least 1")
+        _require(self.patience is None or self.patience > 1, "prior.training.patience", self.patience,
+                 "a factor above 1, or null")
+        _require(self.patience is None or self.measure_at != "none", "prior.training.patience", self.patience,
+                 "null unless prior.training.measure_at=log, which it looks at")
+        _require(self.measure_at == "none" or self.schedule == "constant", "prior.training.schedule", self.schedule,
+                 "constant with measure_at=log: a point along a cosine is not the end of a shorter training")
 
 
 @dataclass

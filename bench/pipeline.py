@@ -51,7 +51,8 @@ from bench.sources import (
     open_files,
 )
 from bench.store import Artefact, Recipe, Store
-from bench.trainer import PriorTask, make_fabric, process_device, process_rank, train
+from bench.trainer import PriorTask, flops_of_training, make_fabric, process_device, process_rank, train
+from bench.trajectories import Trajectory
 from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
@@ -256,9 +257,24 @@ class Pipeline:
         probes = {"validation": _batches(lambda i: held_out[i], len(held_out), config.training),
                   "train": _batches(lambda i: train_tokens[seen[i]], len(seen), config.training)}
         self._train(PriorTask(model, config.training), fetch, config.training, len(seen), probes, out, work,
-                    f"prior {config.name}", self.recipes.prior())
+                    f"prior {config.name}", self.recipes.prior(),
+                    measured=self._measured(train_tokens, seen, held_out))
         if process_rank() == 0:
             self._calibrate(model, out)
+
+    def _measured(self, train_tokens: TokenArray, seen: np.ndarray, held_out: TokenArray) \
+            -> dict[str, Callable[[], Iterator[Tensor]]] | None:
+        """The parts of a trajectory: training images, and held-out ones dealt to the two halves in turn."""
+        training = self.spec.prior.training
+        if training.measure_at == "none":
+            return None
+        chosen = spread_indices(len(held_out), training.measure_images)
+        parts = {"train": (train_tokens, seen[spread_indices(len(seen), training.measure_images // 2)]),
+                 "selection": (held_out, chosen[::2]), "scoring": (held_out, chosen[1::2])}
+
+        def batches(tokens: TokenArray, indices: np.ndarray) -> Callable[[], Iterator[Tensor]]:
+            return lambda: (torch.from_numpy(tokens[indices[chunk]]) for chunk in _ranges(len(indices), 100))
+        return {part: batches(*found) for part, found in parts.items()}
 
     def _calibrate(self, model: Any, out: Path) -> None:
         """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
@@ -385,7 +401,7 @@ class Pipeline:
 
     def _train(self, task: Any, fetch: Callable[[np.ndarray], Any], config: TrainingConfig, num_items: int,
                validation: dict[str, Callable[[], Iterator[Tensor]]], out: Path, work: Path, label: str,
-               recipe: Recipe) -> None:
+               recipe: Recipe, measured: dict[str, Callable[[], Iterator[Tensor]]] | None = None) -> None:
         if (of_the_first := config.ema_decay ** (config.steps // config.ema_every)) > 0.2:
             self.announce(f"note: {of_the_first:.0%} of the averaged weights will be those of the first steps "
                           f"(ema_decay={config.ema_decay}, ema_every={config.ema_every}, steps={config.steps}); for "
@@ -393,7 +409,7 @@ class Pipeline:
         fabric = make_fabric(config.precision, device=self.device)
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
               seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,
-              resume_from=self._shorter(recipe, config))
+              resume_from=self._shorter(recipe, config), measured=measured)
 
     def _train_on_images(self, task: Any, config: TrainingConfig, out: Path, work: Path, label: str,
                          recipe: Recipe) -> None:
@@ -403,7 +419,7 @@ class Pipeline:
                     len(splits.train), {"validation": held_out}, out, work, label, recipe)
 
     def _shorter(self, recipe: Recipe, config: TrainingConfig) -> Path | None:
-        """The training state of the longest finished run of the same series with fewer steps."""
+        """The state of the longest finished run of the same series: fewer steps, or as many and another `select`."""
         if config.schedule != "constant":
             return None   # a cosine depends on where it ends
         series = _without_steps(recipe.config)
@@ -411,7 +427,7 @@ class Pipeline:
                  if a.manifest["stage"] == recipe.stage and tuple(a.manifest["inputs"]) == recipe.inputs
                  and "training" in a.manifest["config"] and _without_steps(a.manifest["config"]) == series]
         for steps, artefact in sorted(found, key=lambda pair: -pair[0]):
-            if steps < config.steps and (artefact.path / "state.pt").is_file() and self.store.is_sound(artefact):
+            if steps <= config.steps and (artefact.path / "state.pt").is_file() and self.store.is_sound(artefact):
                 return artefact.path / "state.pt"
         return None
 
@@ -472,6 +488,8 @@ class Pipeline:
             if name in TRAINED and (artefact.path / "curves.csv").is_file():
                 shutil.copy(artefact.path / "curves.csv", folder / f"{name}.csv")
                 curves[name] = f"media/{record_id}/{name}.csv"
+            if (artefact.path / "trajectory.npz").is_file():
+                shutil.copy(artefact.path / "trajectory.npz", folder / "trajectory.npz")
             if name.startswith("metric "):
                 sheets = json.loads((artefact.path / "measurements.json").read_text())["sheets"]
                 for key, raw in sheets.items():
@@ -498,10 +516,18 @@ class Pipeline:
         if self.recipes.role != "prior" or self.spec.prior.path or hasattr(self.prior, "fit"):
             return {}
         training, images = self.spec.prior.training, len(self.recipes.prior_indices)
-        presentations = training.steps * training.batch_size
+        path = self.used["prior"].path / "trajectory.npz"
+        trajectory = Trajectory.load(path) if path.is_file() else None
+        steps = trajectory.steps[-1] if trajectory else training.steps   # patience may have ended it early
+        presentations = steps * training.batch_size
         tokens = images * float(np.prod(self.tokenizer.grid))
-        return {"images": images, "presentations": presentations, "passes": presentations / images,
-                "tokens_per_parameter": tokens / sum(p.numel() for p in self.prior.parameters())}
+        regime = {"images": images, "presentations": presentations, "passes": presentations / images,
+                  "training_flops": presentations * flops_of_training(self.prior),
+                  "tokens_per_parameter": tokens / sum(p.numel() for p in self.prior.parameters())}
+        if trajectory:
+            regime["best_step"] = trajectory.steps[trajectory.best()]
+            regime["best_passes"] = regime["best_step"] * training.batch_size / images
+        return regime
 
     def _parameters(self) -> dict[str, int]:
         models = {"tokenizer": self.tokenizer} if self.recipes.uses_tokenizer else {}
@@ -512,7 +538,8 @@ class Pipeline:
 
 def _without_steps(config: dict[str, Any]) -> dict[str, Any]:
     plain = json.loads(json.dumps(config))
-    plain.get("training", {}).pop("steps", None)
+    for name in ("steps", "select"):
+        plain.get("training", {}).pop(name, None)
     return plain
 
 

@@ -260,8 +260,12 @@ def _training(config: TrainingConfig) -> dict[str, Any]:
     training = dataclasses.asdict(config)
     for name in ("checkpoint_every", "log_every"):
         training.pop(name)
-    if training.get("images", 0) is None:   # keys stay those of before there were subsets
+    # Keys stay those of before there were subsets and trajectories.
+    if training.get("images", 0) is None:
         del training["images"]
+    if training.get("measure_at") == "none":
+        for name in ("measure_at", "measure_images", "measure_budget", "patience"):
+            del training[name]
     return training
 
 

@@ -34,6 +34,7 @@ from bench.config import TrainingConfig
 from bench.errors import BenchError, InputError
 from bench.progress import Bar
 from bench.store import Interrupted
+from bench.trajectories import Trajectory, is_measured
 from priors.base import Draws, Unsupported
 
 if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it
@@ -92,6 +93,13 @@ class PriorTask(nn.Module):
         return {"loss": bits, "bits_per_token": bits}
 
 
+    def measure(self, model: Any, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor, str]:
+        """Bits a token of each image (B,), their Monte-Carlo variance (B,), and the kind of likelihood."""
+        found = model.nll(batch, draws=draws, budget=self.config.measure_budget)
+        bits = batch.shape[1] * math.log(2)
+        return found.nats / bits, found.monte_carlo_variance / bits ** 2, found.kind
+
+
 class ShardedDraws(Draws):
     """One process's slice of the draws a single process would make for the whole batch."""
 
@@ -113,6 +121,18 @@ class ShardedDraws(Draws):
 
     def _slice(self, drawn: Tensor) -> Tensor:
         return drawn.chunk(self.world_size)[self.rank]
+
+
+def flops_of_training(prior: Any) -> float:
+    """Floating-point operations of the forward and backward pass of one training image, three times the forward's.
+
+    Two for each weight of a linear layer and token, and 4 N width a layer and token for attention's two products,
+    counted in full for a causal mask too, as is usual (Kaplan et al. 2020, Section 2.1).
+    """
+    tokens = prior.num_tokens
+    weights = sum(module.weight.numel() for module in prior.modules() if isinstance(module, nn.Linear))
+    width, layers = (getattr(prior.options, name, 0) for name in ("width", "num_layers"))
+    return 3.0 * tokens * (2 * weights + 4 * tokens * width * layers)
 
 
 def batch_indices(step: int, batch_size: int, num_items: int, seed: int) -> np.ndarray:
@@ -140,19 +160,23 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 
 def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConfig, *, num_items: int,
           validation: Mapping[str, Callable[[], Iterable[Tensor]]], seed: int, work: Path, out: Path,
-          fabric: Fabric | None = None, label: str = "training", resume_from: Path | None = None) -> None:
+          fabric: Fabric | None = None, label: str = "training", resume_from: Path | None = None,
+          measured: Mapping[str, Callable[[], Iterable[Tensor]]] | None = None) -> None:
     """Train `task` to config.steps and publish into `out`: model.safetensors, state.pt and curves.csv.
 
     fetch: indices -> a batch on the CPU; called one step ahead in a thread.
     validation: name of a split -> its batches; "validation" chooses the best checkpoint, "train" beside it shows
         overfitting.
+    measured: name of a part of a Trajectory -> its batches, measured at the steps of its grid and at the last; then
+        the selection half chooses the best checkpoint, and `out` holds trajectory.npz too.
     work: where checkpoints go; a checkpoint there is continued.  resume_from: a published state.pt of fewer steps.
     Raises Interrupted, with a checkpoint saved, when the process is asked to stop (SIGTERM, SIGUSR2).
     """
     fabric = fabric or make_fabric(config.precision)
     loop = _Loop(task, config, fabric, seed)
     loop.restore(work / "latest.pt", resume_from)
-    indices = range(loop.step, config.steps)
+    patience = getattr(config, "patience", None)
+    indices = range(loop.step, loop.step if loop.trajectory.has_long_passed_its_best(patience) else config.steps)
     with Bar(label, config.steps, unit="step", start=loop.step) as bar, _stop_signals() as stop, \
             ThreadPoolExecutor(1) as ahead:
         local = _local_batches(fetch, config.batch_size, num_items, seed, fabric)
@@ -163,14 +187,21 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
             loop.advance(batch)
             bar.advance(1, loop.note)
             if loop.step % config.validate_every == 0 or loop.step == config.steps:
-                loop.validate({split: batches() for split, batches in validation.items()})
+                loop.validate({split: batches() for split, batches in validation.items()}, chooses=not measured)
+            if measured and is_measured(loop.step):
+                loop.measure({part: batches() for part, batches in measured.items()})
             stopping = _any_process(stop.is_set(), fabric)
             if loop.step % config.checkpoint_every == 0 or stopping:
                 loop.save(work / "latest.pt")
             if stopping:
                 raise Interrupted(f"{label}: asked to stop at step {loop.step}; the checkpoint is saved, run it again.")
+            if loop.trajectory.has_long_passed_its_best(patience):
+                break
+    state = loop.state()   # without the point beside the grid that the end of this training may add
+    if measured and loop.trajectory.steps[-1:] != [loop.step]:
+        loop.measure({part: batches() for part, batches in measured.items()})
     if fabric.is_global_zero:
-        loop.publish(out)
+        loop.publish(out, state)
 
 
 def make_fabric(precision: str, *, device: str = "cpu") -> Fabric:
@@ -245,6 +276,7 @@ class _Loop:
         self.rows: list[tuple[int, str, float]] = []
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.trajectory = Trajectory()
 
     def advance(self, batch: Tensor) -> None:
         factor = learning_rate_factor(self.step, self.config)
@@ -264,7 +296,7 @@ class _Loop:
         if self.step % self.config.log_every == 0:
             self._log_sums()
 
-    def validate(self, splits: Mapping[str, Iterable[Tensor]]) -> None:
+    def validate(self, splits: Mapping[str, Iterable[Tensor]], *, chooses: bool = True) -> None:
         model = self._averaged()
         model.eval()
         for split, batches in splits.items():
@@ -272,8 +304,29 @@ class _Loop:
             self.rows += [(self.step, f"{split}_{name}", value) for name, value in means.items() if name != "loss"]
             if split == "validation":
                 self.rows.append((self.step, "validation_loss", means["loss"]))
-                if self.best is None or means["loss"] < self.best[0]:
-                    self.best = (means["loss"], _copy(model.state_dict()))
+                if chooses:
+                    self._keep_if_best(means["loss"], model)
+
+    def measure(self, parts: Mapping[str, Iterable[Tensor]]) -> None:
+        """One point of the trajectory; every point has the same draws."""
+        model = self._averaged()
+        model.eval()
+        self.trajectory.steps.append(self.step)
+        with torch.no_grad():
+            for part, batches in parts.items():
+                found = [self.task.measure(model, batch.to(self.fabric.device),
+                                           Draws.seeded("trajectory", self.seed, part, i, device=self.fabric.device))
+                         for i, batch in enumerate(batches)]
+                bits, variance = (torch.cat([point[i] for point in found]).float().cpu().numpy() for i in (0, 1))
+                self.trajectory.bits[part].append(bits)
+                self.trajectory.variance[part].append(variance)
+                self.trajectory.kind = found[0][2]
+                self.rows.append((self.step, f"{part}_bits_per_token", float(bits.mean(dtype=np.float64))))
+        self._keep_if_best(float(self.trajectory.mean("selection")[-1]), model)
+
+    def _keep_if_best(self, loss: float, model: nn.Module) -> None:
+        if self.best is None or loss < self.best[0]:
+            self.best = (loss, _copy(model.state_dict()))
 
     def _means(self, model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
         totals: dict[str, list[float]] = {}
@@ -287,7 +340,7 @@ class _Loop:
     def save(self, path: Path) -> None:
         if self.fabric.is_global_zero:
             with files.keeping(path) as stream:
-                torch.save(self._state(), stream)
+                torch.save(self.state(), stream)
 
     def restore(self, latest: Path, earlier: Path | None) -> None:
         """Go on from the checkpoint `latest` or, where there is no sound one, from the state of a shorter training."""
@@ -304,22 +357,32 @@ class _Loop:
         self.sums = {name: (total.to(self.fabric.device), count) for name, (total, count) in state["sums"].items()}
         self.best = (state["best_loss"], state["best"]) if state["best"] is not None else None
         self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if stored := state.get("trajectory"):
+            self.trajectory = Trajectory.of({**{name: value.numpy() for name, value in stored.items()},
+                                             "kind": state["trajectory_kind"]})
 
-    def publish(self, out: Path) -> None:
+    def publish(self, out: Path, state: Mapping[str, Any]) -> None:
+        """state: what a longer training goes on from."""
         chosen = self.best[1] if self.config.select == "best" and self.best else self._averaged().state_dict()
         save_file(_copy(chosen), out / "model.safetensors")
-        torch.save(self._state(), out / "state.pt")
+        torch.save(state, out / "state.pt")
         with open(out / "curves.csv", "w", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(("step", "metric", "value"))
             writer.writerows(self.rows)
+        if len(self.trajectory):
+            self.trajectory.save(out / "trajectory.npz")
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """All that continuing needs."""
         return {"task": self.task.state_dict(), "average": self.average.state_dict(), "step": self.step,
                 "optimizers": [optimizer.state_dict() for optimizer in self.bare], "rows": [list(r) for r in self.rows],
                 "sums": self.sums, "best": self.best[1] if self.best else None,
                 "best_loss": self.best[0] if self.best else None,
-                "precision": self.fabric.strategy.precision.state_dict()}
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "trajectory": {name: torch.from_numpy(value) for name, value in self.trajectory.arrays().items()
+                               if name != "kind"} if len(self.trajectory) else {},
+                "trajectory_kind": self.trajectory.kind}
 
     def _averaged(self) -> nn.Module:
         return self.average.module if self.average.n_averaged > 0 else self.task.model
