@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from bench.reporting.catalogue import metric_of
-from bench.reporting.choice import fair_pair, order_of_preference, plain_rows, same_backbone, training_of, training_steps
+from bench.reporting.choice import (
+    fair_pair,
+    order_of_preference,
+    plain_rows,
+    same_backbone,
+    training_of,
+    training_steps,
+)
 from bench.reporting.curves import read_curve
 from bench.reporting.differences import compare_cells, compare_timings
 from bench.reporting.estimates import Estimate, t_interval
