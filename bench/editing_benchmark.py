@@ -34,6 +34,7 @@ from bench.editing_models import Editor, Shape, shape_of, why_unsupported
 from bench.editing_options import EditOptions
 from bench.editing_showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
+from bench.metrics.distances import fid_measurement, why_no_interval
 from bench.metrics.editing import border_step, ratio_of_means, seam_ratio, window_edges
 from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.metrics.frechet import fid
@@ -266,12 +267,10 @@ class Cell:
         artefact = self.pipeline.store.obtain(recipe, lambda out, work: self._extract(recipe, out, work),
                                               announce=self.pipeline.announce)
         fake = np.load(artefact.path / "features.npy", mmap_mode="r")
-        result = fid(fake, self.pipeline.features("real"))
-        error = result.standard_error
-        interval = (None, None) if error is None else normal_interval(result.value, error)
-        return Measurement("fid", result.value, self.protocol_id, n=result.n, ci_low=interval[0], ci_high=interval[1],
-                           standard_error=error, better="lower", note=result.note,
-                           extra={"label": f"FID@{result.n} of completed images", "num_real": result.n_real})
+        real = self.pipeline.features("real")
+        result = fid(fake, real)
+        return fid_measurement(result, why_no_interval(fake, real), self.protocol_id,
+                               label=f"FID@{result.n} of completed images")
 
     def _extract(self, recipe: Recipe, out: Path, work: Path) -> None:
         extractor = resolve_extractor(self.spec.protocol.extractor, device=self.pipeline.device)

@@ -37,6 +37,7 @@ from bench.data.tokens import TokenArray, encode_split, import_tokens
 from bench.errors import BenchError, InputError
 from bench.metrics.base import Evidence, Metric, Side
 from bench.metrics.features import extract_to, load_features, resolve_extractor
+from bench.plugin_code import what_changed
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
 from bench.recipes import FEATURE_CHUNK, Judged, Recipes, spread_indices
@@ -176,7 +177,7 @@ class Pipeline:
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
                         "parameters": self._parameters(), "sampling": self._sampling_cost(),
-                        "regime": self._regime(),
+                        "regime": self._regime(), "plugins": self.recipes.plugins,
                         "holes": [m.metric for m in measurements if m.value is None],
                         "threads": torch.get_num_threads(), "device": self.device, **self.gpu,
                         "wall_seconds": time.perf_counter() - began})
@@ -349,7 +350,10 @@ class Pipeline:
         if name not in self.used and process_rank() > 0:
             self._help_train(name, recipe, fill)
         if name not in self.used:
-            self.announce(f"{'reusing' if self.store.find(recipe) else 'building'} {name} {recipe.key}")
+            found = self.store.find(recipe)
+            if not found and (reason := what_changed(recipe, self.store.artefacts())):
+                self.announce(f"{reason} {name}")
+            self.announce(f"{'reusing' if found else 'building'} {name} {recipe.key}")
             self.used[name] = self.store.obtain(recipe, fill, announce=self.announce)
         return self.used[name]
 

@@ -19,6 +19,7 @@ from bench import assets, registry
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.base import Splits
 from bench.errors import InputError
+from bench.plugin_code import marked
 from bench.provenance import sha256_of
 from bench.records import Role, content_id
 from bench.store import Recipe
@@ -65,6 +66,9 @@ class Recipes:
         if not len(splits.train) or not len(splits.validation):
             raise InputError(f"dataset={config.name} has {len(splits.train)} training and {len(splits.validation)} "
                              "validation images: both splits need at least one.")
+        mark = marked("datasets", config.target or config.name)
+        if "+" in mark:   # a plug-in's code reads the pixels
+            splits = dataclasses.replace(splits, fingerprint=f"{splits.fingerprint} {mark}")
         return splits
 
     @property
@@ -147,7 +151,7 @@ class Recipes:
 
         Speed depends on the machine too.
         """
-        config = {"metric": name, "versions": versions, "protocol_id": self.protocol_id,
+        config = {"metric": marked("metrics", name), "versions": versions, "protocol_id": self.protocol_id,
                   "settings": {key: _lookup(self.spec, key) for key in depends_on}, "machine": machine}
         of_prior = ignores_samples and self.role == "prior"
         inputs = [self.prior().key if of_prior else self.samples().key, self.splits.fingerprint]
@@ -174,7 +178,8 @@ class Recipes:
         """The extractor's name, with the hash of its weights where the name does not settle them.
 
         It does for the published Inception and for torchvision's own weights (their file names carry a hash); it does
-        not for a file of the user's, or for a plug-in, which can state `weights` on its class.
+        not for a file of the user's, or for a plug-in, which can state `weights` on its class; a plug-in's code is
+        marked as well.
         """
         name = self.spec.protocol.extractor
         path = Path(name.split(":", 2)[-1])
@@ -185,7 +190,7 @@ class Recipes:
         if name.startswith("torchvision:"):
             return name
         weights = getattr(registry.resolve("extractors", name), "weights", None)
-        return f"{name}@{weights[:16]}" if isinstance(weights, str) else name
+        return marked("extractors", name) + (f"@{weights[:16]}" if isinstance(weights, str) else "")
 
     @cached_property
     def protocol_id(self) -> str:
@@ -208,7 +213,19 @@ class Recipes:
         if PIXEL_METRIC not in self.spec.metrics.names:   # keys stay those of before there was one
             del measured["metrics"]["pixel_bits"]
         likelihood = [self.likelihood().key] if self.uses_likelihood else []
-        return content_id([self.samples().key, self.protocol_id, measured, *likelihood])
+        plugins = [mark for name in self.spec.metrics.names if "+" in (mark := marked("metrics", name))]
+        return content_id([self.samples().key, self.protocol_id, measured, *likelihood, *plugins])
+
+    @cached_property
+    def plugins(self) -> list[str]:
+        """The names of all that comes from elsewhere, with the marks of their code, for the record."""
+        spec = self.spec
+        used = [("datasets", spec.dataset.target or spec.dataset.name), ("extractors", spec.protocol.extractor),
+                *(("metrics", name) for name in spec.metrics.names)]
+        used += [("tokenizers", spec.vq.target or spec.vq.name)] if self.uses_tokenizer else []
+        used += [("priors", spec.prior.target or spec.prior.name)] if self.role == "prior" else []
+        known = [marked(kind, name) for kind, name in used if not name.startswith("torchvision:")]
+        return [mark for mark in known if "+" in mark]
 
     def stages(self) -> list[Stage]:
         """Every stage before the metrics, in the order they are built."""
@@ -242,7 +259,8 @@ class Recipes:
         return min(self.spec.sampling.shards, -(-num_images // chunk))
 
     def _model_recipe(self, stage: str, config: StageConfig, inputs: tuple[str, ...], more: dict[str, Any]) -> Recipe:
-        identity = {"class": config.target or config.name, "options": config.options, **more}
+        kind = "tokenizers" if stage == "tokenizer" else "priors"
+        identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
         if config.path:
             path = Path(config.path)
             if not path.exists():

@@ -26,6 +26,11 @@ def is_registered(kind: str, name: str) -> bool:
     return any(point.name == name for point in _points(kind))
 
 
+def target_of(kind: str, name: str) -> str:
+    """`package.module:Name` behind a name, without importing it; "" if there is none."""
+    return name if ":" in name else next((f"{p.module}:{p.attr}" for p in _points(kind) if p.name == name), "")
+
+
 def resolve(kind: str, name: str) -> Any:
     """The object a name stands for. Raises InputError, with the nearest valid name, if there is none."""
     if ":" in name:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Column, Evidence
 from bench.metrics.checks import all_rows_equal, check_features
-from bench.metrics.frechet import cached_reference, fid_to
+from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
@@ -39,16 +40,20 @@ class FrechetDistance:
         check_features(fake, real, least=2)
         result = fid_to(cached_reference(real, evidence.caches), fake, real=real)
         reason = why_no_interval(fake, real)
-        error = result.standard_error
-        interval = (None, None) if reason or error is None else normal_interval(result.value, error)
-        extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
-                 "fid_infinity": result.fid_infinity}
-        value = Measurement("fid", result.value, evidence.protocol_id, n=result.n, ci_low=interval[0],
-                            ci_high=interval[1], standard_error=result.standard_error, better="lower",
-                            note=reason, extra=extra)
+        value = fid_measurement(result, reason, evidence.protocol_id, label=f"FID@{result.n}", method=result.method,
+                                fid_infinity=result.fid_infinity)
         infinity = Measurement("fid_infinity", None if reason else result.fid_infinity, evidence.protocol_id,
                                n=result.n, better="lower", note=reason or result.infinity_note)
         return [value, infinity]
+
+
+def fid_measurement(result: FrechetResult, reason: str, protocol_id: str, *, label: str, **extra: Any) -> Measurement:
+    """A distance as a measurement, without interval where there is a `reason` (`why_no_interval`) to have none."""
+    error = result.standard_error
+    low, high = (None, None) if reason or error is None else normal_interval(result.value, error)
+    return Measurement("fid", result.value, protocol_id, n=result.n, ci_low=low, ci_high=high, standard_error=error,
+                       better="lower", note=reason or result.note,
+                       extra={"label": label, "num_real": result.n_real, **extra})
 
 
 @dataclass

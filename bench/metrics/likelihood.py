@@ -21,6 +21,7 @@ from bench.errors import BenchError, InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.intervals import normal_interval
 from bench.progress import LINE_EVERY_SECONDS
+from bench.recipes import spread_indices
 from bench.records import Measurement
 from priors.base import Draws, Likelihood, Unsupported
 
@@ -41,10 +42,10 @@ class Bits:
 
 
 class NegativeLogLikelihood:
-    """Registry name "nll"."""
+    """Registry name "nll": of `protocol.nll_images` images evenly spread over the validation split."""
 
     name = "nll"
-    columns = {"bits_per_token": Column("bits per token", "lower")}
+    columns = {"bits_per_token": Column("bits per token", "lower", version=2)}   # 2: images spread over the split
     depends_on = ("protocol", "metrics.nll")
     ignores_samples = True
 
@@ -53,9 +54,10 @@ class NegativeLogLikelihood:
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         unit = self.columns["bits_per_token"].unit
-        tokens = evidence.validation_tokens()[:evidence.protocol.nll_images]
-        if len(tokens) == 0:
+        every = evidence.validation_tokens()
+        if len(every) == 0:
             raise InputError("there are no validation tokens. Check the data set's validation split.")
+        tokens = every[spread_indices(len(every), evidence.protocol.nll_images)]
         try:
             likelihood = evaluate(tokens, evidence)
         except Unsupported as reason:

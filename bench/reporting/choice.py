@@ -44,17 +44,28 @@ def same_backbone(ours: Row, theirs: Row) -> bool:
 
 
 def fair_pair(ours: list[Row], theirs: list[Row]) -> tuple[Row, Row] | None:
-    """The first pair with one tokenizer and backbone, equally long trained if there is one."""
+    """The first pair with one tokenizer and backbone, trained alike if there is one, else equally long, else any."""
     rivals: dict[str, list[Row]] = {}
     for row in theirs:
         rivals.setdefault(_foundation(row), []).append(row)
     pairs = [(a, found) for a in ours if (found := rivals.get(_foundation(a)))]
-    equal = ((a, b) for a, found in pairs for b in found if training_steps(a) == training_steps(b))
-    return next(equal, None) or next(((a, found[0]) for a, found in pairs), None)
+    for likeness in (training_of, training_steps, lambda row: None):
+        for a, found in pairs:
+            if equal := [b for b in found if likeness(a) == likeness(b)]:
+                return a, equal[0]
+    return None
 
 
 def _foundation(row: Row) -> str:
     return json.dumps([row.spec.get("vq"), [row.option("prior", key) for key in BACKBONE]], sort_keys=True, default=str)
+
+
+def training_of(row: Row) -> dict[str, Any]:
+    """What of a training a difference between two priors must not come from."""
+    training = row.spec.get("prior", {}).get("training", {})
+    return {"steps": training_steps(row), "batch": training.get("batch_size"),
+            "learning rate": training.get("learning_rate"), "images": training.get("images"),
+            "dropout": row.option("prior", "dropout") or 0.0}
 
 
 def training_steps(row: Row) -> int:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from bench.reporting.catalogue import metric_of
-from bench.reporting.choice import fair_pair, order_of_preference, plain_rows, same_backbone, training_steps
+from bench.reporting.choice import (
+    fair_pair,
+    order_of_preference,
+    plain_rows,
+    same_backbone,
+    training_of,
+    training_steps,
+)
 from bench.reporting.curves import read_curve
 from bench.reporting.differences import compare_cells, compare_timings
 from bench.reporting.estimates import Estimate, t_interval
@@ -140,8 +147,11 @@ def fidelity_finding(ours: Row, theirs: Row) -> Finding | str:
 
 
 def budgets(ours: Row, theirs: Row) -> str:
-    a, b = training_steps(ours), training_steps(theirs)
-    return "" if a == b else f"unequal training: {a:,} and {b:,} steps"
+    """In what, besides the prior, the two trainings differ."""
+    a, b = training_of(ours), training_of(theirs)
+    steps = [f"{a['steps']:,} and {b['steps']:,} steps"] if a["steps"] != b["steps"] else []
+    unequal = steps + [f"{name} {a[name]} and {b[name]}" for name in a if name != "steps" and a[name] != b[name]]
+    return f"unequal training: {', '.join(unequal)}" if unequal else ""
 
 
 # -- the claims -------------------------------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ def test_a_row_has_fid_lpips_border_and_cost(records):
     assert all(np.isfinite(value) for value in found.values())
 
 
+def test_twelve_completions_have_an_fid_without_interval_and_say_why(records):
+    (fid,) = [m for m in records["edit-centre", "absorbing"].measurements if m.metric == "fid"]
+    assert (fid.ci_low, fid.ci_high) == (None, None) and fid.note.startswith("12 fake images: below 30")
+
+
 def test_an_autoregressive_prior_is_unsupported_in_the_centre_and_measured_below(records):
     assert records["edit-centre", "autoregressive"].status == "unsupported"
     assert "raster order" in records["edit-centre", "autoregressive"].message

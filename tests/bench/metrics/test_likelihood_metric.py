@@ -123,6 +123,12 @@ def test_only_the_protocol_s_images_are_used():
     assert measure(Tabular(), random_tokens(50), images=20).n == 20
 
 
+def test_the_images_are_spread_over_the_split_so_that_no_class_of_a_sorted_one_is_missed():
+    tokens = torch.arange(4).repeat_interleave(10).unsqueeze(1).expand(40, 3)   # four classes, one after the other
+    bits = measure(Tabular(), tokens, images=8).value
+    assert bits == pytest.approx((1 + 2 + 3 + 3) / 4)
+
+
 def test_a_prior_without_likelihood_leaves_a_hole_with_its_reason():
     result = measure(Refusing(), random_tokens(5))
     assert result.value is None and result.note == "has no likelihood"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.reporting.choice import fair_pair, plain_rows
 from bench.reporting.claims import CLAIMS, ledger, outcome
 from bench.reporting.estimates import Estimate
 from bench.reporting.rows import gather
@@ -52,6 +53,39 @@ def test_another_backbone_is_no_comparison_of_priors(synthetic, tmp_path):
     write(synthetic, tmp_path, {"fid": (200.0, 1.0)}, prior="autoregressive", options={"width": 512})
     write(synthetic, tmp_path, {"fid": (190.0, 1.0)}, prior="absorbing", steps=64)
     assert verdicts(tmp_path)["fid-ar"].verdict == "not run"
+
+
+@pytest.mark.parametrize("unlike", [{"batch_size": 512}, {"learning_rate": 1e-4}])
+def test_a_rival_trained_alike_goes_before_one_with_another_batch_or_learning_rate(synthetic, tmp_path, unlike):
+    other = synthetic.spec_of("autoregressive", seed=1)
+    usual = other["prior"]["training"]
+    other["prior"] = other["prior"] | {"training": usual | unlike}
+    for spec in (other, synthetic.spec_of("autoregressive"), synthetic.spec_of("absorbing", steps=64)):
+        write_spec(synthetic, tmp_path, spec)
+    assert pair_of(tmp_path)[1].spec["prior"]["training"] == usual
+
+
+def test_a_rival_with_the_same_dropout_goes_before_one_without(synthetic, tmp_path):
+    dropout = {"options": {"dropout": 0.1}}
+    for spec in (synthetic.spec_of("autoregressive"), synthetic.spec_of("autoregressive", **dropout),
+                 synthetic.spec_of("absorbing", steps=64, **dropout)):
+        write_spec(synthetic, tmp_path, spec)
+    assert pair_of(tmp_path)[1].option("prior", "dropout") == 0.1
+
+
+def test_a_verdict_on_unequal_trainings_says_what_is_unequal(synthetic, tmp_path):
+    write(synthetic, tmp_path, {"fid": (200.0, 1.0)}, prior="autoregressive", options={"dropout": 0.1})
+    write(synthetic, tmp_path, {"fid": (210.0, 1.0)}, prior="absorbing", steps=64)
+    assert "unequal training: dropout 0.0 and 0.1" in verdicts(tmp_path)["fid-ar"].reason
+
+
+def write_spec(synthetic, root, spec):
+    synthetic.make_record(root, "prior", spec, [synthetic.measurement("fid", 200.0, 1.0, "demo-x")], created="2026")
+
+
+def pair_of(root):
+    group = gather(root).groups[0]
+    return fair_pair(plain_rows(group, "absorbing"), plain_rows(group, "autoregressive"))
 
 
 def test_without_interval_on_fid_kid_decides(synthetic, tmp_path):
