@@ -304,7 +304,9 @@ class RunSpec:
     """Everything one run depends on.
 
     source: what is judged: "prior" (samples of the prior), "reconstruction" (validation images through the tokenizer),
-        "real" (validation images themselves), or the path of a folder, zip or .npz of images from elsewhere.
+        "real" (validation images themselves), or the path of a folder, zip or .npz (`theirs.npz:key`) of images from
+        elsewhere.
+    label: what tables call the row, instead of the name made of its options.
     baselines: also measure the reconstruction and real rows of the same data set, tokenizer and protocol.
     backbone, autoencoder: sizes a preset gives to whatever prior and tokenizer is chosen, where its Options has the
         field; `prior.<field>` and `vq.<field>` go before them.
@@ -314,6 +316,7 @@ class RunSpec:
     """
 
     source: str = "prior"
+    label: str | None = None
     baselines: bool = True
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     autoencoder: dict[str, Any] = field(default_factory=dict)
@@ -334,6 +337,8 @@ class RunSpec:
     status: bool = False
 
     def __post_init__(self) -> None:
+        _require(self.label is None or bool(self.label.strip()) and self.label.isprintable(), "label",
+                 repr(self.label), "text that can be printed, or null")
         kind, colon, index = self.device.partition(":")
         known = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda" and index.isdigit())
         _require(known, "device", self.device, "auto, cpu, cuda or cuda:<index>")

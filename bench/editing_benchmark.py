@@ -30,6 +30,7 @@ from rich.table import Table
 from bench import assets
 from bench.compose import Run
 from bench.config import RunSpec
+from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
 from bench.editing_models import Editor, Shape, shape_of, why_unsupported
 from bench.editing_options import EditOptions
 from bench.editing_showcase import completed_sheet, showcase
@@ -44,7 +45,7 @@ from bench.metrics.speed import synchronise
 from bench.pipeline import Pipeline, has_chunk, label_of, save_chunk
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import FEATURE_CHUNK, spread_indices
+from bench.recipes import FEATURE_CHUNK
 from bench.records import (
     Measurement,
     Record,
@@ -57,7 +58,6 @@ from bench.records import (
     save_record,
     save_sweep,
 )
-from bench.sources import ArrayImages, SubsetImages
 from bench.store import Recipe
 from priors import editing
 from priors.base import UNKNOWN, Draws, Unsupported
@@ -136,6 +136,7 @@ class Cell:
         self.spec = copy.deepcopy(spec)
         self.spec.protocol.num_fake = num_images or spec.protocol.num_fake
         self.spec.source = "reconstruction" if role == "reconstruction" else "prior"
+        self.spec.label = spec.label if self.spec.source == "prior" else None
         self.pipeline = Pipeline(self.spec, announce=lambda text: console.print(text, style="dim", markup=False,
                                                                                 highlight=False))
         self.editor = Editor(self.pipeline)

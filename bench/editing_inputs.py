@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.config import DatasetConfig
 from bench.data import pixels
+from bench.data.regular import read_regular
 from bench.editing_options import EditOptions
 from bench.errors import InputError
 
@@ -67,7 +69,7 @@ def _read_image(name: str, resolution: int, held_out: Callable[[int], np.ndarray
 
 def _open(name: str, key: str) -> Image.Image:
     try:
-        image = Image.open(Path(name).expanduser())
+        image = pixels.opened(io.BytesIO(read_regular(Path(name).expanduser())))
         image.load()
     except FileNotFoundError:
         raise InputError(f"{key}={name}: no such file. A held-out image is {HELD_OUT}<index>.") from None

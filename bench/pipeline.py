@@ -32,25 +32,19 @@ from torch import Tensor, nn
 from bench import assets, files, registry
 from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
+from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
 from bench.data.base import ImageData
 from bench.data.tokens import TokenArray, encode_split, import_tokens
 from bench.errors import BenchError, InputError
+from bench.foreign import OWN_SOURCES, as_written, name_of
 from bench.metrics.base import Evidence, Metric, Side
 from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.plugin_code import what_changed
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import FEATURE_CHUNK, Judged, Recipes, spread_indices
+from bench.recipes import FEATURE_CHUNK, Judged, Recipes
 from bench.records import Measurement, Record, Sheet, Status, save_record
-from bench.sources import (
-    ArrayImages,
-    ImageDataSource,
-    PriorSource,
-    ReconstructionSource,
-    Source,
-    SubsetImages,
-    open_files,
-)
+from bench.sources import ImageDataSource, PriorSource, ReconstructionSource, Source
 from bench.store import Artefact, Recipe, Store
 from bench.trainer import PriorTask, flops_of_training, make_fabric, process_device, process_rank, train
 from bench.trajectories import Trajectory
@@ -81,14 +75,16 @@ def failed_record(spec: RunSpec, label: str, error: BaseException, *, status: St
     message = str(error) if status == "unsupported" else "".join(traceback.format_exception(error))
     now = utc_now()
     return Record(id=f"{status}-{uuid.uuid4().hex[:12]}", created=now, role="prior", label=label,
-                  spec=dataclasses.asdict(spec), run_key="", status=status, provenance=dict(provenance()),
+                  spec=as_written(spec), run_key="", status=status, provenance=dict(provenance()),
                   message=message)
 
 
 def label_of(spec: RunSpec) -> str:
-    """How tables name a row: the prior and what of its sampler differs from the defaults."""
+    """How tables name a row: its `label`, or the prior and what of its sampler differs from the defaults."""
+    if spec.label:
+        return spec.label
     if spec.source != "prior":
-        return spec.source if spec.source in ("real", "reconstruction") else Path(spec.source).name
+        return spec.source if spec.source in OWN_SOURCES else name_of(spec.source)
     sampler = schema_of(spec.prior, "priors")[1]
     defaults = {field.name: field.default for field in dataclasses.fields(sampler)} if sampler else {}
     changed = [f"{key} {value}" for key, value in spec.sampler.items() if key != "seed" and value != defaults.get(key)]
@@ -172,12 +168,12 @@ class Pipeline:
         media, curves = self._publish_media(record_id)
         record = Record(
             id=record_id, created=utc_now(), role=self.recipes.role, label=label_of(self.spec),
-            spec=dataclasses.asdict(self.spec), run_key=self.recipes.run_key, status="ok",
+            spec=as_written(self.spec), run_key=self.recipes.run_key, status="ok",
             measurements=tuple(measurements), media=media, curves=curves,
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
                         "parameters": self._parameters(), "sampling": self._sampling_cost(),
-                        "regime": self._regime(), "plugins": self.recipes.plugins,
+                        "regime": self._regime(), "plugins": self.recipes.plugins, **self._foreign(),
                         "holes": [m.metric for m in measurements if m.value is None],
                         "threads": torch.get_num_threads(), "device": self.device, **self.gpu,
                         "wall_seconds": time.perf_counter() - began})
@@ -447,12 +443,12 @@ class Pipeline:
             values = {key: value for key, value in self.spec.sampler.items() if key != "seed"}
             return PriorSource(self.prior, self.tokenizer, sampler(**values) if sampler else None,
                                seed=self.spec.sampler["seed"], chunk=self.spec.sampling.chunk, device=self.device)
+        if self.recipes.role == "source":
+            return ImageDataSource(self.recipes.foreign.images)
         held_out = SubsetImages(splits.validation, spread_indices(len(splits.validation), self.recipes.num_fake))
         if self.recipes.role == "reconstruction":
             return ReconstructionSource(held_out, self.tokenizer, device=self.device)
-        if self.recipes.role == "real":
-            return ImageDataSource(held_out)
-        return ImageDataSource(open_files(Path(self.spec.source), self.spec.dataset, self.recipes.num_fake))
+        return ImageDataSource(held_out)
 
     def _images(self, side: str) -> ImageData:
         if side == "fake":
@@ -532,6 +528,10 @@ class Pipeline:
             regime["best_step"] = trajectory.steps[trajectory.best()]
             regime["best_passes"] = regime["best_step"] * training.batch_size / images
         return regime
+
+    def _foreign(self) -> dict[str, Any]:
+        """How samples from elsewhere were read."""
+        return {"source": self.recipes.foreign.described} if self.recipes.role == "source" else {}
 
     def _parameters(self) -> dict[str, int]:
         models = {"tokenizer": self.tokenizer} if self.recipes.uses_tokenizer else {}

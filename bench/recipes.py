@@ -17,8 +17,10 @@ import numpy as np
 
 from bench import assets, registry
 from bench.config import RunSpec, StageConfig, TrainingConfig
+from bench.data.arrays import spread_indices
 from bench.data.base import Splits
 from bench.errors import InputError
+from bench.foreign import OWN_SOURCES, ForeignSamples, look_at
 from bench.plugin_code import marked
 from bench.provenance import sha256_of
 from bench.records import Role, content_id
@@ -29,7 +31,6 @@ VERSIONS = {"tokenizer": 1, "likelihood": 1, "tokens": 1, "prior": 1, "samples":
 FEATURE_CHUNK = 250   # images whose features are saved together: the unit of resuming and of sharding
 NESTED_SEED = 20260
 """Of the one draw behind every subset of training images."""
-SOURCES = ("prior", "reconstruction", "real")
 PIXEL_METRIC = "pixel_nll"   # the one metric that needs the tokenizer's pixel likelihood
 Judged = Literal["fake", "real"]
 
@@ -73,7 +74,7 @@ class Recipes:
 
     @property
     def role(self) -> Role:
-        return self.spec.source if self.spec.source in SOURCES else "source"   # type: ignore[return-value]
+        return self.spec.source if self.spec.source in OWN_SOURCES else "source"   # type: ignore[return-value]
 
     @property
     def uses_tokenizer(self) -> bool:
@@ -117,6 +118,11 @@ class Recipes:
         """Which training images' grids the prior sees."""
         return nested_indices(len(self.splits.train), self.spec.prior.training.images)
 
+    @cached_property
+    def foreign(self) -> ForeignSamples:
+        """The samples from elsewhere that `source` names."""
+        return look_at(self.spec.source, self.spec.dataset, num=self.spec.protocol.num_fake)
+
     def samples(self) -> Recipe:
         """The images to be judged, whatever their source."""
         config: dict[str, Any] = {"source": self.role, "num": self.num_fake}
@@ -129,11 +135,8 @@ class Recipes:
         elif self.role == "real":
             inputs = (self.splits.fingerprint,)
         else:
-            path = Path(self.spec.source)
-            if not path.exists():
-                raise InputError(f"source={self.spec.source}: expected {', '.join(SOURCES)} or an existing folder, "
-                                 "zip or .npz of images.")
-            inputs = (sha256_of(path), str(self.spec.dataset.resolution), self.spec.dataset.resize)
+            config["of"] = self.foreign.total   # which of them are judged is spread over all
+            inputs = (self.foreign.sha256, str(self.spec.dataset.resolution), self.spec.dataset.resize)
         return Recipe("samples", config, inputs, VERSIONS["samples"])
 
     def features(self, side: Judged) -> Recipe:
@@ -244,9 +247,10 @@ class Recipes:
         if self.uses_likelihood:
             chain.append(Stage(self.likelihood(), (self.tokenizer(),), "pixel likelihood",
                                work=self.spec.vq.likelihood.steps, unit="steps"))
+        judged = f"{self.num_fake:,}{f' of {self.foreign.total:,}' if self.role == 'source' else ''}"
         samples_inputs = {"prior": (self.prior, self.tokenizer), "reconstruction": (self.tokenizer,)}.get(self.role, ())
         chain.append(Stage(self.samples(), tuple(recipe() for recipe in samples_inputs),
-                           f"{self.num_fake:,} images ({self.role})",
+                           f"{judged} images ({self.role})",
                            self._shards(self.num_fake, self.spec.sampling.chunk), self.num_fake, "images"))
         chain.append(Stage(self.features("real"), (), f"features of {len(self.real_indices):,} real images",
                            self._shards(len(self.real_indices), FEATURE_CHUNK), len(self.real_indices), "images"))
@@ -285,13 +289,6 @@ def _training(config: TrainingConfig) -> dict[str, Any]:
         for name in ("measure_at", "measure_images", "measure_budget", "patience"):
             del training[name]
     return training
-
-
-def spread_indices(total: int, num: int | None) -> np.ndarray:
-    """`num` indices evenly spread over 0..total-1 (all of them for None), so that sorted data stays represented."""
-    if num is None or num >= total:
-        return np.arange(total)
-    return np.linspace(0, total - 1, num).round().astype(np.int64)
 
 
 def nested_indices(total: int, num: int | None) -> np.ndarray:

@@ -11,21 +11,20 @@ Exit codes: 0 done, 1 something failed while working (what was finished is kept)
 from __future__ import annotations
 
 import copy
-import dataclasses
 import sys
 import uuid
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench import assets, registry
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.errors import InputError
-from bench.foreign import check_samples
+from bench.foreign import OWN_SOURCES, as_written, name_of
 from bench.launch import launch
 from bench.launch_status import print_status
 from bench.provenance import utc_now
@@ -47,7 +46,7 @@ def run_all(arguments: list[str]) -> int:
     """What the arguments ask for: a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
     runs = with_baselines(expand(arguments, announce=console.print))
-    check_data(runs)
+    check_data(runs, announce=console.print)
     if any(run.spec.plan for run in runs):
         return print_plan(runs)
     if any(run.spec.status for run in runs):
@@ -59,14 +58,17 @@ def run_all(arguments: list[str]) -> int:
 
 
 def with_baselines(runs: list[Run]) -> list[Run]:
-    """Put the real and reconstruction rows of each data set, tokenizer and protocol before the runs that need them."""
+    """Put the real and reconstruction rows of each data set, tokenizer and protocol before the runs that need them.
+
+    Samples from elsewhere need the real row alone: no tokenizer of ours stands behind them.
+    """
     baselines: dict[str, Run] = {}
     for run in runs:
-        if not run.spec.baselines or run.spec.source != "prior":
+        if not run.spec.baselines or run.spec.source in ("real", "reconstruction"):
             continue
-        for source in ("real", "reconstruction"):
+        for source in ("real", "reconstruction") if run.spec.source == "prior" else ("real",):
             spec = copy.deepcopy(run.spec)
-            spec.source, spec.sampler = source, {"seed": 0}
+            spec.source, spec.label, spec.sampler = source, None, {"seed": 0}
             spec.prior = type(spec.prior)()
             identity = repr((source, spec.dataset, spec.vq if source == "reconstruction" else "", spec.protocol,
                              spec.metrics, spec.seed if source == "reconstruction" else 0))
@@ -74,13 +76,17 @@ def with_baselines(runs: list[Run]) -> list[Run]:
     return [*baselines.values(), *runs]
 
 
-def check_data(runs: list[Run]) -> None:
-    """Raise InputError, before torch is imported, if a data set or samples to be judged are not as they should be."""
+def check_data(runs: list[Run], announce: Callable[[str], None] = print) -> None:
+    """Raise InputError, before torch is imported, if a data set or samples to be judged are not as they should be.
+
+    Says of samples from elsewhere how they are read.
+    """
     configs = {repr(run.spec.dataset): run.spec.dataset for run in runs}
     for config in configs.values():
         registry.resolve("datasets", config.target or config.name)().check(config)
-    for spec in (run.spec for run in runs if run.spec.source not in ("prior", "reconstruction", "real")):
-        check_samples(Path(spec.source), spec.dataset, num=spec.protocol.num_fake)
+    foreign = [run.spec for run in runs if run.spec.source not in OWN_SOURCES]
+    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Recipes(spec).foreign.described}" for spec in foreign):
+        announce(escape(said))
 
 
 def check_assets(runs: list[Run]) -> None:
@@ -116,12 +122,13 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     """Write the sweep's manifest, launch what has no record yet, and return all its records in order."""
     keys = [Recipes(run.spec).run_key if not run.unsupported else "" for run in runs]
     cells = [{"run_key": key, "label": _label(run), "overrides": list(run.overrides),
-              "spec": dataclasses.asdict(run.spec), "unsupported": run.unsupported}
+              "spec": as_written(run.spec), "unsupported": run.unsupported}
              for key, run in zip(keys, runs, strict=True)]
     results_dir = runs[0].spec.results_dir
     save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command, cells=tuple(cells)), results_dir)
     done = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
-    missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
+    missing = [run for key, run in zip(keys, runs, strict=True) if not run.unsupported and not (
+        key in done and run.spec.label in (None, done[key].spec.get("label")))]   # a new label is a new record
     check_assets(missing)
     check_checkpoints(missing)
     if not missing:
@@ -190,8 +197,8 @@ def _cell(measurement: Any) -> str:
 
 def _label(run: Run) -> str:
     spec = run.spec
-    if spec.source != "prior":
-        return spec.source
+    if spec.label or spec.source != "prior":
+        return spec.label or (spec.source if spec.source in OWN_SOURCES else name_of(spec.source))
     shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
     return ", ".join([spec.prior.target or spec.prior.name, *shown])
 

@@ -9,18 +9,13 @@ on who computes it nor on what was computed before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from bench import registry
-from bench.config import DatasetConfig
 from bench.data.base import ImageData
 from bench.errors import BenchError
-from bench.foreign import as_folder, check_count, npz_images
 from priors.base import Draws
 
 
@@ -75,56 +70,3 @@ class ImageDataSource:
 
     def chunk(self, start: int, stop: int) -> dict[str, np.ndarray]:
         return {"images": self.images.images(np.arange(start, stop))}
-
-
-class ArrayImages:
-    """An ImageData over an array or memory map of (n, 3, H, W) uint8."""
-
-    def __init__(self, array: np.ndarray):
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(self.array[np.asarray(indices)])
-
-
-class SubsetImages:
-    """Some images of another ImageData, in the order given."""
-
-    def __init__(self, images: ImageData, indices: np.ndarray):
-        self.whole, self.indices = images, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self.whole.images(self.indices[np.asarray(indices)])
-
-
-def open_files(path: Path, dataset: DatasetConfig, num: int) -> ImageData:
-    """Samples from elsewhere: a folder or zip of images, or an .npz with `arr_0` of (n, H, W, 3) uint8.
-
-    Raises InputError if there are fewer than `num`, or if an array has another resolution than the data set.
-    """
-    if path.suffix == ".npz":
-        images: ImageData = ArrayImages(npz_images(path, dataset.resolution))
-    else:
-        splits = registry.resolve("datasets", "folder")().open(as_folder(path, dataset))
-        images = _Joined(splits.train, splits.validation)
-    check_count(path, len(images), num)
-    return images
-
-
-class _Joined:
-    def __init__(self, first: ImageData, second: ImageData):
-        self.parts = (first, second)
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        cut = len(self.parts[0])
-        rows = [self.parts[0].images([i])[0] if i < cut else self.parts[1].images([i - cut])[0] for i in indices]
-        return np.stack(rows)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from bench import registry
 from bench.assets import asset_status, cifar10_arrays, lpips_model
 from bench.config import TrainingConfig
+from bench.data.arrays import ArrayImages
 from bench.data.base import ImageData
 from bench.metrics.embedding_cache import Candidates, open_candidates
 from bench.metrics.frechet import ReferenceStatistics, fid, fid_to, fid_torch_fidelity
@@ -38,7 +39,6 @@ from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.metrics.neighbours import nearest
 from bench.metrics.prdc import prdc, prdc_reference
 from bench.metrics.speed import Laps, forget_peak_memory, peak_memory_gb, take_turns
-from bench.sources import ArrayImages
 from bench.trainer import PriorTask
 from priors.base import Draws
 from priors.linear import linear

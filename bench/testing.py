@@ -20,9 +20,9 @@ import torch
 
 from bench import registry
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.data.arrays import ArrayImages
 from bench.errors import InputError
 from bench.metrics.base import Evidence
-from bench.sources import ArrayImages
 from bench.testing_contracts import CheckFailed, Note, built, first_line
 from bench.testing_metrics import METRIC_CHECKS, MetricCase
 from bench.testing_prior_costs import COST_CHECKS

@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench import files
-from bench.config import TrainingConfig
+from bench.config import PriorTrainingConfig, TrainingConfig
 from bench.errors import BenchError, InputError
 from bench.progress import Bar
 from bench.store import Interrupted
@@ -67,7 +67,7 @@ class Trainable(Protocol):
 class PriorTask(nn.Module):
     """A prior as a Trainable: one Adam, and the likelihood it reaches on held-out tokens as validation."""
 
-    def __init__(self, prior: Any, config: TrainingConfig):
+    def __init__(self, prior: Any, config: PriorTrainingConfig):
         super().__init__()
         self.model: Any = prior
         self.config = config

@@ -14,6 +14,7 @@ from bench import assets
 from bench.asset_conversion import CIFAR10_TEST_SHA256, CIFAR10_TRAIN_SHA256, cifar10_batches
 from bench.config import DatasetConfig
 from bench.data.base import Splits
+from bench.data.regular import read_regular
 from bench.data.splits import ArrayImages, check_options, fingerprint
 from bench.errors import InputError
 
@@ -41,7 +42,7 @@ class Cifar10:
 def _arrays(config: DatasetConfig) -> tuple[np.ndarray, np.ndarray]:
     if (folder := _unpacked(config)) is not None:
         try:
-            return cifar10_batches(lambda name: (folder / name).read_bytes())
+            return cifar10_batches(lambda name: read_regular(folder / name))
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} is not CIFAR-10 as published: {error}") from error
     path = None if config.path is None else Path(config.path).expanduser()

@@ -19,6 +19,7 @@ from bench.data.splits import ArrayImages, check_options, fingerprint, located
 from bench.errors import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+MAX_BYTES = 1 << 30   # of one file's pixels
 FILES = {"train": "train-images-idx3-ubyte", "validation": "t10k-images-idx3-ubyte"}
 
 
@@ -49,15 +50,23 @@ def read_idx(path: Path) -> np.ndarray:
     Raises InputError if the file is damaged or of another type.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            header = file.read(16)
+            if header[:4] != b"\x00\x00\x08\x03":   # unsigned bytes, three dimensions
+                raise InputError(f"{path} is not an idx file of images: it begins with {header[:4].hex()}, expected "
+                                 "00000803")
+            shape = tuple(int.from_bytes(header[i:i + 4], "big") for i in (4, 8, 12))
+            size = math.prod(shape)
+            if size > MAX_BYTES:
+                raise InputError(f"{path} announces {shape[0]:,} images of {shape[1]}x{shape[2]}: at most "
+                                 f"{MAX_BYTES:,} bytes are read, and Fashion-MNIST has 47,040,000")
+            data = file.read(size + 1)   # no more than announced, however much a gzip would give
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    if data[:4] != b"\x00\x00\x08\x03":   # unsigned bytes, three dimensions
-        raise InputError(f"{path} is not an idx file of images: it begins with {data[:4].hex()}, expected 00000803")
-    shape = tuple(int.from_bytes(data[i:i + 4], "big") for i in (4, 8, 12))
-    if len(data) != 16 + math.prod(shape) or math.prod(shape) == 0:
-        raise InputError(f"{path} is damaged: {len(data):,} bytes for {shape[0]} images of {shape[1]}x{shape[2]}")
-    return np.frombuffer(data, np.uint8, offset=16).reshape(shape)
+    if len(data) != size or size == 0:
+        found = f"more than {size:,}" if len(data) > size else f"{len(data):,}"
+        raise InputError(f"{path} is damaged: {found} bytes of pixels for {shape[0]} images of {shape[1]}x{shape[2]}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _file(config: DatasetConfig, name: str) -> Path:

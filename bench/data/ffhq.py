@@ -15,6 +15,7 @@ from bench.data.base import Splits
 from bench.data.files import TreeFiles, ZipFiles, is_image_name, open_files, walk
 from bench.data.images import FileImages, take_inventory
 from bench.data.pixels import CorruptImage, size_of
+from bench.data.regular import read_regular
 from bench.data.splits import capped, check_options, fingerprint, located, num_validation
 from bench.errors import InputError
 
@@ -117,7 +118,7 @@ def _chosen_folder(root: Path, resolution: int) -> Path:
         example = next((name for name, _ in walk(folder) if is_image_name(name)), None)
         if example is None:
             raise InputError(f"{folder} holds no images.{_hint(folder)}\n{_layouts()}")
-        data = (folder / example).read_bytes()
+        data = _read(folder, example)
         if folder == (released or [root])[-1]:
             _check_size(data, example, folder, resolution)
             return folder
@@ -131,6 +132,13 @@ def _check_size(data: bytes, name: str, where: Path, resolution: int) -> None:
     if min(width, height) < resolution:
         raise InputError(f"{where}: {name} is {width}x{height}, smaller than dataset.resolution={resolution}: use a "
                          f"larger layout of FFHQ or dataset.resolution={min(width, height)}")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return read_regular(folder / name)
+    except (CorruptImage, OSError) as error:
+        raise InputError(f"{folder / name} cannot be read: {error}") from error
 
 
 def _size(data: bytes, name: str, where: Path) -> tuple[int, int]:

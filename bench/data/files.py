@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from bench.data import pixels
+from bench.data.regular import check_regular, kind_of, read_regular, too_large
 from bench.data.threads import in_threads
 from bench.errors import InputError
 
@@ -48,7 +49,10 @@ class Files(Protocol):
 
 
 class TreeFiles:
-    """A folder and all below it; hidden files and files without an image's suffix are ignored and counted."""
+    """A folder and all below it; hidden files and files without an image's suffix are ignored and counted.
+
+    Raises InputError for an image that is a device, a pipe or a socket, or that is too large.
+    """
 
     def __init__(self, root: Path):
         self.path = root
@@ -57,8 +61,7 @@ class TreeFiles:
         try:
             for name, entry in walk(root):
                 if is_image_name(name):
-                    stat = entry.stat(follow_symlinks=entry.is_file())   # a dangling link is a corrupt image
-                    self._stats[name] = (stat.st_size, stat.st_mtime_ns)
+                    self._stats[name] = _checked_stat(root, name, entry)
                 else:
                     self.ignored += 1
         except OSError as error:
@@ -66,18 +69,17 @@ class TreeFiles:
         self.names = sorted(self._stats)
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        return read_regular(self.path / name)
 
     def stamp(self) -> str:
         return hash_of([str(self.path.resolve())] + [f"{name} {self._stats[name]}" for name in self.names])
 
     def digest(self, names: Sequence[str]) -> str:
         """Name, size and CRC-32 of each file, as a zip of them would give; beyond 1 GiB in all, of its first 4 KiB."""
-        limit = -1 if sum(self._stats[name][0] for name in names) <= WHOLE_CONTENT_LIMIT else HEAD
+        limit = None if sum(self._stats[name][0] for name in names) <= WHOLE_CONTENT_LIMIT else HEAD
 
         def line(name: str) -> str:
-            with open(self.path / name, "rb") as file:
-                return f"{name} {self._stats[name][0]} {zlib.crc32(file.read(limit)):08x}"
+            return f"{name} {self._stats[name][0]} {zlib.crc32(read_regular(self.path / name, limit)):08x}"
 
         return hash_of(in_threads(line, names))
 
@@ -89,6 +91,7 @@ class ZipFiles:
         self.path, self.ignored = path, 0
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._descriptors: dict[int, int] = {}
+        self._size = path.stat().st_size
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [info for info in archive.infolist() if not info.is_dir() and info.filename.startswith(under)]
@@ -131,6 +134,12 @@ class ZipFiles:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(f"{self.path}: {info.filename} is compressed with method {info.compress_type}; pack the "
                              "zip anew, stored or deflated, or unpack it into a folder")
+        if reason := too_large(info.file_size):
+            raise InputError(f"{self.path}: {info.filename} {reason}: leave it out, or scale it down")
+        if info.header_offset + info.compress_size > self._size:
+            raise InputError(f"{self.path}: {info.filename} would take {info.compress_size:,} bytes from byte "
+                             f"{info.header_offset:,} on, and the zip has {self._size:,}: it is "
+                             "damaged, fetch it again")
 
     def _descriptor(self) -> int:
         if os.getpid() not in self._descriptors:
@@ -147,6 +156,8 @@ class ZipFiles:
 
 def open_files(path: Path) -> TreeFiles | ZipFiles:
     """A folder or a zip.  Raises InputError if it is neither, or holds no image."""
+    if path.exists():
+        check_regular(path, str(path))
     if path.is_dir():
         files: TreeFiles | ZipFiles = TreeFiles(path)
     elif path.is_file():
@@ -169,7 +180,7 @@ def is_image_name(name: str) -> bool:
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """(relative POSIX path, entry) of every file below root; links are followed, each folder once."""
+    """(relative POSIX path, entry) of whatever is no folder below root; links are followed, each folder once."""
     pending, seen = [(str(root), "")], set()
     while pending:
         folder, prefix = pending.pop()
@@ -179,10 +190,30 @@ def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         seen.add((stat.st_dev, stat.st_ino))
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if _is_folder(entry):
                     pending.append((entry.path, f"{prefix}{entry.name}/"))
-                elif entry.is_file() or entry.is_symlink():
+                else:
                     yield prefix + entry.name, entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:   # a link that leads to itself
+        return False
+
+
+def _checked_stat(root: Path, name: str, entry: os.DirEntry[str]) -> tuple[int, int]:
+    """(size, mtime in ns) of an image: of what a link leads to, or of a link that leads nowhere, a corrupt image."""
+    try:
+        stat = entry.stat()
+        if kind := kind_of(stat.st_mode):
+            raise InputError(f"{root / name} is {kind}, no image: remove it.")
+    except OSError:
+        stat = entry.stat(follow_symlinks=False)
+    if reason := too_large(stat.st_size):
+        raise InputError(f"{root / name} {reason}: leave it out, or scale it down.")
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _inflate(raw: bytes, size: int) -> bytes:

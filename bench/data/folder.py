@@ -14,6 +14,7 @@ from bench.data.base import Splits
 from bench.data.files import Files, open_files
 from bench.data.images import FileImages, corrupt_error, take_inventory
 from bench.data.pixels import size_of
+from bench.data.regular import check_regular
 from bench.data.splits import capped, check_options, fingerprint, hash_order, split_by_hash
 from bench.errors import InputError
 
@@ -72,6 +73,7 @@ def _path(config: DatasetConfig) -> Path:
     path = Path(config.path).expanduser()
     if not path.exists():
         raise InputError(f"dataset.path={path} does not exist: expected a folder or a zip of images")
+    check_regular(path, f"dataset.path={path}")
     return path
 
 

@@ -22,6 +22,7 @@ from bench.asset_sources import say
 from bench.assets import cache_root
 from bench.data.files import hash_of
 from bench.data.pixels import CorruptImage
+from bench.data.regular import too_large
 from bench.errors import InputError
 from bench.files import keeping, read
 
@@ -71,6 +72,8 @@ class LmdbFiles:
             value = transaction.get(name.encode("latin-1"))
         if value is None:
             raise CorruptImage("the key is gone")
+        if reason := too_large(len(value)):
+            raise CorruptImage(reason)
         return value
 
     def stamp(self) -> str:

@@ -11,16 +11,23 @@ go through PIL; EXIF orientation is applied; of an animation the first frame is 
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 VERSION = 1   # raise when the pixels of any file change: it stands in every fingerprint
-CHECK_VERSION = 2   # raise when `check_decodes` finds more or less
+CHECK_VERSION = 3   # raise when `check_decodes` finds more or less
+
+MAX_PIXELS = 89_478_485   # of one image; where PIL begins to warn of decompression bombs: 9,459 x 9,459
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
+"""What is decoded, whatever a file calls itself: PIL reads others too, some by running a program (EPS)."""
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
            Image.DecompressionBombError, MemoryError)
@@ -34,7 +41,7 @@ class CorruptImage(ValueError):
 def decode(data: bytes, *, resolution: int, resize: str) -> np.ndarray:
     """(3, resolution, resolution) uint8.  Raises CorruptImage."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             _refuse_cut_png(image, data)
             return fit(upright_rgb(image), resolution=resolution, resize=resize)
     except _BROKEN as error:
@@ -47,10 +54,10 @@ def check_decodes(data: bytes) -> None:
     Of a PNG, every chunk's CRC-32 too: PIL decodes one that breaks off after its last pixel.  Raises CorruptImage.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             if image.format == "PNG":
                 image.verify()
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             _refuse_cut_png(image, data)
             image.draft("RGB", (1, 1))
             image.load()
@@ -61,10 +68,27 @@ def check_decodes(data: bytes) -> None:
 def size_of(data: bytes) -> tuple[int, int]:
     """(width, height) as stored, from the header alone.  Raises CorruptImage."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             return image.size
     except _BROKEN as error:
         raise CorruptImage(_one_line(error)) from error
+
+
+def opened(file: IO[bytes]) -> Image.Image:
+    """The image with nothing but its header read.  Raises what PIL does, or ValueError if it has too many pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)   # an error below, of our own wording
+        image = Image.open(file, formats=_formats())
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, and at most {MAX_PIXELS:,} are decoded")
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of PIL knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -17,11 +17,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bench.data.arrays import spread_indices
 from bench.errors import BenchError, InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.intervals import normal_interval
 from bench.progress import LINE_EVERY_SECONDS
-from bench.recipes import spread_indices
 from bench.records import Measurement
 from priors.base import Draws, Likelihood, Unsupported
 

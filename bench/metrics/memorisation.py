@@ -28,12 +28,12 @@ from scipy.optimize import brentq
 from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
 from bench import files
+from bench.data.arrays import spread_indices
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
-from bench.recipes import spread_indices
 from bench.records import Measurement
 
 QUERIES = 500

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from bench import files
 from bench.assets import lpips_model
+from bench.data.arrays import SubsetImages, spread_indices
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
-from bench.recipes import spread_indices
 from bench.records import Measurement, content_id
-from bench.sources import SubsetImages
 
 EXTRA = 8
 """Candidates kept beyond k while streaming; the search repeats with more if that proves too few."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from bench import assets
+from bench.data.arrays import spread_indices
 from bench.metrics.base import Column, Evidence
 from bench.metrics.intervals import normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
-from bench.recipes import spread_indices
 from bench.records import Measurement
 from vq import health
 

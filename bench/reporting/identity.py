@@ -21,8 +21,12 @@ IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "sampling.s
 
 
 def row_key(role: str, label: str, spec: dict[str, Any]) -> str:
-    """Equal for two runs that differ in seeds alone. A source from elsewhere is known by its label."""
-    return json.dumps([role, label if role == "source" else "", identity(role, spec)], sort_keys=True, default=str)
+    """Equal for two runs that differ in seeds alone. Samples from elsewhere are known by their content.
+
+    In records made before there was its hash, by their label and path.
+    """
+    content = (spec.get("source_sha256") or [label, spec.get("source")]) if role == "source" else ""
+    return json.dumps([role, content, identity(role, spec)], sort_keys=True, default=str)
 
 
 def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:

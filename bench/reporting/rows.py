@@ -224,10 +224,11 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
             if old is None or measurement.value is not None or old.measurement.value is None:
                 sources[measurement.metric][seeds] = Source(record.id, *seeds, measurement)
     role = role_of(best)
+    called = next((r for r in reversed(runs) if r.spec.get("label")), best)   # the last label given
     name = str(best.spec.get("prior", {}).get("name", "")) if role == "prior" else role
-    return Row(key, role, name, describe(role, best.spec, best.label), best.status, "; ".join(dict.fromkeys(reasons)),
-               best.spec, tuple(runs), {metric: cell_of(metric, list(by_seed.values()))
-                                        for metric, by_seed in sources.items()})
+    return Row(key, role, name, describe(role, called.spec, called.label), best.status,
+               "; ".join(dict.fromkeys(reasons)), best.spec, tuple(runs),
+               {metric: cell_of(metric, list(by_seed.values())) for metric, by_seed in sources.items()})
 
 
 def _missing_row(key: str, holes: list[Hole]) -> Row:
@@ -255,7 +256,9 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
 
 
 def describe(role: str, spec: dict[str, Any], label: str) -> str:
-    """A row's name for people: "absorbing, 16 steps, temperature 0.9"."""
+    """A row's name for people: the label it was given, or "absorbing, 16 steps, temperature 0.9"."""
+    if spec.get("label"):
+        return str(spec["label"])
     if role == "real":
         return "real against real"
     if role == "reconstruction":
@@ -285,7 +288,7 @@ def _variants(twins: Sequence[Row]) -> list[str]:
     """What each row sets differently from the others; the defaults are named too where it takes them to differ."""
     if len(twins) == 1:
         return [""]
-    flat = [identity(row.role, row.spec) for row in twins]
+    flat = [identity(row.role, row.spec) | _origin(row, twins) for row in twins]
     differing = [key for key in sorted({key for own in flat for key in own})
                  if len({json.dumps(own.get(key), default=str) for own in flat}) > 1]
     chosen = [{key: own[key] for key in differing if key in own and own[key] != defaults_of(row.spec).get(key, UNSET)}
@@ -293,6 +296,16 @@ def _variants(twins: Sequence[Row]) -> list[str]:
     named = [_named(own) for own in chosen]
     return named if len(set(named)) == len(named) else [
         _named({key: own[key] for key in differing if key in own}) for own in flat]
+
+
+def _origin(row: Row, twins: Sequence[Row]) -> dict[str, Any]:
+    """Of samples from elsewhere: where they lay, or the beginning of their hash if others lay there too."""
+    if row.role != "source":
+        return {}
+    path = row.spec.get("source")
+    if sum(other.spec.get("source") == path for other in twins) == 1:
+        return {"source": path}
+    return {"source": path, "sha256": str(row.spec.get("source_sha256"))[:8]}
 
 
 def _named(options: dict[str, Any]) -> str:

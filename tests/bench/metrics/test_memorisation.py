@@ -8,6 +8,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.data.arrays import ArrayImages
 from bench.errors import InputError
 from bench.metrics import memorisation, neighbours
 from bench.metrics.base import Evidence
@@ -19,7 +20,6 @@ from bench.metrics.memorisation import (
     newcombe,
     probability_closer,
 )
-from bench.sources import ArrayImages
 
 
 class TinyLpips(torch.nn.Module):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.data.arrays import ArrayImages
 from bench.errors import InputError
 from bench.metrics import embedding_cache, neighbours
 from bench.metrics.base import Evidence
 from bench.metrics.embedding_cache import compress, open_candidates
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.metrics.neighbours import NearestNeighbours, nearest
-from bench.sources import ArrayImages
 from bench.torchvision_compat import ensure_torchvision
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench.config import MetricsConfig, NllConfig, ProtocolConfig, SpeedConfig
+from bench.data.arrays import ArrayImages
 from bench.errors import BenchError
 from bench.metrics.base import Evidence
 from bench.metrics.pixel_likelihood import PixelNegativeLogLikelihood
-from bench.sources import ArrayImages
 from priors.base import Likelihood, Unsupported
 from vq.base import PixelLikelihood
 from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
