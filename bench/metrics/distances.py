@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.errors import InputError, did_you_mean
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
+from bench.metrics.columns import Column, columns
 from bench.metrics.frechet import cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
@@ -27,8 +28,7 @@ class FrechetDistance:
     """FID of all fakes against all reals, and its value without the bias of order 1/n."""
 
     name: str = "fid"
-    columns: dict[str, Column] = field(default_factory=lambda: {
-        "fid": Column("", "lower"), "fid_infinity": Column("", "lower")})
+    columns: dict[str, Column] = field(default_factory=lambda: columns("fid", "fid_infinity"))
     depends_on: tuple[str, ...] = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:
@@ -44,10 +44,11 @@ class FrechetDistance:
         extra = {"label": f"FID@{result.n}", "num_real": result.n_real, "method": result.method,
                  "fid_infinity": result.fid_infinity}
         value = Measurement("fid", result.value, evidence.protocol_id, n=result.n, ci_low=interval[0],
-                            ci_high=interval[1], standard_error=result.standard_error, better="lower",
-                            note=reason, extra=extra)
+                            ci_high=interval[1], standard_error=result.standard_error,
+                            better=self.columns["fid"].better, note=reason, extra=extra)
         infinity = Measurement("fid_infinity", None if reason else result.fid_infinity, evidence.protocol_id,
-                               n=result.n, better="lower", note=reason or result.infinity_note)
+                               n=result.n, better=self.columns["fid_infinity"].better,
+                               note=reason or result.infinity_note)
         return [value, infinity]
 
 
@@ -56,7 +57,7 @@ class KernelDistance:
     """KID of all fakes against all reals."""
 
     name: str = "kid"
-    columns: dict[str, Column] = field(default_factory=lambda: {"kid": Column("", "lower")})
+    columns: dict[str, Column] = field(default_factory=lambda: columns("kid"))
     depends_on: tuple[str, ...] = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:
@@ -67,7 +68,7 @@ class KernelDistance:
         result, note = kid(fake, real), why_no_interval(fake, real)
         low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
         return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
-                            standard_error=result.standard_error, better="lower", note=note,
+                            standard_error=result.standard_error, better=self.columns["kid"].better, note=note,
                             extra={"num_real": result.n_real})]
 
 
@@ -76,8 +77,8 @@ class PrecisionRecall:
     """Precision, recall, density and coverage of `protocol.prdc_num` images a side."""
 
     name: str = "prdc"
-    columns: dict[str, Column] = field(default_factory=lambda: {
-        column: Column("", "higher") for column in ("precision", "recall", "density", "coverage")})
+    columns: dict[str, Column] = field(default_factory=lambda: columns(
+        "precision", "recall", "density", "coverage"))
     depends_on: tuple[str, ...] = ("protocol", "metrics.prdc")
 
     def applies(self, evidence: Evidence) -> bool:
@@ -93,8 +94,8 @@ class PrecisionRecall:
             low, high = (None if note else result.interval(column)) or (None, None)
             measurements.append(Measurement(
                 column, value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
-                standard_error=result.standard_error(column), better="higher", note=note or result.note,
-                extra={"k": k, "num_real": result.n_real, "ties": result.ties}))
+                standard_error=result.standard_error(column), better=self.columns[column].better,
+                note=note or result.note, extra={"k": k, "num_real": result.n_real, "ties": result.ties}))
         return measurements
 
     def _measure(self, fake: np.ndarray, real: np.ndarray, *, k: int, evidence: Evidence) -> PrdcResult:
