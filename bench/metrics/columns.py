@@ -21,6 +21,9 @@ class Column:
     better: "none" where neither direction is a merit; then no row of a table is ever the best.
     title: as printed.  short, headline: its heading in a terminal, and whether it is shown there.
     decimals: where no interval says how many are meaningful.  about: one sentence for the reader of the page.
+    moves_with_n: its expectation depends on the number of images, so only values of one N are compared.
+    within_tokenizer: a number of tokens, so only rows of one tokenizer are compared.
+    is_exact: a count without sampling error: two values that differ are apart even where neither has an interval.
     """
 
     unit: str
@@ -31,6 +34,9 @@ class Column:
     headline: bool = False
     about: str = "A metric of a plug-in."
     short: str = ""
+    moves_with_n: bool = False
+    within_tokenizer: bool = False
+    is_exact: bool = False
 
 
 def _bits_per_dim(bits: int) -> Column:
@@ -47,21 +53,25 @@ def pixel_column(bits: int) -> str:
 
 COLUMNS: dict[str, Column] = {
     "fid": Column("", "lower", 1, "FID", 2, True,
-                  "Fréchet distance between Inception features of samples and reference images.", "FID"),
+                  "Fréchet distance between Inception features of samples and reference images.", "FID",
+                  moves_with_n=True),
     "fid_infinity": Column("", "lower", 1, "FID∞", 2,
                            about="FID with its finite-sample bias removed by the jackknife."),
     "kid": Column("", "lower", 1, "KID", 4, True,
                   "Kernel distance of the same features: unbiased at every sample size.", "KID"),
     "precision": Column("", "higher", 1, "Precision", 3, True,
-                        "Share of samples that lie on the manifold of real images.", "P"),
+                        "Share of samples that lie on the manifold of real images.", "P", moves_with_n=True),
     "recall": Column("", "higher", 1, "Recall", 3, True,
-                     "Share of real images that lie on the manifold of samples.", "R"),
+                     "Share of real images that lie on the manifold of samples.", "R", moves_with_n=True),
     "density": Column("", "higher", 1, "Density", 3, True,
-                      "Precision that counts how many real neighbourhoods hold each sample.", "D"),
+                      "Precision that counts how many real neighbourhoods hold each sample.", "D", moves_with_n=True),
     "coverage": Column("", "higher", 1, "Coverage", 3, True,
-                       "Share of real images with a sample among their neighbours.", "C"),
+                       "Share of real images with a sample among their neighbours.", "C", moves_with_n=True),
     "bits_per_token": Column("bits per token", "lower", 1, "Bits / token", 3, True,
-                             "Negative log-likelihood of validation tokens; <= marks an upper bound.", "bits/tok"),
+                             "Negative log-likelihood of validation tokens; <= marks an upper bound.", "bits/tok",
+                             within_tokenizer=True),
+    "bits_per_image": Column("bits per image", "lower", 1, "Bits / image", 1, within_tokenizer=True,
+                             about="The same of all tokens of an image together.", short="bits/img"),
     **{pixel_column(bits): _bits_per_dim(bits) for bits in range(8, 0, -1)},
     "seconds_per_image": Column("s", "lower", 1, "s / image", 3, True, "One image at a time, prior only.", "s/img"),
     "seconds_per_image_decoded": Column("s", "lower", 1, "s / image, decoded", 3,
@@ -72,9 +82,9 @@ COLUMNS: dict[str, Column] = {
     "images_per_second_decoded": Column("images/s", "higher", 1, "Images / s, decoded", 2,
                                         about="In batches, prior and decoder."),
     "network_evaluations": Column("per image", "lower", 1, "Evaluations", 1, True,
-                                  "Forward passes each image took part in.", "evals"),
+                                  "Forward passes each image took part in.", "evals", is_exact=True),
     "token_forwards": Column("per image", "lower", 1, "Token-forwards", 0,
-                             about="Token positions pushed through the backbone for each image."),
+                             about="Token positions pushed through the backbone for each image.", is_exact=True),
     "lpips_nearest_mean": Column("LPIPS", "none", 1, "LPIPS nearest", 3,
                                  about="Mean LPIPS distance of a sample to its nearest training image."),
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,
@@ -93,10 +103,11 @@ COLUMNS: dict[str, Column] = {
     "seam_ratio": Column("", "none", 1, "Seams", 3, short="seams", about="On canvases, the step across window edges "
                          "relative to the step elsewhere: 1 is no seam."),
     "codebook_usage": Column("share", "higher", 1, "Codes used", 3,
-                             about="Share of the codebook that the validation images use."),
+                             about="Share of the codebook that the validation images use.", is_exact=True),
     "codebook_perplexity": Column("codes", "higher", 1, "Code perplexity", 1,
-                                  about="Exponential of the entropy of code use."),
-    "dead_codes": Column("codes", "lower", 1, "Dead codes", 0, about="Codes that no validation image uses."),
+                                  about="Exponential of the entropy of code use.", is_exact=True),
+    "dead_codes": Column("codes", "lower", 1, "Dead codes", 0, about="Codes that no validation image uses.",
+                         is_exact=True),
 }
 """In the order in which a report prints them."""
 
