@@ -35,6 +35,7 @@ from bench.editing_models import Editor, Shape, shape_of, why_unsupported
 from bench.editing_options import EditOptions
 from bench.editing_showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
+from bench.metrics.columns import column_of
 from bench.metrics.distances import fid_measurement, why_no_interval
 from bench.metrics.editing import border_step, ratio_of_means, seam_ratio, window_edges
 from bench.metrics.features import extract_to, load_features, resolve_extractor
@@ -255,11 +256,11 @@ class Cell:
 
     def measurements(self, *, with_seams: bool) -> list[Measurement]:
         images, originals = self.completed["images"], self.originals.images(np.arange(len(self.originals)))
-        found = [self._fid(), self._mean("lpips", self._lpips(images, originals), "lower"),
+        found = [self._fid(), self._mean("lpips", self._lpips(images, originals)),
                  self._border(images, originals)]
-        for name, unit in (("seconds_per_image", "s"), ("network_evaluations", ""), ("token_forwards", "")):
+        for name in ("seconds_per_image", "network_evaluations", "token_forwards"):
             if name in self.completed:
-                found.append(self._mean(name, self.completed[name].astype(np.float64), "lower", unit))
+                found.append(self._mean(name, self.completed[name].astype(np.float64)))
         return found + ([self._seams()] if with_seams and self.role == "edit" else [])
 
     def _fid(self) -> Measurement:
@@ -312,7 +313,8 @@ class Cell:
                            note=f"canvases of {2 * h}x{2 * w} tokens, {len(windows)} windows",
                            extra={"window_evaluations": float(sample.network_evaluations.double().mean())})
 
-    def _mean(self, name: str, values: np.ndarray, better: Any, unit: str = "") -> Measurement:
+    def _mean(self, name: str, values: np.ndarray) -> Measurement:
+        unit, better = column_of(name).unit, column_of(name).better
         if name != "lpips":   # chunks share a clock and a batch: no interval over images
             middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
             return Measurement(name, middle, self.protocol_id, n=len(values), unit=unit, better=better,

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from bench import registry
 from bench.assets import asset_status, cifar10_arrays, lpips_model
-from bench.config import TrainingConfig
+from bench.config import PriorTrainingConfig
 from bench.data.arrays import ArrayImages
 from bench.data.base import ImageData
 from bench.metrics.embedding_cache import Candidates, open_candidates
@@ -299,7 +299,7 @@ def training_rows(settings: Settings) -> Iterator[Cell]:
     tokens = torch.randint(size.codes, (batch, size.num_tokens), generator=torch.Generator().manual_seed(0))
     tokens = tokens.to(settings.device)
     models = {name: _prior("absorbing", size, settings).train().requires_grad_(True) for name in ("naive", "ours")}
-    task = PriorTask(models["ours"], TrainingConfig())
+    task = PriorTask(models["ours"], PriorTrainingConfig())
     optimizers = {"naive": torch.optim.Adam(models["naive"].parameters(), lr=1e-3), "ours": task.optimizers()[0]}
 
     def step(name: str, loss: Callable[[], Tensor]) -> Callable[[], float]:

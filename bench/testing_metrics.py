@@ -43,6 +43,7 @@ def measures(case: MetricCase) -> Note:
         require(m.metric in case.metric.columns, f"'{m.metric}' is none of the columns {sorted(case.metric.columns)}")
         require(m.protocol == case.evidence.protocol_id, f"{m.metric} carries protocol '{m.protocol}'")
         require(m.unit == case.metric.columns[m.metric].unit, f"{m.metric} is in '{m.unit}', its column is not")
+        require(m.better == case.metric.columns[m.metric].better, f"{m.metric} says better={m.better}, its column not")
         require(m.value is not None or bool(m.note), f"{m.metric} has neither value nor note")
         require(m.value is None or math.isfinite(m.value), f"{m.metric} is {m.value}")
     return None

@@ -12,19 +12,12 @@ from torch import Tensor
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.base import ImageData
+from bench.metrics.columns import Column
 from bench.records import Measurement, Role
 
+__all__ = ["Column", "Evidence", "FeatureSide", "Metric", "Side"]
 Side = Literal["fake", "real", "train", "validation"]
 FeatureSide = Literal["fake", "real"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """unit, which way is better, and the version of the code that computes it (raised when its output changes)."""
-
-    unit: str
-    better: Literal["lower", "higher", "none"]
-    version: int = 1
 
 
 @dataclass

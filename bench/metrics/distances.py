@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench.errors import InputError, did_you_mean
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
+from bench.metrics.columns import Column, column_of, columns
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
@@ -28,8 +29,7 @@ class FrechetDistance:
     """FID of all fakes against all reals, and its value without the bias of order 1/n."""
 
     name: str = "fid"
-    columns: dict[str, Column] = field(default_factory=lambda: {
-        "fid": Column("", "lower"), "fid_infinity": Column("", "lower")})
+    columns: dict[str, Column] = field(default_factory=lambda: columns("fid", "fid_infinity"))
     depends_on: tuple[str, ...] = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:
@@ -43,7 +43,8 @@ class FrechetDistance:
         value = fid_measurement(result, reason, evidence.protocol_id, label=f"FID@{result.n}", method=result.method,
                                 fid_infinity=result.fid_infinity)
         infinity = Measurement("fid_infinity", None if reason else result.fid_infinity, evidence.protocol_id,
-                               n=result.n, better="lower", note=reason or result.infinity_note)
+                               n=result.n, better=self.columns["fid_infinity"].better,
+                               note=reason or result.infinity_note)
         return [value, infinity]
 
 
@@ -52,7 +53,7 @@ def fid_measurement(result: FrechetResult, reason: str, protocol_id: str, *, lab
     error = result.standard_error
     low, high = (None, None) if reason or error is None else normal_interval(result.value, error)
     return Measurement("fid", result.value, protocol_id, n=result.n, ci_low=low, ci_high=high, standard_error=error,
-                       better="lower", note=reason or result.note,
+                       better=column_of("fid").better, note=reason or result.note,
                        extra={"label": label, "num_real": result.n_real, **extra})
 
 
@@ -61,7 +62,7 @@ class KernelDistance:
     """KID of all fakes against all reals."""
 
     name: str = "kid"
-    columns: dict[str, Column] = field(default_factory=lambda: {"kid": Column("", "lower")})
+    columns: dict[str, Column] = field(default_factory=lambda: columns("kid"))
     depends_on: tuple[str, ...] = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:
@@ -72,7 +73,7 @@ class KernelDistance:
         result, note = kid(fake, real), why_no_interval(fake, real)
         low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
         return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
-                            standard_error=result.standard_error, better="lower", note=note,
+                            standard_error=result.standard_error, better=self.columns["kid"].better, note=note,
                             extra={"num_real": result.n_real})]
 
 
@@ -81,8 +82,8 @@ class PrecisionRecall:
     """Precision, recall, density and coverage of `protocol.prdc_num` images a side."""
 
     name: str = "prdc"
-    columns: dict[str, Column] = field(default_factory=lambda: {
-        column: Column("", "higher") for column in ("precision", "recall", "density", "coverage")})
+    columns: dict[str, Column] = field(default_factory=lambda: columns(
+        "precision", "recall", "density", "coverage"))
     depends_on: tuple[str, ...] = ("protocol", "metrics.prdc")
 
     def applies(self, evidence: Evidence) -> bool:
@@ -98,8 +99,8 @@ class PrecisionRecall:
             low, high = (None if note else result.interval(column)) or (None, None)
             measurements.append(Measurement(
                 column, value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
-                standard_error=result.standard_error(column), better="higher", note=note or result.note,
-                extra={"k": k, "num_real": result.n_real, "ties": result.ties}))
+                standard_error=result.standard_error(column), better=self.columns[column].better,
+                note=note or result.note, extra={"k": k, "num_real": result.n_real, "ties": result.ties}))
         return measurements
 
     def _measure(self, fake: np.ndarray, real: np.ndarray, *, k: int, evidence: Evidence) -> PrdcResult:

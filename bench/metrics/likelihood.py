@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bench.data.arrays import spread_indices
 from bench.errors import BenchError, InputError
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
+from bench.metrics.columns import COLUMNS, columns
 from bench.metrics.intervals import normal_interval
 from bench.progress import LINE_EVERY_SECONDS
 from bench.records import Measurement
@@ -45,7 +46,7 @@ class NegativeLogLikelihood:
     """Registry name "nll": of `protocol.nll_images` images evenly spread over the validation split."""
 
     name = "nll"
-    columns = {"bits_per_token": Column("bits per token", "lower", version=2)}   # 2: images spread over the split
+    columns = columns("bits_per_token")
     depends_on = ("protocol", "metrics.nll")
     ignores_samples = True
 
@@ -61,8 +62,8 @@ class NegativeLogLikelihood:
         try:
             likelihood = evaluate(tokens, evidence)
         except Unsupported as reason:
-            return [Measurement("bits_per_token", None, evidence.protocol_id, unit=unit, better="lower",
-                                note=str(reason))]
+            return [Measurement("bits_per_token", None, evidence.protocol_id, unit=unit,
+                                better=self.columns["bits_per_token"].better, note=str(reason))]
         return [self._measurement(likelihood, tokens, evidence)]
 
     def _measurement(self, likelihood: Likelihood, tokens: Tensor, evidence: Evidence) -> Measurement:
@@ -77,16 +78,17 @@ class NegativeLogLikelihood:
 def measurement(metric: str, likelihood: Likelihood, num_parts: int, protocol_id: str, *, unit: str,
                 bound: Literal["", "upper"], extra: dict[str, Any]) -> Measurement:
     """Mean bits of the `num_parts` parts of an image, with both errors; a hole where images have probability 0."""
+    better = COLUMNS[metric].better
     count, impossible = len(likelihood.nats), int(likelihood.nats.isinf().sum())
     if impossible:
-        return Measurement(metric, None, protocol_id, n=count, unit=unit, better="lower", bound=bound, extra=extra,
+        return Measurement(metric, None, protocol_id, n=count, unit=unit, better=better, bound=bound, extra=extra,
                            note=f"infinite: {impossible} of {count} images have probability 0")
     bits = summarise(likelihood.nats, likelihood.monte_carlo_variance, num_parts)
     error = bits.standard_error
     low, high = (None, None) if error is None else normal_interval(bits.mean, error)
     return Measurement(
         metric, bits.mean, protocol_id, n=count, standard_error=error, ci_low=low, ci_high=high, unit=unit,
-        better="lower", bound=bound, note="one image: no interval" if error is None else "",
+        better=better, bound=bound, note="one image: no interval" if error is None else "",
         extra=extra | {"monte_carlo_se": bits.monte_carlo_se, "images_se": bits.images_se})
 
 

@@ -30,7 +30,8 @@ from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 from bench import files
 from bench.data.arrays import spread_indices
 from bench.errors import InputError
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
+from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
@@ -70,10 +71,7 @@ class Memorisation:
     """Registry name "memorisation"."""
 
     name = "memorisation"
-    columns = {
-        "memorised_share": Column("share of samples", "none", version=2),
-        "memorisation_auc": Column("probability", "none", version=2),
-    }
+    columns = columns("memorised_share", "memorisation_auc")
     depends_on = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:

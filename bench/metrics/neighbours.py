@@ -26,7 +26,8 @@ from bench import files
 from bench.assets import lpips_model
 from bench.data.arrays import SubsetImages, spread_indices
 from bench.errors import InputError
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
+from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
@@ -65,10 +66,7 @@ class NearestNeighbours:
     """Registry name "neighbours": mean and minimum LPIPS of each sample to its nearest training image."""
 
     name = "neighbours"
-    columns = {
-        "lpips_nearest_mean": Column("LPIPS", "none"),
-        "lpips_nearest_min": Column("LPIPS", "none"),
-    }
+    columns = columns("lpips_nearest_mean", "lpips_nearest_min")
     depends_on = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:

@@ -18,23 +18,19 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
+from bench.metrics.columns import columns, pixel_column
 from bench.metrics.likelihood import evaluate, measurement
 from bench.progress import LINE_EVERY_SECONDS
 from bench.records import Measurement
 from priors.base import Likelihood, Unsupported
 
 
-def column_of(bits: int) -> str:
-    """Numbers of different bit depths never share a column."""
-    return "bits_per_dim" if bits == 8 else f"bits_per_dim_{bits}bit"
-
-
 class PixelNegativeLogLikelihood:
     """Registry name "pixel_nll": over the whole validation split."""
 
     name = "pixel_nll"
-    columns = {column_of(bits): Column("bits per dimension", "lower") for bits in range(1, 9)}
+    columns = columns(*(pixel_column(bits) for bits in range(1, 9)))
     depends_on = ("metrics.nll", "metrics.pixel_bits")
     ignores_samples = True
 
@@ -42,11 +38,12 @@ class PixelNegativeLogLikelihood:
         return evidence.prior is not None
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
-        column = column_of(evidence.settings.pixel_bits)
+        column = pixel_column(evidence.settings.pixel_bits)
         unit = self.columns[column].unit
 
         def hole(reason: object) -> list[Measurement]:
-            return [Measurement(column, None, evidence.protocol_id, unit=unit, better="lower", note=str(reason))]
+            return [Measurement(column, None, evidence.protocol_id, unit=unit, better=self.columns[column].better,
+                                note=str(reason))]
 
         if evidence.likelihood is None:
             return hole("the tokenizer has no pixel likelihood: build it with vq.likelihood_head=true")

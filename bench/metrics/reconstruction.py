@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bench import assets
 from bench.data.arrays import spread_indices
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
+from bench.metrics.columns import columns
 from bench.metrics.intervals import normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.records import Measurement
@@ -26,9 +27,7 @@ class ReconstructionQuality:
     """Registry name "reconstruction"."""
 
     name = "reconstruction"
-    columns = {"psnr": Column("dB", "higher"), "ssim": Column("", "higher"), "lpips": Column("", "lower"),
-               "codebook_usage": Column("share", "higher"), "codebook_perplexity": Column("codes", "higher"),
-               "dead_codes": Column("codes", "lower")}
+    columns = columns("psnr", "ssim", "lpips", "codebook_usage", "codebook_perplexity", "dead_codes")
     depends_on = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:

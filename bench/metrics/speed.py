@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from bench.metrics.base import Column, Evidence
+from bench.metrics.base import Evidence
+from bench.metrics.columns import columns
 from bench.provenance import provenance
 from bench.records import Measurement
 from priors.base import Draws, Sample, Unsupported
@@ -49,15 +50,8 @@ class Speed:
     """Registry name "speed". Batch sizes and rounds are the `speed` section's own, not those of sampling."""
 
     name = "speed"
-    columns = {
-        "seconds_per_image": Column("s", "lower"),
-        "seconds_per_image_decoded": Column("s", "lower"),
-        "seconds_per_image_uncached": Column("s", "lower"),
-        "images_per_second": Column("images/s", "higher"),
-        "images_per_second_decoded": Column("images/s", "higher"),
-        "network_evaluations": Column("per image", "lower"),
-        "token_forwards": Column("per image", "lower"),
-    }
+    columns = columns("seconds_per_image", "seconds_per_image_decoded", "seconds_per_image_uncached",
+                      "images_per_second", "images_per_second_decoded", "network_evaluations", "token_forwards")
     depends_on = ("protocol", "speed")
     is_machine_bound = True
 

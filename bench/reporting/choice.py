@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bench.reporting.identity import tokenizer_of
 from bench.reporting.rows import Group, Row
 
 PLAIN = {"order": (None, "random"), "schedule": (None, "even"), "counts": (None, "random"), "confidence_noise": (None,),
@@ -57,7 +58,8 @@ def fair_pair(ours: list[Row], theirs: list[Row]) -> tuple[Row, Row] | None:
 
 
 def _foundation(row: Row) -> str:
-    return json.dumps([row.spec.get("vq"), [row.option("prior", key) for key in BACKBONE]], sort_keys=True, default=str)
+    backbone = [row.option("prior", key) for key in BACKBONE]
+    return json.dumps([tokenizer_of(row.spec), backbone], sort_keys=True, default=str)
 
 
 def training_of(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from bench.errors import InputError, did_you_mean
 from bench.reporting.catalogue import in_order, metric_of
-from bench.reporting.differences import compare_cells
+from bench.reporting.differences import compare_cells, why_no_contest
 from bench.reporting.estimates import Estimate
 from bench.reporting.rows import Book, Cell, Group, Row
 from bench.reporting.tables import Column, Table, TableRow
@@ -74,7 +74,7 @@ def _line(metric: str, ours: Cell, theirs: Cell) -> TableRow:
         return TableRow(title, {"a": ours, "b": theirs})
     estimate, seeds = compare_cells(ours, theirs)
     gap = Cell(metric, estimate.value, estimate.low, estimate.high, basis=estimate.basis)
-    said = verdict(metric, estimate, metric_of(metric, ours.better).better)
+    said = why_no_contest(ours, theirs) or verdict(metric, estimate, metric_of(metric, ours.better).better)
     words = {"verdict": Cell("verdict", None, printed=said or "–"), "seeds": Cell("seeds", None, printed=seeds)}
     return TableRow(title, {"a": ours, "b": theirs, "difference": gap, **words})
 

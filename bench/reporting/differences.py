@@ -5,11 +5,50 @@
 
 from __future__ import annotations
 
+from bench.reporting.catalogue import metric_of
 from bench.reporting.estimates import Estimate, Point, average_by_training, difference
 from bench.reporting.rows import Cell
 
-NOT_SAMPLED = ("bits_per_token", "bits_per_dim")
-"""Metrics of the model and not of its samples: their sampling seeds are no repetitions."""
+
+def is_sampled(metric: str) -> bool:
+    """False for metrics of the model and not of its samples: their sampling seeds are no repetitions."""
+    return not metric.startswith("bits_per_")
+
+
+def contest_of(cell: Cell) -> tuple[str, str, int | None]:
+    """Only cells that share this are compared: one tokenizer, one kind of likelihood, one number of images.
+
+    Bits a token are of one tokenizer's tokens, an upper bound above an exact value refutes nothing, and the
+    expectation of FID moves with the number of images.
+    """
+    column = metric_of(cell.metric)
+    return (cell.tokenizer if column.within_tokenizer else "", cell.kind or cell.bound,
+            cell.n if column.moves_with_n and not cell.printed else None)
+
+
+def why_no_contest(ours: Cell, theirs: Cell) -> str:
+    """Why neither can be called better, "" where they compete."""
+    reasons = ("bits of two tokenizers", "two kinds of likelihood", "another number of images")
+    return next((reason for reason, a, b in zip(reasons, contest_of(ours), contest_of(theirs), strict=True) if a != b),
+                "")
+
+
+def is_worse(ours: Cell, theirs: Cell) -> bool:
+    """Whether ours is worse beyond the 95% interval of their difference, by the direction of its column.
+
+    Counts, and published numbers, have no error: they are worse as soon as they differ. Other numbers without an
+    interval cannot be told apart.
+    """
+    if ours.value is None or theirs.value is None or ours.value == theirs.value:
+        return False
+    column = metric_of(ours.metric, ours.better)
+    sign = 1 if column.better == "lower" else -1
+    if not ours.sources or not theirs.sources:
+        return sign * (ours.value - theirs.value) > 0
+    estimate, _ = compare_timings(ours, theirs)
+    if estimate.low is None or estimate.high is None:
+        return column.is_exact and sign * estimate.value > 0
+    return estimate.low > 0 if sign > 0 else estimate.high < 0
 
 
 def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
@@ -23,7 +62,7 @@ def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
     if training > 1:
         left, right = average_by_training(left), average_by_training(right)
     estimate = difference(list(left.values()), list(right.values()), paired=True)
-    sampling = "" if ours.metric in NOT_SAMPLED else f", {len({sampling for _, sampling in common})} sampling"
+    sampling = "" if not is_sampled(ours.metric) else f", {len({sampling for _, sampling in common})} sampling"
     return estimate, f"{training} training{sampling}"
 
 
@@ -48,4 +87,4 @@ def _rounds(cell: Cell) -> list[float]:
 def _by_seed(cell: Cell) -> dict[tuple[int, int], Point]:
     """(training seed, sampling seed) -> value; for metrics that need no samples one a training seed."""
     points = dict(zip(cell.seeds(), cell.points(), strict=True))
-    return average_by_training(points) if cell.metric in NOT_SAMPLED else points
+    return points if is_sampled(cell.metric) else average_by_training(points)

@@ -81,18 +81,28 @@ def difference(ours: Sequence[Point], theirs: Sequence[Point], *, paired: bool) 
     """ours - theirs.
 
     paired: the i-th runs share their seeds, so with three or more pairs that differ the interval is Student's t over
-    the pairwise differences.  Otherwise the standard errors add in squares, which is conservative where both were
-    judged against the same real images.
+    the pairwise differences; but no narrower than the interval of a single run, for what seeds do not vary (the real
+    images, the images of a likelihood) they do not average out, and three pairs may agree by chance.  Otherwise the
+    standard errors add in squares, which is conservative where both were judged against the same real images.
     """
     effect = math.fsum(p.value for p in ours) / len(ours) - math.fsum(p.value for p in theirs) / len(theirs)
     gaps = [a.value - b.value for a, b in zip(ours, theirs, strict=False)]
-    if paired and len(gaps) >= 3 and max(gaps) > min(gaps):
-        return Estimate(effect, *t_interval(gaps), f"{len(gaps)} pairs of equal seeds, Student's t")
     errors = [mean_standard_error(ours), mean_standard_error(theirs)]
+    if paired and len(gaps) >= 3 and max(gaps) > min(gaps):
+        return _paired(effect, gaps, NORMAL_95 * max(error or 0.0 for error in errors))
     if any(error is None for error in errors):
         return Estimate(effect, None, None, "no standard error at hand and fewer than three pairs of seeds")
     half = NORMAL_95 * math.hypot(*(error for error in errors if error is not None))
     return Estimate(effect, effect - half, effect + half, "standard errors added in squares")
+
+
+def _paired(effect: float, gaps: Sequence[float], least: float) -> Estimate:
+    """least: half the width that the interval has at least."""
+    low, high = t_interval(gaps)
+    basis = f"{len(gaps)} pairs of equal seeds, Student's t"
+    if (high - low) / 2 >= least:
+        return Estimate(effect, low, high, basis)
+    return Estimate(effect, effect - least, effect + least, f"{basis} widened to the 95% interval of a single run")
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -113,11 +123,11 @@ def mean_standard_error(points: Sequence[Point]) -> float | None:
 
 
 def _standard_error(point: Point) -> float | None:
-    if point.standard_error is not None:
+    if point.standard_error:
         return point.standard_error
-    if point.low is not None and point.high is not None:
+    if point.low is not None and point.high is not None:   # also of a share of 0 or 1, whose plain error is 0
         return (point.high - point.low) / (2 * NORMAL_95)
-    return None
+    return point.standard_error
 
 
 def _own_interval(points: Sequence[Point]) -> tuple[float, float] | None:

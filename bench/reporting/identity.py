@@ -42,6 +42,12 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 
+def tokenizer_of(spec: dict[str, Any]) -> str:
+    """Equal for two runs whose tokens mean the same, seeds apart; "" where nothing is tokenized."""
+    own = {key: value for key, value in identity("reconstruction", spec).items() if key.startswith("vq.")}
+    return json.dumps(own, sort_keys=True, default=str) if own else ""
+
+
 def role_of(record: Record) -> str:
     """Of a run that failed, what it was to be."""
     source = record.spec.get("source", "prior")

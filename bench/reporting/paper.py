@@ -9,12 +9,13 @@ the published row that it answers; the others stand below.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bench.reporting.catalogue import metric_of
 from bench.reporting.choice import most_comparable, order_of_preference
 from bench.reporting.published import PublishedCell, published
 from bench.reporting.rows import Cell, Group, Row
-from bench.reporting.tables import OFF_CONTEST, Column, Table, TableRow, measured_column
+from bench.reporting.tables import OFF_CONTEST, Column, Table, TableRow, measured_column, with_counts
 
 NAMES = {"churches": "Churches", "bedroom": "Bedroom", "ffhq": "FFHQ"}
 PRDC = ("precision", "recall", "density", "coverage")
@@ -74,8 +75,9 @@ def table3(group: Group) -> Table:
     measured_steps = sorted({row.steps for rows in series.values() for row in rows if row.steps is not None})
     columns = [_published_column(step, step, "none") for step in steps]
     fids = [row.cells["fid"] for rows in series.values() for row in rows if "fid" in row.cells]
-    fid = measured_column("fid", fids).title
-    columns += [Column(f"measured:{step}", str(step), "measured", "lower", fid) for step in measured_steps]
+    fid = measured_column("fid", fids)
+    columns += [replace(fid, key=f"measured:{step}", title=str(step), group=fid.title, short="")
+                for step in measured_steps]
     rows = []
     for dataset in dict.fromkeys(cell.dataset for cell in published(3)):
         rows.append(TableRow(NAMES[dataset], {c.row: _printed(c) for c in published(3) if c.dataset == dataset},
@@ -206,6 +208,7 @@ def _table(group: Group, number: int, title: str, stub: str, columns: Sequence[C
     answered = f" Answered: {answers}." if answers and number in (2, 4) else ""
     same = group.dataset in NAMES and group.protocol_name == "paper"
     remark = "" if same else " Other images and another protocol than the paper's: compare directions, not values."
-    return Table(f"table{number}-{group.slug}", f"Table {number}. {title}", stub, tuple(columns), tuple(rows),
+    return Table(f"table{number}-{group.slug}", f"Table {number}. {title}", stub, tuple(columns),
+                 with_counts(columns, rows),
                  f"Published: as printed in the paper. Measured: {group.cited}.{answered}{remark}",
                  has_best_in_each_section=number == 1)

@@ -14,7 +14,7 @@ from bench.errors import BenchError, InputError
 from bench.reporting.claims import Verdict, ledger
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
-from bench.reporting.tables import headline, repeats, summary
+from bench.reporting.tables import BOLD, headline, repeats, summary
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -45,7 +45,7 @@ def replaced(text: str, block_text: str, name: str) -> str:
 
 def block(book: Book, command: str) -> str:
     """Tables and verdicts of every group; a claim that no group could judge is named once, at the end."""
-    parts, judged = [f"<!-- made by: {command} -->\n"], set[str]()
+    parts, judged = [f"<!-- made by: {command} -->\n\n{BOLD}\n"], set[str]()
     claims: dict[str, str] = {}
     for group in book.groups:
         verdicts = ledger(group, book.results_dir)

@@ -2,7 +2,8 @@
 
     Path("summary.tex").write_text(latex(summary(group)))
 
-Best is bold, bounds carry `<=`; holes, and bounds of two kinds in one column, are marked and explained below the table.
+The best is bold, with all that cannot be told from it; bounds carry `<=`; holes and the kinds of likelihoods are
+marked and explained below the table.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ class Footnotes:
 
 
 def csv_text(table: Table) -> str:
-    """Full precision, one column a number: value, low and high of every measured column, and the reasons of holes."""
+    """Full precision, one column a number: of every measured one value, low, high, kind of bound, N; then reasons."""
     has_sections = any(row.section for row in table.rows)
     header = (["section"] if has_sections else []) + [table.stub]
     for column in table.columns:
         name = " ".join(filter(None, [column.block, column.group, column.title]))
-        header += [name] if column.block == "published" else [name, f"{name} low", f"{name} high", f"{name} bound"]
+        header += [name] if column.block == "published" else [
+            name, f"{name} low", f"{name} high", f"{name} bound", f"{name} n"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*header, "reason"])
@@ -122,8 +124,9 @@ def _csv_cells(row: TableRow, column: Column) -> list[object]:
     if column.block == "published":
         return [cell.printed if cell else EMPTY]
     if cell is None or cell.printed:
-        return [cell.printed if cell else EMPTY, EMPTY, EMPTY, EMPTY]
-    return [*(EMPTY if v is None else v for v in (cell.value, cell.low, cell.high)), cell.bound]
+        return [cell.printed if cell else EMPTY, EMPTY, EMPTY, EMPTY, EMPTY]
+    return [*(EMPTY if v is None else v for v in (cell.value, cell.low, cell.high)),
+            (cell.kind or cell.bound).replace("continuous", "infinity"), EMPTY if cell.n is None else cell.n]
 
 
 def _cell_text(row: TableRow, column: Column) -> tuple[Text | None, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,24 @@ from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.defaults import defaults_of
 from bench.reporting.estimates import Point, combine_runs
 from bench.reporting.holes import Hole, holes_of, protocols_of
-from bench.reporting.identity import dataset_of, identity, protocol_name_of, role_of, row_key, seeds_of, steps_of
+from bench.reporting.identity import (
+    dataset_of,
+    identity,
+    num_tokens,
+    protocol_name_of,
+    role_of,
+    row_key,
+    seeds_of,
+    steps_of,
+    tokenizer_of,
+)
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 UNSET = object()
-T_STEPS = "the bound of T steps; bounds without this mark are those of infinitely many steps"
+KINDS = {"exact": "exact", "bound_T": "bound_T: an upper bound, that of the T steps trained",
+         "bound_continuous": "bound_infinity: an upper bound, that of infinitely many steps"}
+"""What a likelihood is, by the kind that its record tells."""
+KIND_UNTOLD = "an upper bound of a kind that its record does not tell"
 QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
 
 
@@ -45,7 +58,9 @@ class Cell:
     """One number of a table, or a hole (value None) whose note says why.
 
     basis: where the interval comes from.  sources: the measurements behind it, one a run.
-    remark: that it is another quantity than its column holds without one.
+    kind, remark: of a likelihood: "exact", "bound_T" or "bound_continuous", and the same in words.
+    tokenizer: whose tokens it counts, where it counts tokens.
+    shown_n: its number of images, where the column's heading gives another.
     """
 
     metric: str
@@ -58,7 +73,10 @@ class Cell:
     n: int | None = None
     note: str = ""
     basis: str = ""
+    kind: str = ""
     remark: str = ""
+    tokenizer: str = ""
+    shown_n: int | None = None
     sources: tuple[Source, ...] = ()
     printed: str = ""
     """A published number as its paper prints it."""
@@ -228,7 +246,35 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
     name = str(best.spec.get("prior", {}).get("name", "")) if role == "prior" else role
     return Row(key, role, name, describe(role, called.spec, called.label), best.status,
                "; ".join(dict.fromkeys(reasons)), best.spec, tuple(runs),
-               {metric: cell_of(metric, list(by_seed.values())) for metric, by_seed in sources.items()})
+               _cells(sources, runs, tokenizer_of(best.spec)))
+
+
+def _cells(sources: Mapping[str, Mapping[tuple[int, int], Source]], runs: Sequence[Record],
+           tokenizer: str) -> dict[str, Cell]:
+    """One cell a metric; beside bits per token those of an image, where the records know how many tokens it has."""
+    cells = {metric: cell_of(metric, list(by_seed.values())) for metric, by_seed in sources.items()}
+    counts = {tokens_of(record) for record in runs}
+    if "bits_per_token" in cells and len(counts) == 1 and (count := counts.pop()):
+        whole = [replace(source, measurement=_times(source.measurement, count, "bits_per_image"))
+                 for source in cells["bits_per_token"].sources]
+        cells["bits_per_image"] = cell_of("bits_per_image", whole)
+    return {metric: replace(cell, tokenizer=tokenizer) if metric_of(metric).within_tokenizer else cell
+            for metric, cell in cells.items()}
+
+
+def tokens_of(record: Record) -> int | None:
+    """Tokens an image: as counted while sampling, or as the tokenizer's options say."""
+    counted = (record.provenance.get("sampling") or {}).get("num_tokens")
+    return int(counted) if counted else num_tokens(record.spec)
+
+
+def _times(m: Measurement, factor: int, metric: str) -> Measurement:
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return replace(m, metric=metric, value=scaled(m.value), ci_low=scaled(m.ci_low), ci_high=scaled(m.ci_high),
+                   standard_error=scaled(m.standard_error), unit=metric_of(metric).unit,
+                   extra={key: m.extra[key] for key in ("kind", "budget") if key in m.extra})
 
 
 def _missing_row(key: str, holes: list[Hole]) -> Row:
@@ -250,9 +296,12 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
     if not points:
         return replace(cell, note=notes or "the run gave no value and no reason")
     mean = combine_runs(dict(zip(cell.seeds(), points, strict=True)))
-    remark = T_STEPS if any(s.measurement.extra.get("kind") == "bound_T" for s in sources) else ""
+    kinds = sorted({str(kind) for s in sources if (kind := s.measurement.extra.get("kind"))})
+    remark = "; ".join(KINDS.get(kind, kind) for kind in kinds) or (KIND_UNTOLD if first.bound else "")
+    if metric.startswith("bits_per_dim") and kinds:
+        remark = f"an upper bound, for other tokens could give the same image; the prior's part: {remark}"
     return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis,
-                   remark=remark)
+                   kind=", ".join(kinds), remark=remark, note="; ".join(filter(None, [remark, notes])))
 
 
 def describe(role: str, spec: dict[str, Any], label: str) -> str:

@@ -8,12 +8,14 @@ Columns belong to a block: "measured" or "published". No column holds both.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from bench.reporting.catalogue import Better, in_order, metric_of
+from bench.reporting.differences import contest_of, is_worse
 from bench.reporting.rows import Cell, Group, Row
 
 Block = Literal["measured", "published"]
@@ -21,6 +23,8 @@ OFF_CONTEST = ("real", "reconstruction")
 """Rows that show the floor; they take no part in "best"."""
 EDITS_HEADLINE = ("lpips", "seam_ratio")
 """Metrics that come first among completed images, and last elsewhere."""
+BOLD = ("Bold: no row of the same tokenizer, kind of likelihood and N is better beyond the 95% interval of their "
+        "difference; nothing is bold where that holds for every row.")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Column:
     """key: of the cells.  group: a heading over neighbouring columns, such as a data set.
 
     short, headline: the heading in a terminal, and whether it stands there.
+    n: the number of images behind most of its cells, where that moves them; the others carry their own.
     """
 
     key: str
@@ -38,6 +43,7 @@ class Column:
     about: str = ""
     short: str = ""
     headline: bool = True
+    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,33 +73,28 @@ class Table:
     caption: str = ""
     has_best_in_each_section: bool = False
 
-    def best(self, column: Column, section: str = "") -> float | None:
-        """The best value of a column (in a section that is a contest of its own), if rows differ in it."""
-        return self._bests.get((column.key, section if self.has_best_in_each_section else ""))
+    def is_best(self, row: TableRow, column: Column) -> bool:
+        """Whether no row of its contest is better beyond chance; of nobody where that holds for all of them."""
+        return (id(row), column.key) in self._best
 
     @cached_property
-    def _bests(self) -> dict[tuple[str, str], float]:
-        values: dict[tuple[str, str], list[float]] = {}
-        for row in self.rows:
-            for key, cell in row.cells.items():
-                if row.contest and cell.value is not None:
-                    place = (key, row.section if self.has_best_in_each_section else "")
-                    values.setdefault(place, []).append(cell.value)
-        choose = {column.key: min if column.better == "lower" else max for column in self.columns
-                  if column.better != "none"}
-        return {place: choose[place[0]](found) for place, found in values.items()
-                if place[0] in choose and len(set(found)) > 1}
-
-    def is_best(self, row: TableRow, column: Column) -> bool:
-        cell = row.cells.get(column.key)
-        if cell is None or cell.value is None:
-            return False
-        return row.contest and cell.value == self.best(column, row.section)
+    def _best(self) -> set[tuple[int, str]]:
+        found = set()
+        for column in self.columns:
+            contests: dict[object, list[tuple[TableRow, Cell]]] = defaultdict(list)
+            for row in self.rows:
+                cell = row.cells.get(column.key)
+                if cell and cell.value is not None and row.contest and column.better != "none":
+                    section = row.section if self.has_best_in_each_section else ""
+                    contests[section, contest_of(cell)].append((row, cell))
+            for rivals in contests.values():
+                found |= {(id(row), column.key) for row in _unbeaten(rivals, column.better)}
+        return found
 
     def remark(self, row: TableRow, column: Column) -> str:
-        """What sets a bound apart from other bounds of the column, "" where they are all of one kind."""
-        remarks = {cell.remark for r in self.rows if (cell := r.cells.get(column.key)) and cell.bound}
-        return row.cells[column.key].remark if column.key in row.cells and len(remarks) > 1 else ""
+        """The kind of a likelihood; nothing about exact values in a column without bounds."""
+        cells = [cell for r in self.rows if (cell := r.cells.get(column.key))]
+        return row.cells[column.key].remark if column.key in row.cells and any(c.bound for c in cells) else ""
 
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""
@@ -104,15 +105,34 @@ class Table:
         return found
 
 
+def _unbeaten(rivals: Sequence[tuple[TableRow, Cell]], better: Better) -> list[TableRow]:
+    """The rows that the leader does not beat beyond chance; none where it beats nobody."""
+    leader = (min if better == "lower" else max)((cell for _, cell in rivals), key=lambda cell: cell.value or 0.0)
+    unbeaten = [row for row, cell in rivals if not is_worse(cell, leader)]
+    return unbeaten if len(unbeaten) < len(rivals) else []
+
+
+def with_counts(columns: Sequence[Column], rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
+    """The rows, with N beside every number that is of another N than its column's heading says."""
+    expected = {column.key: column.n for column in columns if column.n is not None}
+
+    def shown(key: str, cell: Cell) -> Cell:
+        differs = key in expected and cell.value is not None and cell.n is not None and cell.n != expected[key]
+        return replace(cell, shown_n=cell.n) if differs and not cell.printed else cell
+
+    return tuple(replace(row, cells={key: shown(key, cell) for key, cell in row.cells.items()}) for row in rows)
+
+
 def summary(group: Group) -> Table:
     """Every row and every metric of one data set under one protocol."""
     names = in_order({name for row in group.rows for name in row.cells})
     columns = tuple(_column(name, [row.cells[name] for row in group.rows if name in row.cells]) for name in names)
-    columns = tuple(replace(column, headline=column.headline or group.of_edits and column.key in EDITS_HEADLINE)
-                    for column in columns)
-    rows = tuple(table_row(row) for row in group.rows)
+    tokenizers = {row.cells["bits_per_token"].tokenizer for row in group.rows if "bits_per_token" in row.cells}
+    more = EDITS_HEADLINE if group.of_edits else ("bits_per_image",) if len(tokenizers) > 1 else ()
+    columns = tuple(replace(column, headline=column.headline or column.key in more) for column in columns)
+    rows = with_counts(columns, (table_row(row) for row in group.rows))
     return Table(f"summary-{group.slug}", group.title, "row", columns, rows,
-                 f"Measured on {group.cited}. {repeats(group)}".rstrip())
+                 f"Measured on {group.cited}. {repeats(group)}".rstrip() + f" {BOLD}")
 
 
 def repeats(group: Group) -> str:
@@ -137,17 +157,19 @@ def table_row(row: Row) -> TableRow:
 
 
 def measured_column(metric: str, cells: Sequence[Cell], *, key: str | None = None, group: str = "") -> Column:
-    """A measured column; FID carries the number of samples, for it moves with it."""
+    """A measured column; its heading carries the N of most cells: of FID always, of others where N differ."""
     return _column(metric, cells, key=key, group=group)
 
 
 def _column(metric: str, cells: Iterable[Cell], *, key: str | None = None, group: str = "") -> Column:
     cells = list(cells)
     listed = metric_of(metric, next((cell.better for cell in cells), "none"))
-    counts = {cell.n for cell in cells if cell.value is not None and cell.n is not None}
-    title = f"{listed.title}@{counts.pop()}" if metric == "fid" and len(counts) == 1 else listed.title
-    short = title if metric == "fid" else listed.short
-    return Column(key or metric, title, "measured", listed.better, group, listed.about, short, listed.headline)
+    counts = Counter(cell.n for cell in cells if cell.value is not None and cell.n is not None)
+    n = max(counts, key=lambda n: (counts[n], n)) if counts and listed.moves_with_n else None
+    mark = f"@{n}" if n is not None and (metric == "fid" or len(counts) > 1) else ""
+    short = f"{listed.short}{mark}" if listed.short else ""
+    return Column(key or metric, listed.title + mark, "measured", listed.better, group, listed.about, short,
+                  listed.headline, n)
 
 
 def _is_empty(row: TableRow) -> bool:

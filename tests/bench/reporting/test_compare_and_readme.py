@@ -26,6 +26,12 @@ def test_a_comparison_is_paired_and_says_who_is_better(book):
     assert fid.cells["difference"].value == pytest.approx(fid.cells["a"].value - fid.cells["b"].value)
 
 
+def test_a_bound_and_an_exact_value_are_no_contest(book):
+    table = compare(book, record_of(book, "absorbing, 64 steps"), record_of(book, "autoregressive"))
+    bits = next(row for row in table.rows if row.label == "Bits / token")
+    assert bits.cells["verdict"].printed == "two kinds of likelihood"
+
+
 def test_a_unique_beginning_of_an_id_is_enough(book):
     one, two = record_of(book, "absorbing, 64 steps"), record_of(book, "unigram")
     assert compare(book, one[:8], two[:8]).rows == compare(book, one, two).rows

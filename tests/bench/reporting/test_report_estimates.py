@@ -52,11 +52,19 @@ def test_a_difference_over_trainings_pairs_their_means():
 
 
 def test_a_paired_difference_ignores_what_both_share():
-    ours = [Point(v + 1, standard_error=9.0) for v in (10.0, 20.0, 30.1)]
-    theirs = [Point(v, standard_error=9.0) for v in (10.0, 20.0, 30.0)]
+    ours = [Point(v + 1, standard_error=0.02) for v in (10.0, 20.0, 30.1)]
+    theirs = [Point(v, standard_error=0.02) for v in (10.0, 20.0, 30.0)]
     estimate = difference(ours, theirs, paired=True)
     assert estimate.value == pytest.approx(3.1 / 3)
     assert estimate.high - estimate.low < 0.5
+
+
+def test_a_paired_interval_is_never_narrower_than_that_of_a_single_run():
+    ours = [Point(v + 1, standard_error=9.0) for v in (10.0, 20.0, 30.1)]
+    theirs = [Point(v, standard_error=2.0) for v in (10.0, 20.0, 30.0)]
+    estimate = difference(ours, theirs, paired=True)
+    assert estimate.high - estimate.value == pytest.approx(1.959964 * 9)
+    assert estimate.value - estimate.low == pytest.approx(1.959964 * 9) and "single run" in estimate.basis
 
 
 def test_an_unpaired_difference_adds_errors_in_squares():

@@ -74,16 +74,17 @@ def test_a_measurement_without_value_is_a_hole_with_its_note(troubled_results):
     assert (cell.value, cell.note) == (None, "this prior has no bound yet")
 
 
-def test_bounds_of_two_kinds_in_one_column_are_told_apart(demo_results, tmp_path):
+def test_the_kind_of_a_bound_is_always_marked(demo_results, tmp_path):
     shutil.copytree(demo_results, tmp_path, dirs_exist_ok=True)
-    assert "bound of T steps" not in markdown(summary(gather(tmp_path).groups[0]))
+    assert "an upper bound of a kind that its record does not tell" in markdown(summary(gather(tmp_path).groups[0]))
     record = next(r for r in load_records(tmp_path)[0] if r.label.startswith("absorbing") and "16" in r.label)
     save_record(dataclasses.replace(record, measurements=tuple(
         dataclasses.replace(m, extra=m.extra | {"kind": "bound_T"} if m.bound else m.extra)
         for m in record.measurements)), tmp_path)
     table = summary(gather(tmp_path).groups[0])
-    letter, = {line[1] for line in markdown(table).splitlines() if "the bound of T steps; bounds without" in line}
-    marked = [line for line in markdown(table).splitlines() if f"({letter}) |" in line and "<=" in line]
+    lines = markdown(table).splitlines()
+    letter, = {line[1] for line in lines if "bound_T: an upper bound, that of the T steps" in line}
+    marked = [line for line in lines if f"({letter}) |" in line and "<=" in line]
     assert len(marked) == 1 and "absorbing, 16 steps" in marked[0]
     assert rf"\textsuperscript{{{letter}}}" in latex(table)
 

@@ -1,0 +1,127 @@
+"""Every column that can be printed: its unit, which way is better, its title and digits, declared once.
+
+    columns("precision", "recall")["recall"].better   # "higher"
+
+The metrics take their columns from here and so does the report, so the two cannot disagree; nothing here needs torch.
+A plug-in's metric makes a `Column` of its own, and the report prints it under its own name, after the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", "none"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """unit, which way is better, and the version of the code that computes it (raised when its output changes).
+
+    better: "none" where neither direction is a merit; then no row of a table is ever the best.
+    title: as printed.  short, headline: its heading in a terminal, and whether it is shown there.
+    decimals: where no interval says how many are meaningful.  about: one sentence for the reader of the page.
+    moves_with_n: its expectation depends on the number of images, so only values of one N are compared.
+    within_tokenizer: a number of tokens, so only rows of one tokenizer are compared.
+    is_exact: a count without sampling error: two values that differ are apart even where neither has an interval.
+    """
+
+    unit: str
+    better: Better
+    version: int = 1
+    title: str = ""
+    decimals: int = 4
+    headline: bool = False
+    about: str = "A metric of a plug-in."
+    short: str = ""
+    moves_with_n: bool = False
+    within_tokenizer: bool = False
+    is_exact: bool = False
+
+
+def _bits_per_dim(bits: int) -> Column:
+    """Pixels reduced to so many bits a channel; numbers of different depths never share a column."""
+    about = "Upper bound on the negative log-likelihood of validation images of 8 bits a channel." if bits == 8 else \
+        f"The same of images reduced to {bits} bits a channel{', the depth of the paper' if bits == 5 else ''}."
+    return Column("bits per dimension", "lower", 1, "Bits / dim" + (f", {bits}-bit" if bits < 8 else ""), 3,
+                  about=about)
+
+
+def pixel_column(bits: int) -> str:
+    return "bits_per_dim" if bits == 8 else f"bits_per_dim_{bits}bit"
+
+
+COLUMNS: dict[str, Column] = {
+    "fid": Column("", "lower", 1, "FID", 2, True,
+                  "Fréchet distance between Inception features of samples and reference images.", "FID",
+                  moves_with_n=True),
+    "fid_infinity": Column("", "lower", 1, "FID∞", 2,
+                           about="FID with its finite-sample bias removed by the jackknife."),
+    "kid": Column("", "lower", 1, "KID", 4, True,
+                  "Kernel distance of the same features: unbiased at every sample size.", "KID"),
+    "precision": Column("", "higher", 1, "Precision", 3, True,
+                        "Share of samples that lie on the manifold of real images.", "P", moves_with_n=True),
+    "recall": Column("", "higher", 1, "Recall", 3, True,
+                     "Share of real images that lie on the manifold of samples.", "R", moves_with_n=True),
+    "density": Column("", "higher", 1, "Density", 3, True,
+                      "Precision that counts how many real neighbourhoods hold each sample.", "D", moves_with_n=True),
+    "coverage": Column("", "higher", 1, "Coverage", 3, True,
+                       "Share of real images with a sample among their neighbours.", "C", moves_with_n=True),
+    "bits_per_token": Column("bits per token", "lower", 2, "Bits / token", 3, True,
+                             "Negative log-likelihood of validation tokens; <= marks an upper bound.", "bits/tok",
+                             within_tokenizer=True),
+    "bits_per_image": Column("bits per image", "lower", 1, "Bits / image", 1, within_tokenizer=True,
+                             about="The same of all tokens of an image together.", short="bits/img"),
+    **{pixel_column(bits): _bits_per_dim(bits) for bits in range(8, 0, -1)},
+    "seconds_per_image": Column("s", "lower", 1, "s / image", 3, True, "One image at a time, prior only.", "s/img"),
+    "seconds_per_image_decoded": Column("s", "lower", 1, "s / image, decoded", 3,
+                                        about="One image at a time, prior and decoder."),
+    "seconds_per_image_uncached": Column("s", "lower", 1, "s / image, no cache", 3,
+                                         about="One image at a time, prior only, without key-value cache."),
+    "images_per_second": Column("images/s", "higher", 1, "Images / s", 2, about="In batches, prior only."),
+    "images_per_second_decoded": Column("images/s", "higher", 1, "Images / s, decoded", 2,
+                                        about="In batches, prior and decoder."),
+    "network_evaluations": Column("per image", "lower", 1, "Evaluations", 1, True,
+                                  "Forward passes each image took part in.", "evals", is_exact=True),
+    "token_forwards": Column("per image", "lower", 1, "Token-forwards", 0,
+                             about="Token positions pushed through the backbone for each image.", is_exact=True),
+    "lpips_nearest_mean": Column("LPIPS", "none", 1, "LPIPS nearest", 3,
+                                 about="Mean LPIPS distance of a sample to its nearest training image."),
+    "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,
+                                about="The closest any sample comes to a training image."),
+    "memorised_share": Column("share of samples", "none", 2, "Memorised", 3,
+                              about="Share of samples closer to training than all but 5% of held-out images are."),
+    "memorisation_auc": Column("probability", "none", 2, "Memorisation AUC", 3,
+                               about="Chance that a sample is closer to training than a held-out image is."),
+    "parameters": Column("", "none", 1, "Parameters", 0, about="Of tokenizer and prior together."),
+    "psnr": Column("dB", "higher", 1, "PSNR", 2, about="Peak signal-to-noise ratio of reconstructions, in dB."),
+    "ssim": Column("", "higher", 1, "SSIM", 3, about="Structural similarity of reconstructions."),
+    "lpips": Column("", "lower", 1, "LPIPS", 3, short="LPIPS",
+                    about="Perceptual distance of reconstructions (or completions) to their originals."),
+    "border_ratio": Column("", "none", 1, "Border step", 3, True, "Step across the mask's border, relative to the "
+                           "originals' there: 1 is a border that cannot be seen.", "border"),
+    "seam_ratio": Column("", "none", 1, "Seams", 3, short="seams", about="On canvases, the step across window edges "
+                         "relative to the step elsewhere: 1 is no seam."),
+    "codebook_usage": Column("share", "higher", 1, "Codes used", 3,
+                             about="Share of the codebook that the validation images use.", is_exact=True),
+    "codebook_perplexity": Column("codes", "higher", 1, "Code perplexity", 1,
+                                  about="Exponential of the entropy of code use.", is_exact=True),
+    "dead_codes": Column("codes", "lower", 1, "Dead codes", 0, about="Codes that no validation image uses.",
+                         is_exact=True),
+}
+"""In the order in which a report prints them."""
+
+
+def columns(*names: str) -> dict[str, Column]:
+    """The declared columns of a metric, by name."""
+    return {name: COLUMNS[name] for name in names}
+
+
+def column_of(name: str, better: Better = "none") -> Column:
+    """The declared column, or one made up for a plug-in's, whose direction its record tells."""
+    return COLUMNS.get(name) or Column("", better, title=name.replace("_", " "))
+
+
+def in_order(names: set[str]) -> list[str]:
+    """The declared ones in their order, then the others by name."""
+    return [name for name in COLUMNS if name in names] + sorted(names - set(COLUMNS))

@@ -1,0 +1,128 @@
+"""Who is bold, against whom, and on how many images."""
+
+import csv
+
+from bench.records import Measurement
+from bench.reporting.render import csv_text, latex, markdown
+from bench.reporting.rows import Cell, gather
+from bench.reporting.tables import Column, Table, TableRow, headline, summary
+
+
+def table_of(synthetic, root, rows):
+    """rows: (prior, measurement, more of its spec); each is a record of its own."""
+    for index, (prior, found, more) in enumerate(rows):
+        synthetic.make_record(root, "prior", synthetic.spec_of(prior, **more), [found], created=f"2026-01-{index:02d}")
+    return summary(gather(root).groups[0])
+
+
+def column_of(table, key):
+    return next(column for column in table.columns if column.key == key)
+
+
+def best_of(table, key):
+    return [row.label for row in table.rows if table.is_best(row, column_of(table, key))]
+
+
+def measured(metric, value, error=None, **more):
+    interval = {} if error is None else {"ci_low": value - 1.96 * error, "ci_high": value + 1.96 * error}
+    return Measurement(metric, value, "demo-x", **{"n": 500, "standard_error": error, **interval, **more})
+
+
+def test_rows_that_the_best_does_not_beat_beyond_chance_are_bold_with_it(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [("autoregressive", measured("fid", 100.0, 2.0), {}),
+                                           ("unigram", measured("fid", 103.0, 2.0), {}),
+                                           ("uniform", measured("fid", 130.0, 2.0), {"steps": 8})])
+    assert best_of(table, "fid") == ["autoregressive", "unigram"]
+
+
+def test_nothing_is_bold_where_the_best_beats_nobody_beyond_chance(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [("unigram", measured("precision", 0.87, 0.11), {}),
+                                           ("autoregressive", measured("precision", 0.70, 0.04), {})])
+    assert best_of(table, "precision") == []
+
+
+def test_nothing_is_bold_where_the_metric_calls_nothing_better(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [("unigram", measured("memorised_share", 0.0, 0.001, better="lower"), {}),
+                                           ("autoregressive", measured("memorised_share", 0.4, 0.01), {})])
+    assert best_of(table, "memorised_share") == [] and column_of(table, "memorised_share").better == "none"
+
+
+def test_values_without_any_interval_are_not_told_apart_unless_they_are_counts(synthetic, tmp_path):
+    fid = table_of(synthetic, tmp_path / "fid", [("unigram", measured("fid", 90.0), {}),
+                                                 ("autoregressive", measured("fid", 100.0), {})])
+    counts = table_of(synthetic, tmp_path / "counts", [("unigram", measured("network_evaluations", 0.0), {}),
+                                                       ("autoregressive", measured("network_evaluations", 64.0), {})])
+    assert best_of(fid, "fid") == [] and best_of(counts, "network_evaluations") == ["unigram"]
+
+
+def test_an_error_of_zero_is_not_taken_from_a_share_whose_interval_is_wider(synthetic, tmp_path):
+    empty = Measurement("recall", 0.0, "demo-x", n=20, ci_low=0.0, ci_high=0.16, standard_error=0.0)
+    table = table_of(synthetic, tmp_path, [("unigram", empty, {}),
+                                           ("autoregressive", measured("recall", 0.05, 0.01, n=20), {})])
+    assert best_of(table, "recall") == []
+
+
+def test_published_numbers_are_bold_as_they_stand():
+    column = Column("fid", "FID", "published", "lower")
+    rows = tuple(TableRow(name, {"fid": Cell("fid", value, printed=str(value))}) for name, value in
+                 (("a", 4.07), ("b", 5.58)))
+    table = Table("t", "t", "model", (column,), rows)
+    assert [table.is_best(row, column) for row in rows] == [True, False]
+
+
+TWO_TOKENIZERS = [("autoregressive", {"codebook_size": 125, "channel_multipliers": [1, 2, 2, 4]}),
+                  ("autoregressive", {"codebook_size": 16})]
+
+
+def test_bits_of_two_tokenizers_never_compete(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [(prior, measured("bits_per_token", bits, 0.01, extra={"kind": "exact"}),
+                                            {"vq_options": options})
+                                           for (prior, options), bits in zip(TWO_TOKENIZERS, (5.0, 3.0), strict=True)])
+    assert best_of(table, "bits_per_token") == []
+
+
+def test_bits_of_an_image_stand_beside_bits_of_tokens_of_two_tokenizers(synthetic, tmp_path):
+    rows = [(prior, measured("bits_per_token", bits, 0.01), {"vq_options": options})
+            for (prior, options), bits in zip(TWO_TOKENIZERS, (5.0, 3.0), strict=True)]
+    table = headline(table_of(synthetic, tmp_path, rows))
+    assert sorted(row.cells["bits_per_image"].value for row in table.rows) == [16 * 5.0, 64 * 3.0]
+    assert column_of(table, "bits_per_image").title == "Bits / image"
+
+
+def test_within_one_tokenizer_fewer_bits_are_best(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [(prior, measured("bits_per_token", bits, 0.01, extra={"kind": "exact"}), {})
+                                           for prior, bits in (("autoregressive", 5.0), ("unigram", 7.0))])
+    assert best_of(table, "bits_per_token") == best_of(table, "bits_per_image") == ["autoregressive"]
+    assert "bits_per_image" not in {column.key for column in headline(table).columns}
+
+
+def test_an_upper_bound_does_not_compete_with_exact_values(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [
+        ("autoregressive", measured("bits_per_token", 5.0, 0.01, extra={"kind": "exact"}), {}),
+        ("absorbing", measured("bits_per_token", 6.0, 0.01, bound="upper", extra={"kind": "bound_T"}), {"steps": 8})])
+    assert best_of(table, "bits_per_token") == []
+    text = markdown(table)
+    assert "bound_T: an upper bound" in text and ") exact" in text
+    assert "bound_T" in csv_text(table) and "exact" in csv_text(table)
+
+
+def test_a_cell_of_another_n_than_its_column_carries_its_own(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [("autoregressive", measured("fid", 100.0, 2.0, n=100), {}),
+                                           ("unigram", measured("fid", 130.0, 2.0, n=100), {}),
+                                           ("uniform", measured("fid", 60.0, 2.0, n=40), {"steps": 8})])
+    assert column_of(table, "fid").title == "FID@100"
+    assert "60.0@40 ± 3.9" in markdown(table) and "60.0@40" in latex(table) and "100.0@" not in markdown(table)
+    assert [line["measured FID@100 n"] for line in csv.DictReader(csv_text(table).splitlines())] == ["100", "40", "100"]
+
+
+def test_numbers_of_another_n_do_not_compete(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [("autoregressive", measured("fid", 100.0, 2.0, n=100), {}),
+                                           ("unigram", measured("fid", 130.0, 2.0, n=100), {}),
+                                           ("uniform", measured("fid", 60.0, 2.0, n=40), {"steps": 8})])
+    assert best_of(table, "fid") == ["autoregressive"]
+
+
+def test_precision_carries_n_only_where_n_differs(synthetic, tmp_path):
+    table = table_of(synthetic, tmp_path, [("autoregressive", measured("precision", 0.7, 0.02, n=100), {}),
+                                           ("unigram", measured("precision", 0.6, 0.02, n=40), {})])
+    assert column_of(table, "precision").title == "Precision@100" and "0.600@40" in markdown(table)
