@@ -25,7 +25,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from bench.reporting.claims import Verdict
 from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
@@ -35,6 +34,7 @@ from bench.reporting.readme import hardware
 from bench.reporting.render import ARROWS
 from bench.reporting.rows import Book, Cell, Group, Row
 from bench.reporting.tables import Column, Table, TableRow, repeats, summary
+from bench.reporting.verdicts import Verdict
 
 TEMPLATES = Path(__file__).parent / "page"
 MEDIA_BYTES = 8_000_000
