@@ -12,11 +12,10 @@ from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.reporting.claims import ledger
-from bench.reporting.regimes import PAPER
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
 from bench.reporting.tables import BOLD, headline, repeats, summary
-from bench.reporting.verdicts import Verdict, multiplicity
+from bench.reporting.verdicts import Verdict, limits
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -60,8 +59,7 @@ def block(book: Book, command: str) -> str:
                   markdown(replace(headline(summary(group)), title="", caption=repeats(group))),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
-    notes = [multiplicity(every), PAPER if every else ""]
-    parts += [f"\n{note}\n" for note in notes if note]
+    parts += [f"\n{note}\n" for note in limits(every)]
     return "".join(parts) + ("\nNot run: " + " ".join(open_claims) + "\n" if open_claims else "")
 
 

@@ -62,7 +62,7 @@ def regime_of(row: Row, stage: Stage) -> Regime | None:
     steps, batch = training.get("steps"), training.get("batch_size")
     if not steps or not batch or (row.spec.get(stage) or {}).get("path"):
         return None
-    told = next((found for record in row.records if (found := record.provenance.get("regime"))), {}) \
+    told: dict[str, Any] = next((found for record in row.records if (found := record.provenance.get("regime"))), {}) \
         if stage == "prior" else {}
     presentations = int(told.get("presentations") or steps * batch)
     images = told.get("images") or _images(row.spec, stage)

@@ -20,7 +20,7 @@ from bench.reporting.catalogue import metric_of
 from bench.reporting.estimates import Estimate, average_by_training
 from bench.reporting.identity import identity
 from bench.reporting.numbers import decimals_for, number
-from bench.reporting.regimes import Regime, Stage, regime_of
+from bench.reporting.regimes import PAPER, Regime, Stage, regime_of
 from bench.reporting.rows import Group, Row
 
 Outcome = Literal["replicated", "not replicated", "inconclusive", "not run"]
@@ -160,6 +160,11 @@ def multiplicity(verdicts: Sequence[Verdict]) -> str:
     return (f"Multiplicity: {len(judged)} verdicts ({claims} claims, protocols: {protocols}), each from a 95% interval "
             f"of its own without correction, so {0.05 * len(judged):.1g} of the intervals may miss the truth by chance "
             "alone. Those of one protocol share models and images: they do not err independently.")
+
+
+def limits(verdicts: Sequence[Verdict]) -> list[str]:
+    """What to know before reading any of these: how many there are, and the paper's regime."""
+    return [note for note in (multiplicity(verdicts), PAPER if verdicts else "") if note]
 
 
 def signed(value: float, decimals: int) -> str:
