@@ -21,7 +21,7 @@ from rich.text import Text
 
 from bench.command import run_command
 from bench.records import to_frame
-from bench.reporting.claims import Verdict, ledger
+from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
 from bench.reporting.figures import Drawing, Skipped, curves_of, write
 from bench.reporting.options import Options, parse
@@ -31,6 +31,7 @@ from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.render import csv_text, latex, markdown, terminal
 from bench.reporting.rows import Book, gather
 from bench.reporting.tables import Table, headline, summary
+from bench.reporting.verdicts import Verdict
 from bench.reporting.webpage import render_page
 
 LISTING = "files.txt"
@@ -68,7 +69,7 @@ def write_report(book: Book, options: Options, console: Console) -> None:
     """All files of a report under `options.out`; tables and reasons are printed as they are made."""
     out = Path(options.out)
     tables = [table for group in book.groups for table in (summary(group), *paper_tables(group))]
-    verdicts = {group.slug: ledger(group, book.results_dir) for group in book.groups}
+    verdicts = {group.slug: ledger(group, book.results_dir, book.groups) for group in book.groups}
     written = [*write_tables(tables, out / "tables"), *write_claims(verdicts, out)]
     for group in book.groups:
         console.print(terminal(summary(group)))
@@ -113,12 +114,12 @@ def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> list[Path]:
     """claims.csv, and a Markdown ledger for each group that has claims; returns the ledgers."""
     with (out / "claims.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["dataset", "protocol", "claim", "text", "verdict", "effect", "low", "high", "border", "says",
-                         "seeds", "reason", "records"])
+        writer.writerow(["dataset", "protocol", "claim", "text", "verdict", "words", "effect", "low", "high",
+                         "border", "says", "seeds", "reason", "records"])
         for verdict in (v for found in verdicts.values() for v in found):
             writer.writerow([verdict.group.dataset, verdict.group.protocol, verdict.claim.key, verdict.claim.text,
-                             verdict.verdict, verdict.value, verdict.low, verdict.high, verdict.border, verdict.says,
-                             verdict.seeds, verdict.reason, " ".join(verdict.records)])
+                             verdict.verdict, verdict.words, verdict.value, verdict.low, verdict.high,
+                             verdict.border, verdict.says, verdict.seeds, verdict.reason, " ".join(verdict.records)])
     ledgers = {out / "tables" / f"claims-{slug}.md": found for slug, found in verdicts.items() if found}
     for path, found in ledgers.items():
         path.write_text(claims_markdown(found), encoding="utf-8")
@@ -129,7 +130,7 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """The claims in one line each."""
     styles = {"replicated": "green", "not replicated": "red", "inconclusive": "yellow", "not run": "dim"}
     for verdict in verdicts:
-        line = Text(f" {verdict.verdict:<15}", style=styles[verdict.verdict])
+        line = Text(f" {verdict.words:<15} ", style=styles[verdict.verdict])
         effect = f"  {verdict.effect} {verdict.interval}".rstrip()
         console.print(line.append(verdict.claim.text, style="default").append(effect, style="dim"), soft_wrap=True)
     console.print()

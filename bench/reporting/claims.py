@@ -1,20 +1,17 @@
 """The paper's claims as predicates over records: effect, interval, seeds, verdict, and the records behind it.
 
-    for verdict in ledger(group, results_dir): print(verdict.claim.text, verdict.verdict, verdict.effect)
+    for verdict in ledger(group, results_dir): print(verdict.claim.text, verdict.words, verdict.effect)
 
-A claim is replicated if its whole 95% interval lies on the claimed side, not replicated if it lies on the other, and
-inconclusive if it spans the border or no sound interval is at hand. Where FID has no interval, KID decides.
+What a verdict may say is in `bench.reporting.verdicts`. Where FID has no interval, KID decides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from bench.reporting.catalogue import metric_of
 from bench.reporting.choice import (
     fair_pair,
     order_of_preference,
@@ -24,101 +21,29 @@ from bench.reporting.choice import (
     training_steps,
 )
 from bench.reporting.curves import read_curve
-from bench.reporting.differences import compare_cells, compare_timings
+from bench.reporting.differences import common_trainings, compare_cells, compare_timings
 from bench.reporting.estimates import Estimate, t_interval
 from bench.reporting.identity import identity, num_tokens
-from bench.reporting.numbers import decimals_for, number
 from bench.reporting.paper import is_adversarial, matches
 from bench.reporting.published import published
-from bench.reporting.rows import Group, Row
+from bench.reporting.rows import Cell, Group, Row
+from bench.reporting.verdicts import Claim, Finding, Verdict, signed, verdict_of
 
 DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
 """The two priors that the paper's claims are about."""
 TOLERANCE = 0.03
 """How much worse is still "similar": Table 3 at 100 steps lies 2.7% above Table 4's autoregressive prior (Churches)."""
-Outcome = Literal["replicated", "not replicated", "inconclusive", "not run"]
+SHOWN_STEPS = 4
 
 
-@dataclass(frozen=True)
-class Claim:
-    """text: in one sentence.  where: in the paper.  needs: the command that measures it."""
+def ledger(group: Group, results_dir: Path, others: Sequence[Group] = ()) -> list[Verdict]:
+    """Every claim judged on one group; none on edits, or where there are neither priors nor tokenizers to judge.
 
-    key: str
-    text: str
-    where: str
-    needs: str
-    judge: Callable[[Group, Path], Finding | str]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the records say. effect < border is what the claim asserts.
-
-    metric: of the effect.  says: the two sides in words, such as "absorbing, 64 steps - autoregressive".
+    others: groups that may tell how far trainings differ by luck.
     """
-
-    metric: str
-    says: str
-    estimate: Estimate
-    rows: tuple[Row, ...]
-    seeds: str
-    border: float = 0.0
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One claim on one data set under one protocol. records: ids of the runs behind it."""
-
-    claim: Claim
-    group: Group
-    verdict: Outcome
-    effect: str
-    interval: str
-    says: str
-    seeds: str
-    reason: str
-    records: tuple[str, ...]
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    border: float = 0.0
-
-
-def ledger(group: Group, results_dir: Path) -> list[Verdict]:
-    """Every claim judged on one group; none on edits, or where there are neither priors nor tokenizers to judge."""
     if group.of_edits or not any(row.role in ("prior", "reconstruction") for row in group.rows):
         return []
-    return [verdict_of(claim, group, claim.judge(group, results_dir)) for claim in CLAIMS]
-
-
-def verdict_of(claim: Claim, group: Group, finding: Finding | str) -> Verdict:
-    """A string is the reason why a claim could not be judged."""
-    if isinstance(finding, str):
-        return Verdict(claim, group, "not run", "", "", "", "", f"{finding} Run: {claim.needs}", ())
-    estimate = finding.estimate
-    half = (estimate.high - estimate.low) / 2 if estimate.low is not None and estimate.high is not None else None
-    decimals = decimals_for(estimate.value, half, metric_of(finding.metric).decimals)
-    interval = f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]" if half is not None else ""
-    reason = "; ".join(filter(None, [finding.remark, estimate.basis]))
-    return Verdict(claim, group, outcome(estimate, finding.border),
-                   f"{metric_of(finding.metric).title} {signed(estimate.value, decimals)}", interval, finding.says,
-                   finding.seeds, reason, tuple(dict.fromkeys(r.id for row in finding.rows for r in row.records)),
-                   estimate.value, estimate.low, estimate.high, finding.border)
-
-
-def outcome(estimate: Estimate, border: float = 0.0) -> Outcome:
-    """Claimed: the effect lies below the border."""
-    if estimate.low is None or estimate.high is None:
-        return "inconclusive"
-    if estimate.high < border:
-        return "replicated"
-    return "not replicated" if estimate.low > border else "inconclusive"
-
-
-def signed(value: float, decimals: int) -> str:
-    text = number(abs(value), decimals)
-    return f"{'-' if value < 0 else '+'}{text}"
+    return [verdict_of(claim, group, claim.judge(group, results_dir), others) for claim in CLAIMS]
 
 
 def compare_fidelity(ours: Row, theirs: Row) -> tuple[str, Estimate, str, str] | None:
@@ -143,7 +68,8 @@ def fidelity_finding(ours: Row, theirs: Row) -> Finding | str:
         return f"{ours.label} and {theirs.label} share neither FID nor KID."
     metric, estimate, seeds, remark = compared
     return Finding(metric, f"{ours.label} minus {theirs.label}", estimate, (ours, theirs), seeds,
-                   remark="; ".join(filter(None, [budgets(ours, theirs), remark])))
+                   remark="; ".join(filter(None, [budgets(ours, theirs), remark])),
+                   trainings=common_trainings(ours.cells[metric], theirs.cells[metric]))
 
 
 def budgets(ours: Row, theirs: Row) -> str:
@@ -174,10 +100,32 @@ def beats_on_likelihood(group: Group, results_dir: Path) -> Finding | str:
     if pair is None:
         return NO_PAIR
     ours, theirs = pair
-    estimate, seeds = compare_cells(ours.cells["bits_per_token"], theirs.cells["bits_per_token"])
-    remark = "an upper bound against an exact value, as in the paper" if ours.cells["bits_per_token"].bound else ""
+    left, right = ours.cells["bits_per_token"], theirs.cells["bits_per_token"]
+    estimate, seeds = compare_cells(left, right)
+    is_bound = bool(left.bound) and not right.bound
+    gaps = gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir))
     return Finding("bits_per_token", f"{ours.name} minus {theirs.name}", estimate, pair, seeds,
-                   remark="; ".join(filter(None, [budgets(*pair), remark])))
+                   remark="; ".join(filter(None, [budgets(*pair), kinds_compared(left, right)])),
+                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=gaps)
+
+
+def kinds_compared(ours: Cell, theirs: Cell) -> str:
+    """What two likelihoods are, where they are not of one kind."""
+    return "" if ours.remark == theirs.remark else \
+        f"{ours.remark or 'of an untold kind'} against {theirs.remark or 'of an untold kind'}"
+
+
+def gap_by_step(ours: dict[int, list[tuple[float, float]]], theirs: dict[int, list[tuple[float, float]]]) -> str:
+    """How the difference of validation curves went: at most four steps, mean over common seeds; "" without curves."""
+    pairs = [(dict(ours[seed]), dict(theirs[seed])) for seed in sorted(ours.keys() & theirs.keys())]
+    steps = sorted(set.intersection(*(a.keys() & b.keys() for a, b in pairs))) if pairs else []
+    if len(steps) < 2:
+        return ""
+    count = min(SHOWN_STEPS, len(steps))
+    chosen = [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)]
+    gaps = [math.fsum(a[step] - b[step] for a, b in pairs) / len(pairs) for step in chosen]
+    return "gap while training: " + ", ".join(f"{signed(gap, 2)} at {step:,.0f} steps"
+                                              for gap, step in zip(gaps, chosen, strict=True))
 
 
 def falls_with_steps(group: Group, results_dir: Path) -> Finding | str:
@@ -190,8 +138,7 @@ def falls_with_steps(group: Group, results_dir: Path) -> Finding | str:
     values = [row.cells[finding.metric].value for row in rows if row.cells.get(finding.metric)]
     falls = sum(b < a for a, b in zip(values, values[1:], strict=False) if a is not None and b is not None)
     remark = f"falls at {falls} of {len(values) - 1} increases of the number of steps"
-    return Finding(finding.metric, finding.says, finding.estimate, tuple(rows), finding.seeds,
-                   remark="; ".join(filter(None, [remark, finding.remark])))
+    return replace(finding, rows=(rows[-1], *rows[:-1]), remark="; ".join(filter(None, [remark, finding.remark])))
 
 
 def half_the_steps_match(group: Group, results_dir: Path) -> Finding | str:
@@ -203,8 +150,8 @@ def half_the_steps_match(group: Group, results_dir: Path) -> Finding | str:
         return finding
     theirs = pair[1].cells[finding.metric].value or 0.0
     border = TOLERANCE * abs(theirs)
-    return Finding(finding.metric, finding.says, finding.estimate, pair, finding.seeds, border,
-                   "; ".join(filter(None, [f"similar means at most {TOLERANCE:.0%} above", finding.remark])))
+    return replace(finding, border=border, remark="; ".join(
+        filter(None, [f"similar means at most {TOLERANCE:.0%} above", finding.remark])))
 
 
 def temperature_lowers_fid(group: Group, results_dir: Path) -> Finding | str:
@@ -234,14 +181,16 @@ def _reweighting(ours: Row, theirs: Row, results_dir: Path) -> Finding | str:
     a, b = ours.cells.get("bits_per_token"), theirs.cells.get("bits_per_token")
     if a and b and a.value is not None and b.value is not None:
         estimate, seeds = compare_cells(a, b)
+        trainings, remark = common_trainings(a, b), "; ".join(filter(None, [remark, kinds_compared(a, b)]))
     elif common:
         gaps = [min(v for _, v in left[s]) - min(v for _, v in right[s]) for s in common]
         low, high = t_interval(gaps) if len(gaps) >= 3 else (None, None)
         estimate = Estimate(math.fsum(gaps) / len(gaps), low, high, "best of the validation curves")
-        seeds = f"{len(gaps)} training"
+        seeds, trainings = f"{len(gaps)} training", len(gaps)
     else:
         return "Neither likelihoods nor curves of the two objectives."
-    return Finding("bits_per_token", "reweighted_elbo minus elbo", estimate, (ours, theirs), seeds, remark=remark)
+    return Finding("bits_per_token", "reweighted_elbo minus elbo", estimate, (ours, theirs), seeds, remark=remark,
+                   trainings=trainings)
 
 
 def both_reconstruct_best(group: Group, results_dir: Path) -> Finding | str:
@@ -324,19 +273,22 @@ NO_PAIR = f"No {DIFFUSION} and {AUTOREGRESSIVE} rows on one tokenizer and backbo
 RUN = "`python -m bench.run"
 CLAIMS = (
     Claim("fid-ar", "Absorbing diffusion beats the autoregressive prior on FID, with the same backbone.", "Table 4",
-          f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE}`", beats_on_fid),
+          f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE}`", beats_on_fid, "prior", of_convergence=True),
     Claim("nll-ar", "Absorbing diffusion beats the autoregressive prior on likelihood, with the same backbone.",
-          "Table 4", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE}`", beats_on_likelihood),
+          "Table 4", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE}`", beats_on_likelihood, "prior", of_convergence=True),
     Claim("steps", "FID falls as the number of sampling steps grows.", "Table 3",
-          f"{RUN} prior={DIFFUSION} sampler.steps=8,16,32,64`", falls_with_steps),
+          f"{RUN} prior={DIFFUSION} sampler.steps=8,16,32,64`", falls_with_steps, "prior"),
     Claim("half-steps", "Half the steps match the autoregressive prior's FID.", "Section 4.2.1",
-          f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", half_the_steps_match),
+          f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", half_the_steps_match, "prior",
+          of_convergence=True),
     Claim("temperature", "Sampling at temperature 0.9 lowers FID.", "Table 2",
-          f"{RUN} prior={DIFFUSION} sampler.temperature=0.9,1.0`", temperature_lowers_fid),
+          f"{RUN} prior={DIFFUSION} sampler.temperature=0.9,1.0`", temperature_lowers_fid, "prior"),
     Claim("reweighting", "The reweighted ELBO reaches a lower validation ELBO, sooner.", "Figure 5",
-          f"{RUN} prior={DIFFUSION} prior.objective=reweighted_elbo,elbo`", reweighting_is_sooner),
+          f"{RUN} prior={DIFFUSION} prior.objective=reweighted_elbo,elbo`", reweighting_is_sooner, "prior",
+          of_convergence=True),
     Claim("reconstruction", "DiffAug and the adaptive-weight limit together give the best reconstruction FID.",
-          "Table 5", f"{RUN} source=reconstruction vq=default,lambda_max,diffaug,both`", both_reconstruct_best),
+          "Table 5", f"{RUN} source=reconstruction vq=default,lambda_max,diffaug,both`", both_reconstruct_best, "vq",
+          of_convergence=True),
     Claim("speed", "At half the steps, sampling is faster than autoregressive sampling with a key-value cache.",
           "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_cached),
     Claim("speed-uncached", "At half the steps, sampling is faster than autoregressive sampling as published, without "

@@ -66,6 +66,12 @@ def compare_cells(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
     return estimate, f"{training} training{sampling}"
 
 
+def common_trainings(ours: Cell, theirs: Cell) -> int:
+    """Trainings a side that a comparison rests on: those whose seed both have, or of the side with fewer."""
+    left, right = ({training for training, _ in cell.seeds()} for cell in (ours, theirs))
+    return len(left & right) or min(len(left), len(right))
+
+
 def compare_timings(ours: Cell, theirs: Cell) -> tuple[Estimate, str]:
     """ours - theirs in seconds; where timings have no interval, from the ranges of their rounds.
 

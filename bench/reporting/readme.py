@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, InputError
-from bench.reporting.claims import Verdict, ledger
+from bench.reporting.claims import ledger
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
 from bench.reporting.tables import BOLD, headline, repeats, summary
+from bench.reporting.verdicts import Verdict, limits
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -47,15 +48,18 @@ def block(book: Book, command: str) -> str:
     """Tables and verdicts of every group; a claim that no group could judge is named once, at the end."""
     parts, judged = [f"<!-- made by: {command} -->\n\n{BOLD}\n"], set[str]()
     claims: dict[str, str] = {}
+    every: list[Verdict] = []
     for group in book.groups:
-        verdicts = ledger(group, book.results_dir)
+        verdicts = ledger(group, book.results_dir, book.groups)
         run = [verdict for verdict in verdicts if verdict.verdict != "not run"]
         claims |= {verdict.claim.text: f"{verdict.claim.text} ({verdict.claim.where})" for verdict in verdicts}
+        every += run
         judged |= {verdict.claim.text for verdict in run}
         parts += [f"\n### {group.dataset}, protocol `{group.heading}`\n\n{hardware(group)}\n\n",
                   markdown(replace(headline(summary(group)), title="", caption=repeats(group))),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
+    parts += [f"\n{note}\n" for note in limits(every)]
     return "".join(parts) + ("\nNot run: " + " ".join(open_claims) + "\n" if open_claims else "")
 
 
@@ -64,8 +68,9 @@ def claims_markdown(verdicts: list[Verdict]) -> str:
     if not verdicts:
         return ""
     lines = ["| claim of the paper | verdict | effect, 95% interval | seeds |", "|:--|:--|:--|--:|"]
-    lines += [f"| {v.claim.text} ({v.claim.where}) | **{v.verdict}** | {f'{v.effect} {v.interval}'.strip()}"
-              f"{f', {v.says}' if v.says else ''} | {v.seeds} |" for v in verdicts]
+    lines += [f"| {v.claim.text} ({v.claim.where}) | **{v.words}** | {f'{v.effect} {v.interval}'.strip()}"
+              f"{f', {v.says}' if v.says else ''}{''.join(f'; {caveat}' for caveat in v.caveats)} | {v.seeds} |"
+              for v in verdicts]
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from bench.reporting.claims import Verdict
 from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
@@ -35,6 +34,7 @@ from bench.reporting.readme import hardware
 from bench.reporting.render import ARROWS
 from bench.reporting.rows import Book, Cell, Group, Row
 from bench.reporting.tables import Column, Table, TableRow, repeats, summary
+from bench.reporting.verdicts import Verdict, limits
 
 TEMPLATES = Path(__file__).parent / "page"
 MEDIA_BYTES = 8_000_000
@@ -81,7 +81,8 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
                             "arrow": lambda column: ARROWS[column.better], "spans": _spans}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
-        book=book, sections=sections, budget=budget, data=data, holes=_holes(sections), policy=_policy(script),
+        book=book, sections=sections, budget=budget, data=data, holes=_holes(sections),
+        notes=" ".join(limits([v for found in ledgers.values() for v in found])), policy=_policy(script),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")), script=Markup(script),
         data_json=lambda: Markup(data.as_json()))   # called last: the cells are numbered as they are written
 

@@ -3,9 +3,10 @@
 import pytest
 
 from bench.reporting.choice import fair_pair, plain_rows
-from bench.reporting.claims import CLAIMS, ledger, outcome
+from bench.reporting.claims import CLAIMS, ledger
 from bench.reporting.estimates import Estimate
 from bench.reporting.rows import gather
+from bench.reporting.verdicts import outcome
 
 
 def verdicts(results_dir, group=0):

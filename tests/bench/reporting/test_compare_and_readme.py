@@ -56,11 +56,11 @@ def test_an_unknown_record_exits_2(demo_results, tmp_path, capsys):
 
 def test_the_readme_block_is_made_from_records_and_nothing_else_changes(book, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n{BEGIN}\nold\n{END}\ntail\n")
+    readme.write_text(f"# Title\n{BEGIN}\nstale\n{END}\ntail\n")
     assert refresh(readme, book, command="the command") is True
     text = readme.read_text()
     assert text.startswith(f"# Title\n{BEGIN}\n") and text.endswith(f"{END}\ntail\n")
-    assert "autoregressive" in text and "**replicated**" in text and "old" not in text
+    assert "autoregressive" in text and "**replicated**" in text and "stale" not in text
     assert refresh(readme, book, command="the command") is False
 
 
@@ -72,7 +72,7 @@ def test_the_readme_judges_what_was_run_and_names_the_rest_once(book):
 
 def test_a_stale_readme_exits_1_and_says_how_to_refresh_it(demo_results, tmp_path, capsys):
     readme = tmp_path / "README.md"
-    readme.write_text(f"{BEGIN}\nold\n{END}\n")
+    readme.write_text(f"{BEGIN}\nstale\n{END}\n")
     arguments = [f"results_dir={demo_results}", f"readme={readme}"]
     assert main([*arguments, "check=true"]) == 1
     assert "python -m bench.report" in capsys.readouterr().err
