@@ -40,8 +40,9 @@ def check_names(runs: Sequence[Run], wanted: Sequence[str]) -> None:
     there = set().union(*(_names(run) for run in runs))
     for name in wanted:
         if name not in there:
-            why = "no run of this command has that stage." if name in STAGES else did_you_mean(name, there)
-            raise InputError(f"{OPTION}={name}: {why} Valid here: {', '.join(sorted(there))}.")
+            raise InputError(f"{OPTION}={name}: " + (
+                f"no run of this command has that stage. Valid here: {', '.join(sorted(there))}."
+                if name in STAGES else did_you_mean(name, there)))
 
 
 def ask_anew(runs: Sequence[Run], wanted: Sequence[str], store: Store) -> list[Artefact]:
