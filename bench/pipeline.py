@@ -420,8 +420,8 @@ class Pipeline:
 
     def _shorter(self, recipe: Recipe, config: TrainingConfig) -> Path | None:
         """The state of the longest finished run of the same series: fewer steps, or as many and another `select`."""
-        if config.schedule != "constant":
-            return None   # a cosine depends on where it ends
+        if config.schedule != "constant" or self.store.is_asked_anew(recipe):
+            return None   # a cosine depends on where it ends; anew is from the start
         series = _without_steps(recipe.config)
         found = [(a.manifest["config"]["training"]["steps"], a) for a in self.store.artefacts()
                  if a.manifest["stage"] == recipe.stage and tuple(a.manifest["inputs"]) == recipe.inputs

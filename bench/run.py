@@ -4,6 +4,7 @@
     python -m bench.run prior=absorbing,autoregressive,unigram preset=demo
     python -m bench.run prior=absorbing preset=demo plan=true          # what would be built, and stop
     python -m bench.run prior=absorbing preset=demo status=true        # where every stage stands, and stop
+    python -m bench.run prior=absorbing preset=demo rebuild=prior      # that stage (or metric) and what follows, anew
 
 Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong, 130 Ctrl-C.
 """
@@ -20,13 +21,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import assets, registry
+from bench import assets, rebuild, registry
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.errors import InputError
 from bench.foreign import OWN_SOURCES, as_written, name_of
 from bench.launch import launch
 from bench.launch_status import print_status
+from bench.plugin_code import what_changed
 from bench.provenance import utc_now
 from bench.recipes import Recipes
 from bench.records import Record, Sweep, load_records, save_sweep
@@ -45,14 +47,18 @@ def main(arguments: Sequence[str]) -> int:
 def run_all(arguments: list[str]) -> int:
     """What the arguments ask for: a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
-    runs = with_baselines(expand(arguments, announce=console.print))
+    wanted, rest = rebuild.split_off(arguments)
+    runs = with_baselines(expand(rest, announce=console.print))
     check_data(runs, announce=console.print)
+    rebuild.check_names(runs, wanted)
+    if wanted and any(run.spec.plan or run.spec.status for run in runs):
+        raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
     if any(run.spec.plan for run in runs):
         return print_plan(runs)
     if any(run.spec.status for run in runs):
         print_status([run.spec for run in runs if not run.unsupported])
         return 0
-    records = execute(runs, " ".join(["python -m bench.run", *arguments]), console)
+    records = execute(runs, " ".join(["python -m bench.run", *arguments]), console, anew=wanted)
     print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0
 
@@ -118,25 +124,45 @@ def _assets_of(run: Run) -> set[str]:
     return needed
 
 
-def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
-    """Write the sweep's manifest, launch what has no record yet, and return all its records in order."""
+def execute(runs: list[Run], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:
+    """Write the sweep's manifest, launch what has no record yet, and return all its records in order.
+
+    anew: stages and metrics to build again, and with them the records.
+    """
     keys = [Recipes(run.spec).run_key if not run.unsupported else "" for run in runs]
     cells = [{"run_key": key, "label": _label(run), "overrides": list(run.overrides),
               "spec": as_written(run.spec), "unsupported": run.unsupported}
              for key, run in zip(keys, runs, strict=True)]
     results_dir = runs[0].spec.results_dir
     save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command, cells=tuple(cells)), results_dir)
-    done = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
+    if anew:
+        marked = rebuild.ask_anew(runs, anew, Store())
+        console.print(f"rebuild={','.join(anew)}: {len(marked)} artefacts are built anew; each is kept until then.",
+                      highlight=False)
+    again = {key for key, run in zip(keys, runs, strict=True) if rebuild.concerns(run, anew)}
+    done = {record.run_key: record for record in rebuild.settled(load_records(results_dir)[0], Store())
+            if record.status == "ok" and record.run_key not in again}
     missing = [run for key, run in zip(keys, runs, strict=True) if not run.unsupported and not (
         key in done and run.spec.label in (None, done[key].spec.get("label")))]   # a new label is a new record
     check_assets(missing)
     check_checkpoints(missing)
     if not missing:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
+    announce_changed_code(missing, console)
     fresh = launch(missing, console=console)
     found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
     return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported
+
+
+def announce_changed_code(runs: list[Run], console: Console) -> None:
+    """Say which plug-ins were edited, where jobs will build: their own words go to logs."""
+    store = Store()
+    stages = {stage.recipe.key: stage for run in runs if run.spec.launcher.name != "debug"
+              for stage in Recipes(run.spec).stages()}
+    for stage in stages.values():
+        if store.state(stage.recipe) != "cached" and (reason := what_changed(stage.recipe, store.artefacts())):
+            console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_plan(runs: list[Run]) -> int:

@@ -8,7 +8,8 @@
 
 An artefact is a folder `<stage>/<key>/` with a manifest of its files; key is a hash of the recipe. Building happens in
 a temporary folder that is fsynced and renamed, so an artefact is whole or absent. Beside it lie `<key>.work/`, where a
-long build keeps what it needs to resume, `<key>.lease`, held by the process that builds, and `<key>.status.json`.
+long build keeps what it needs to resume, `<key>.lease`, held by the process that builds, and `<key>.status.json`; and
+`<key>.anew` where the artefact, though there, is to be built anew: it then counts as missing until that is done.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from bench.provenance import provenance, sha256_of, utc_now
 from bench.records import content_id
 
 State = Literal["cached", "running", "queued", "failed", "missing"]
+ANEW = ".anew"
 HEARTBEAT_SECONDS = 2.0
 LEASE_SECONDS = 30.0
 """A lease whose heartbeat is older belongs to the dead; on the holder's own host a dead pid says so at once."""
@@ -114,7 +116,8 @@ class Store:
         base = self._base(recipe)
         with suppress(OSError, ValueError):
             _manifest(base)
-            return "cached"
+            if not self.is_asked_anew(recipe):
+                return "cached"
         if _is_alive(base.with_name(f"{recipe.key}.lease")):
             return "running"
         status = self.status(recipe).get("state")
@@ -144,12 +147,28 @@ class Store:
         """Whether every file of it is as it was published; one that is not is set aside, and said so."""
         return self._open(artefact.path.parent.name, artefact.path.name) is not None
 
+    def ask_anew(self, artefact: Artefact) -> None:
+        """Let it count as missing, for every process, until another was built, which then takes its place."""
+        _mark_of(artefact.path).touch()
+
+    def is_asked_anew(self, recipe: Recipe) -> bool:
+        return _mark_of(self._base(recipe)).exists()
+
+    def keys_asked_anew(self) -> set[str]:
+        return {path.name.removesuffix(ANEW) for path in self.root.glob(f"*/*{ANEW}")}
+
+    def drop_work(self, recipe: Recipe) -> None:
+        """Forget what an interrupted build would resume from, unless someone builds it now."""
+        base = self._base(recipe)
+        if not _is_alive(base.with_name(f"{recipe.key}.lease")):
+            shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)
+
     def _base(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.key
 
     def _open(self, stage: str, key: str) -> Artefact | None:
         path = self.root / stage / key
-        if not path.exists():
+        if not path.exists() or _mark_of(path).exists():
             return None
         try:
             manifest = _manifest(path)
@@ -199,17 +218,25 @@ class Store:
     def _publish(self, out: Path, base: Path) -> None:
         for path in [*out.rglob("*"), out]:
             sync(path)
+        replaced = base.with_name(f"{base.name}.replaced.{uuid.uuid4().hex[:8]}")
+        if _mark_of(base).exists() and base.exists():
+            base.rename(replaced)
         try:
             out.rename(base)
         except OSError:
             if not (base / "manifest.json").is_file():
+                if replaced.exists():
+                    replaced.rename(base)
                 raise
         sync(base.parent)
+        _mark_of(base).unlink(missing_ok=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def _wait(self, recipe: Recipe) -> None:
         lease = self._base(recipe).with_name(f"{recipe.key}.lease")
         pause = 0.05
-        while _is_alive(lease) and not (self._base(recipe) / "manifest.json").is_file():
+        while _is_alive(lease) and (self.is_asked_anew(recipe)
+                                    or not (self._base(recipe) / "manifest.json").is_file()):
             time.sleep(pause)
             pause = min(1.0, pause * 1.5)
 
@@ -232,6 +259,10 @@ class Store:
             beat.join()
             if _holder(path).get("token") == token:
                 path.unlink(missing_ok=True)
+
+
+def _mark_of(base: Path) -> Path:
+    return base.with_name(base.name + ANEW)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -387,7 +418,7 @@ def _du(store: Store) -> None:
         print(f"{stage.name:<12} {size / 1e6:10.1f} MB")
 
 
-LEFTOVERS = (".tmp.", ".damaged.", ".lease")
+LEFTOVERS = (".tmp.", ".damaged.", ".replaced.", ".lease")
 RESUMABLE = (".work", ".status.json")
 
 

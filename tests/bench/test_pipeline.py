@@ -147,6 +147,18 @@ def test_a_prior_from_outside_runs_by_its_dotted_path(results, store, tmp_path, 
     assert record.label == "outside:Mine" and _values(record)["bits_per_token"] > 0
 
 
+def test_an_edited_prior_from_outside_is_trained_anew_and_said_so(results, store, tmp_path, monkeypatch):
+    module, said = tmp_path / "edited.py", []
+    monkeypatch.syspath_prepend(tmp_path)
+    for text in ("", "    def fit(self, batches):\n        super().fit(batch * 0 for batch in batches)\n"):
+        module.write_text(f"from priors.unigram import Unigram\n\nclass Mine(Unigram):\n    name = 'mine'\n{text}")
+        sys.modules.pop("edited", None)
+        record = run(_spec(results, "prior=edited:Mine", "metrics.names=[nll]"), store=store, announce=said.append)
+    assert [line for line in said if line.startswith("code of edited:Mine changed since") and line.endswith(" prior")]
+    assert len([line for line in said if line.startswith("building prior")]) == 2
+    assert record.provenance["plugins"][0].startswith("edited:Mine+code:")
+
+
 def test_images_of_another_model_are_judged_from_a_folder_of_npz(record, results, store, tmp_path):
     images = np.load(Pipeline(_spec(results, "prior=absorbing", "sampler.steps=4"), store=store).samples.path
                      / "images.npy")

@@ -8,6 +8,7 @@ from bench import assets
 from bench.asset_sources import Source
 from bench.assets import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError, weights_mark
 from bench.compose import compose
+from bench.plugin_code import marked
 from bench.recipes import Recipes
 
 SMOKE = ["preset=smoke", "dataset=digits", "prior=unigram"]
@@ -76,7 +77,7 @@ def test_features_of_other_inception_weights_are_other_features(monkeypatch):
 
 def test_an_extractor_that_states_its_weights_has_them_in_its_name():
     target = f"{__name__}:Stated"
-    assert recipes(f"protocol.extractor='{target}'").extractor == f"{target}@0123456789abcdef"
+    assert recipes(f"protocol.extractor='{target}'").extractor == f"{marked('extractors', target)}@0123456789abcdef"
 
 
 def test_an_unknown_lpips_network_is_refused_before_anything_is_built():
