@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.printable import one_line
-from bench.records import Record, Sheet
+from bench.records import Record, Sheet, media_folders
 from bench.reporting.curves import read_curve
 from bench.typed_json import Malformed, read_bytes
 
@@ -34,9 +34,9 @@ def usable(records: Iterable[Record], results_dir: Path) -> tuple[list[Record], 
     """The records without their damaged attachments, and those with what is wrong with each."""
     kept, damaged = [], []
     for record in records:
-        problems = {("media", name): (results_dir / sheet.path, _sheet_problem(results_dir, sheet))
+        problems = {("media", name): (results_dir / sheet.path, _sheet_problem(results_dir, record, sheet))
                     for name, sheet in record.media.items()}
-        problems |= {("curves", name): (results_dir / path, _curve_problem(results_dir, path))
+        problems |= {("curves", name): (results_dir / path, _curve_problem(results_dir, record, path))
                      for name, path in record.curves.items()}
         bad = {place for place, (_, problem) in problems.items() if problem}
         damaged += [problems[place] for place in sorted(bad)]
@@ -45,13 +45,12 @@ def usable(records: Iterable[Record], results_dir: Path) -> tuple[list[Record], 
     return kept, damaged
 
 
-def _sheet_problem(results_dir: Path, sheet: Sheet) -> str:
-    path = results_dir / sheet.path
-    if not os.path.lexists(path):
-        return ""
+def _sheet_problem(results_dir: Path, record: Record, sheet: Sheet) -> str:
     expected = (sheet.columns * sheet.tile[1], sheet.rows * sheet.tile[0])
     try:
-        content = _own_bytes(results_dir, sheet.path)
+        content = _own_bytes(results_dir, record, sheet.path)
+        if content is None:
+            return ""
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != expected:
                 return (f"{image.size[0]} x {image.size[1]} pixels, but its record says {sheet.columns} x {sheet.rows} "
@@ -62,19 +61,25 @@ def _sheet_problem(results_dir: Path, sheet: Sheet) -> str:
     return ""
 
 
-def _curve_problem(results_dir: Path, path: str) -> str:
-    if not os.path.lexists(results_dir / path):
-        return ""
+def _curve_problem(results_dir: Path, record: Record, path: str) -> str:
     try:
-        _own_bytes(results_dir, path)
-        read_curve(results_dir / path, "validation_bits_per_token")
+        if _own_bytes(results_dir, record, path) is not None:
+            read_curve(results_dir / path, "validation_bits_per_token")
     except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
         return f"not a curve of step, metric, value: {one_line(str(error))}"
     return ""
 
 
-def _own_bytes(results_dir: Path, path: str) -> bytes:
-    """The content of a regular file that lies where the path says. Raises Malformed: a link may lead anywhere."""
+def _own_bytes(results_dir: Path, record: Record, path: str) -> bytes | None:
+    """The content of a regular file in the record's own media folder, None if there is no such file.
+
+    Raises Malformed for a path that leads elsewhere, by itself or by a link.
+    """
+    folder, _, name = path.rpartition("/")
+    if folder not in media_folders(record) or name in ("", ".", ".."):
+        raise Malformed(f"expected a file in media/{record.id}/")
+    if not os.path.lexists(results_dir / path):
+        return None
     if (results_dir / path).resolve() != results_dir.resolve() / path:
-        raise Malformed("a link, or behind one: expected the file itself below the results folder")
+        raise Malformed(f"a link, or behind one: expected the file itself in media/{record.id}/")
     return read_bytes(results_dir / path, MAX_BYTES)
