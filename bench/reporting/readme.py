@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.reporting.claims import Verdict, ledger
+from bench.reporting.escaping import markdown_text
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
 from bench.reporting.tables import headline, repeats, summary
@@ -52,7 +53,8 @@ def block(book: Book, command: str) -> str:
         run = [verdict for verdict in verdicts if verdict.verdict != "not run"]
         claims |= {verdict.claim.text: f"{verdict.claim.text} ({verdict.claim.where})" for verdict in verdicts}
         judged |= {verdict.claim.text for verdict in run}
-        parts += [f"\n### {group.dataset}, protocol `{group.heading}`\n\n{hardware(group)}\n\n",
+        parts += [f"\n### {markdown_text(group.dataset)}, protocol `{markdown_text(group.heading)}`\n\n",
+                  f"{markdown_text(hardware(group))}\n\n",
                   markdown(replace(headline(summary(group)), title="", caption=repeats(group))),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
@@ -65,7 +67,7 @@ def claims_markdown(verdicts: list[Verdict]) -> str:
         return ""
     lines = ["| claim of the paper | verdict | effect, 95% interval | seeds |", "|:--|:--|:--|--:|"]
     lines += [f"| {v.claim.text} ({v.claim.where}) | **{v.verdict}** | {f'{v.effect} {v.interval}'.strip()}"
-              f"{f', {v.says}' if v.says else ''} | {v.seeds} |" for v in verdicts]
+              f"{f', {markdown_text(v.says)}' if v.says else ''} | {v.seeds} |" for v in verdicts]
     return "\n".join(lines) + "\n"
 
 
