@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.command import run_command
-from bench.printable import one_line
+from bench.printable import cell, one_line
 from bench.records import to_frame
 from bench.reporting.claims import Verdict, ledger
 from bench.reporting.compare import compare
@@ -56,8 +56,7 @@ def report(arguments: list[str]) -> int:
     else:
         write_report(book, options, console)
     for path, problem in book.damaged:
-        errors.print(one_line(f"damaged, skipped: {path}: {problem}"), style="red", markup=False, highlight=False,
-                     soft_wrap=True)
+        errors.print(cell(f"damaged, skipped: {path}: {problem}", "red"), soft_wrap=True)
     return 1 if book.damaged else 0
 
 
@@ -172,8 +171,7 @@ def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder
     for group in book.groups:
         for item in [*curves[group.slug], *pictures_of(group, book.results_dir)]:
             if isinstance(item, Skipped):
-                console.print(one_line(f"no figure {item.name}: {item.reason}"), style="dim", markup=False, highlight=False,
-                              soft_wrap=True)
+                console.print(cell(f"no figure {item.name}: {item.reason}", "dim"), soft_wrap=True)
             else:
                 paths += write(item, folder)
     return paths

@@ -149,8 +149,8 @@ def print_plan(runs: list[Run]) -> int:
                 seen.add(stage.recipe.key)
                 state = store.state(stage.recipe)
                 estimate = "" if state == "cached" else estimated_cost(store, stage)
-                table.add_row(cell(stage.label), stage.recipe.key, "cached" if state == "cached" else f"to build ({state})",
-                              f"{stage.work:,} {stage.unit}", estimate)
+                table.add_row(cell(stage.label), stage.recipe.key,
+                              "cached" if state == "cached" else f"to build ({state})", f"{stage.work:,} {stage.unit}", estimate)
     Console(width=140 if not sys.stdout.isatty() else None).print(table)
     print(f"{len(runs)} runs; nothing was built.")
     return 0

@@ -1,7 +1,7 @@
 """JSON that others wrote: read within bounds, and fitted to a dataclass whose annotations state types and ranges.
 
     Count = Annotated[int, Within(0, 10**6)]
-    fit(Sheet, read_json(Path("sheet.json")), "sheet")        # raises Malformed: "sheet.rows is -1, expected 0 to 1e+06"
+    fit(Sheet, read_json(Path("sheet.json")), "sheet")     # raises Malformed: "sheet.rows is -1, expected 0 to 1e6"
 
 Annotations may be str, int, float, bool, None, Any, Literal, unions, list, tuple, dict, dataclasses (closed: an unknown
 field is an error) and TypedDicts (open: other keys may hold any JSON), each with the marks of this module.
@@ -142,7 +142,7 @@ def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where: str) -
     _expect(isinstance(value, (list, tuple)), value, where, "a list")
     if origin is tuple and arguments[-1] is not Ellipsis:
         _expect(len(value) == len(arguments), value, where, f"a list of {len(arguments)}")
-        return tuple(fit(kind, held, f"{where}[{i}]") for i, (kind, held) in enumerate(zip(arguments, value, strict=True)))
+        return tuple(fit(kind, value[i], f"{where}[{i}]") for i, kind in enumerate(arguments))
     return origin(fit(arguments[0], held, f"{where}[{i}]") for i, held in enumerate(value))
 
 

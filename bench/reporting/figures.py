@@ -167,8 +167,8 @@ def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
         for index, (label, trainings) in enumerate(sorted(curves.items())):
             for number, points in enumerate(trainings):
-                axes.plot(*zip(*points, strict=True), label=None if number else shortened(label), color=COLOURS[index % 6],
-                          linestyle=("-", "--", ":", "-.")[index % 4], linewidth=0.6 if number else None)
+                axes.plot(*zip(*points, strict=True), label=None if number else shortened(label),
+                          color=COLOURS[index % 6], linestyle=("-", "--", ":", "-.")[index % 4], linewidth=0.6 if number else None)
         axes.set_ylim(top=after_the_start(curves))
         axes.set_xlabel("training steps")
         axes.set_ylabel("validation bits per token")
@@ -272,10 +272,10 @@ def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, mar
                hollow: bool = False, dashed: bool = False, order: int = 3) -> None:
     """points: [(x, Cell)]. A bar shows the interval of each cell that has one."""
     xs, cells = [x for x, _ in points], [cell for _, cell in points]
-    low = [cell.value - cell.low if cell.low is not None else 0.0 for cell in cells]
-    high = [cell.high - cell.value if cell.high is not None else 0.0 for cell in cells]
-    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker, label=shortened(label),
-                  linestyle="--" if dashed else "-", elinewidth=0.7, capsize=1.5, zorder=order,
+    low = [max(0.0, cell.value - cell.low) if cell.low is not None else 0.0 for cell in cells]
+    high = [max(0.0, cell.high - cell.value) if cell.high is not None else 0.0 for cell in cells]
+    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker,
+                  label=shortened(label), linestyle="--" if dashed else "-", elinewidth=0.7, capsize=1.5, zorder=order,
                   markerfacecolor="none" if hollow else colour)
 
 

@@ -61,8 +61,8 @@ def samples_figure(group: Group, results_dir: Path, *, num_tiles: int = 12, max_
         for index, (image, (row, _)) in enumerate(zip(images, strips, strict=True)):
             axes = figure.add_subplot(grid[index])
             show(axes, image)
-            axes.text(-0.01, 0.5, wrap(shortened(row.label)), transform=axes.transAxes, ha="right", va="center", fontsize=7,
-                      color=INK)
+            axes.text(-0.01, 0.5, wrap(shortened(row.label)), transform=axes.transAxes, ha="right", va="center",
+                      fontsize=7, color=INK)
         return figure
 
     return Drawing(name, f"Samples, {group.title}", CAPTIONS["samples"], draw, "Figure 3")

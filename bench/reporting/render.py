@@ -115,7 +115,8 @@ def terminal(table: Table) -> RichTable:
         if section:
             view.add_row(plain_cell(section, "italic"))
         for row in rows:
-            view.add_row(plain_cell(row.label + _mark(row.reason, notes)), *[_rich_cell(table, row, c, notes) for c in columns])
+            label = plain_cell(row.label + _mark(row.reason, notes))
+            view.add_row(label, *[_rich_cell(table, row, c, notes) for c in columns])
     reasons = [f"({letter}) {one_line(reason)}" for reason, letter in notes.letters.items()]
     view.caption = RichText("\n".join(reasons), style="table.caption") if reasons else None
     return view

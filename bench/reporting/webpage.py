@@ -77,7 +77,8 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     data, budget = PageData(book), Budget(media_bytes)
     sections = [_section(group, book, ledgers[group.slug], curves[group.slug], data, budget) for group in book.groups]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              finalize=lambda value: clean(value) if type(value) is str else value, trim_blocks=True, lstrip_blocks=True)
+                              trim_blocks=True, lstrip_blocks=True,
+                              finalize=lambda value: clean(value) if type(value) is str else value)
     environment.filters |= {"code": _with_code, "symbol": lambda verdict: SYMBOLS[verdict],
                             "groupby_in_order": _by_section, "sentence": _sentence, "breakable": _breakable}
     environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "bar": _interval_bar,
