@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.errors import BenchError, InputError
+from bench.printable import clean
 
 INTERRUPTED = 130   # 128 + SIGINT, as shells have it
 
@@ -45,4 +46,4 @@ def run_command(arguments: Sequence[str] | None, *, doc: str | None, work: Calla
 
 def _say(what: str, detail: str) -> None:
     """On standard error; square brackets in the detail are text, not markup."""
-    Console(stderr=True).print(Text.assemble((what, "bold red"), detail), highlight=False, soft_wrap=True)
+    Console(stderr=True).print(Text.assemble((what, "bold red"), clean(detail)), highlight=False, soft_wrap=True)

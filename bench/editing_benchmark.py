@@ -44,6 +44,8 @@ from bench.metrics.intervals import mean_error, normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.metrics.speed import synchronise
 from bench.pipeline import Pipeline, has_chunk, label_of, save_chunk
+from bench.printable import cell as plain_cell
+from bench.printable import last_line, one_line
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
 from bench.recipes import FEATURE_CHUNK
@@ -99,7 +101,7 @@ def print_status(options: EditOptions, runs: list[Run], console: Console) -> int
     for _, cell in cells_of(options, runs, console):
         found = records.get(cell.run_key) or cell.pipeline.store.state(cell.recipe)
         state = {"ok": "done", "cached": "to measure"}.get(found, str(found))
-        table.add_row(cell.mask, cell.label, cell.run_key, state)
+        table.add_row(cell.mask, plain_cell(cell.label), cell.run_key, state)
         counts[state] += 1
     Console(width=140).print(table)
     print(", ".join(f"{number} {state}" for state, number in counts.items()))
@@ -123,7 +125,7 @@ def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
     except BenchError as error:
         record = cell.empty("failed", "".join(traceback.format_exception(error)))
     if record.message:
-        console.print(f"{record.status}: {record.label}: {record.message.strip().splitlines()[-1]}", markup=False,
+        console.print(f"{record.status}: {one_line(record.label)}: {last_line(record.message)}", markup=False,
                       highlight=False, soft_wrap=True)
     save_record(record, cell.spec.results_dir)
     return record
@@ -355,9 +357,10 @@ def print_rows(records: list[Record]) -> None:
     table = Table("mask", "row", "status", *COLUMNS)
     for record in records:
         values = {m.metric: m for m in record.measurements}
-        table.add_row(record.spec["protocol"]["name"].removeprefix("edit-"), record.label, record.status,
+        table.add_row(plain_cell(record.spec["protocol"]["name"].removeprefix("edit-")), plain_cell(record.label),
+                      record.status,
                       *(f"{values[name].value:.4g}" if name in values else "-" for name in COLUMNS))
     Console(width=140).print(table)
     for record in records:
         if record.status != "ok":
-            print(f"{record.status}: {record.label}: {record.message.strip().splitlines()[-1]}")
+            print(f"{record.status}: {one_line(record.label)}: {last_line(record.message)}")

@@ -20,6 +20,7 @@ from bench.config import RunSpec
 from bench.launch_graph import Node, graph, registered
 from bench.launch_jobs import SweepFolder, units_of
 from bench.launch_queue import active_jobs
+from bench.printable import cell, last_line
 from bench.recipes import Recipes
 from bench.records import load_records
 from bench.store import Store
@@ -40,7 +41,10 @@ def status(specs: Sequence[RunSpec]) -> list[Standing]:
     """Every stage of these runs once, then every run."""
     active = active_jobs() if any(spec.launcher.name == "slurm" for spec in specs) else None
     store = Store()
-    return [_of_stage(node, store, active) for node in graph(specs)] + [_of_run(spec, active) for spec in specs]
+    done = {folder: {record.run_key for record in load_records(folder)[0] if record.status == "ok"}
+            for folder in {spec.results_dir for spec in specs}}
+    return [_of_stage(node, store, active) for node in graph(specs)] + \
+        [_of_run(spec, active, done[spec.results_dir]) for spec in specs]
 
 
 def _of_stage(node: Node, store: Store, active: set[str] | None) -> Standing:
@@ -56,18 +60,18 @@ def _of_stage(node: Node, store: Store, active: set[str] | None) -> Standing:
     if state == "running":
         return Standing(label, node.key, state, job, f"on {facts.get('host', '?')} since {facts.get('when', '?')}")
     if state == "failed":
-        return Standing(label, node.key, state, job, _last_line(facts.get("message", "")))
+        return Standing(label, node.key, state, job, last_line(facts.get("message", "")))
     if not asked:
         return Standing(label, node.key, "missing")
     return Standing(label, node.key, _waiting_or_lost(job, active), job, _progress(node, asked["folder"]))
 
 
-def _of_run(spec: RunSpec, active: set[str] | None) -> Standing:
+def _of_run(spec: RunSpec, active: set[str] | None, done: set[str]) -> Standing:
     run_key = Recipes(spec).run_key
     asked = registered(spec.launcher, run_key)
     job = asked.get("job", "")
     label = f"run: {spec.prior.target or spec.prior.name} {spec.sampler}"
-    if any(record.run_key == run_key and record.status == "ok" for record in load_records(spec.results_dir)[0]):
+    if run_key in done:
         return Standing(label, run_key, "done", job)
     if not asked:
         return Standing(label, run_key, "missing")
@@ -88,17 +92,12 @@ def _progress(node: Node, folder: str) -> str:
     return f"{states.count('done')} of {len(states)} shards done"
 
 
-def _last_line(message: str) -> str:
-    lines = message.strip().splitlines()
-    return lines[-1] if lines else ""
-
-
 def print_status(specs: Sequence[RunSpec]) -> None:
     """The table of `status`, and how many stand where."""
     standings = status(specs)
     table = Table("stage", "key", "state", "job", "detail", title="status")
     for standing in standings:
-        table.add_row(standing.label, standing.key, standing.state, standing.job, standing.detail)
+        table.add_row(*map(cell, (standing.label, standing.key, standing.state, standing.job, standing.detail)))
     Console(width=160 if not sys.stdout.isatty() else None).print(table)
     counts = Counter(standing.state for standing in standings)
     print(", ".join(f"{number} {state}" for state, number in counts.items()))

@@ -8,24 +8,131 @@ A results folder (`results_dir`) holds
 
     records, damaged = load_records("results/runs")
     table = to_frame(records)                       # one row a measurement
+
+The annotations state what a file may hold: whatever is of another type, or out of range, is damaged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import pandas as pd
 
 from bench.files import write_text
+from bench.printable import one_line
+from bench.typed_json import AtMost, Holds, Malformed, Matches, Within, fit, read_json
 
 Status = Literal["ok", "failed", "unsupported", "partial"]
 Role = Literal["prior", "reconstruction", "real", "source", "edit"]
 FORMAT = 1
+Number = Annotated[float, Within(-1e30, 1e30)]
+Positive = Annotated[float, Within(0, 1e30)]
+Count = Annotated[int, Within(0, 2**53)]
+Seed = Annotated[int, Within(-2**64, 2**64)]
+Line = Annotated[str, AtMost(4_000)]
+Name = Annotated[str, AtMost(200)]
+Id = Annotated[str, Matches(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", "a short name of letters, digits, '.', '_' and '-'")]
+MAX_PIXELS = 64_000_000
+"""Of a contact sheet."""
+
+
+class TrainingOf(TypedDict, total=False):
+    """What readers of a specification rely on; records of other versions may lack any of it and hold more."""
+
+    steps: Count | None
+    images: Count | None
+
+
+class ModelOptions(TypedDict, total=False):
+    """Options of tokenizers and priors that a report reads."""
+
+    channel_multipliers: Annotated[list[Number], AtMost(32)] | None
+    timesteps: Count | None
+    disc_start_step: Count | None
+    objective: Name | None
+
+
+class ModelOf(TypedDict, total=False):
+    """`vq` or `prior`."""
+
+    name: Name
+    target: Line | None
+    schema: Line | None
+    options: Annotated[dict[str, Any], Holds(ModelOptions)]
+    training: Annotated[dict[str, Any], Holds(TrainingOf)]
+
+
+class SamplerOf(TypedDict, total=False):
+    """`sampler`."""
+
+    steps: Count | None
+    temperature: Annotated[float, Within(-1e6, 1e6)] | None
+    seed: Seed | None
+
+
+class DatasetOf(TypedDict, total=False):
+    """`dataset`."""
+
+    name: Name
+    resolution: Annotated[int, Within(1, 2**20)] | None
+
+
+class ProtocolOf(TypedDict, total=False):
+    """`protocol`."""
+
+    name: Name
+
+
+class SpecOf(TypedDict, total=False):
+    """The complete configuration of a run, as far as it is relied upon."""
+
+    source: Line
+    seed: Seed | None
+    results_dir: Line
+    dataset: Annotated[dict[str, Any], Holds(DatasetOf)]
+    protocol: Annotated[dict[str, Any], Holds(ProtocolOf)]
+    vq: Annotated[dict[str, Any], Holds(ModelOf)]
+    prior: Annotated[dict[str, Any], Holds(ModelOf)]
+    sampler: Annotated[dict[str, Any], Holds(SamplerOf)]
+    sampling: dict[str, Any]
+    backbone: dict[str, Any]
+    autoencoder: dict[str, Any]
+
+
+class HardwareOf(TypedDict, total=False):
+    """`provenance.hardware`."""
+
+    cpu: Line | None
+
+
+class ProvenanceOf(TypedDict, total=False):
+    """What made a record, as far as it is relied upon."""
+
+    artefacts: dict[str, dict[str, Any]]
+    git_commit: Line | None
+    git_dirty: bool | None
+    versions: dict[str, Line | None]
+    hardware: Annotated[dict[str, Any], Holds(HardwareOf)]
+    device: Line | None
+    threads: Count | None
+    parameters: dict[str, Count]
+    protocol: dict[str, Any]
+    wall_seconds: Number | None
+
+
+class ExtraOf(TypedDict, total=False):
+    """Further numbers of a measurement that a report reads."""
+
+    rounds: list[Number]
+    kind: Name
+
+
+Spec = Annotated[dict[str, Any], Holds(SpecOf)]
 
 
 @dataclass(frozen=True)
@@ -41,33 +148,33 @@ class Measurement:
     extra: further numbers of the same measurement, such as {"monte_carlo_se": ..., "fid_infinity": ...}.
     """
 
-    metric: str
-    value: float | None
-    protocol: str
-    n: int | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    standard_error: float | None = None
-    unit: str = ""
+    metric: Name
+    value: Number | None
+    protocol: Name
+    n: Count | None = None
+    ci_low: Number | None = None
+    ci_high: Number | None = None
+    standard_error: Positive | None = None
+    unit: Name = ""
     better: Literal["lower", "higher", "none"] = "none"
     bound: Literal["", "upper"] = ""
-    note: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
+    note: Line = ""
+    extra: Annotated[dict[str, Any], Holds(ExtraOf)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sheet:
     """A contact sheet: equal tiles without margins in one lossless PNG, row by row.
 
-    path: relative to the results folder.  tile: (height, width) in pixels.
+    path: relative to the results folder, in the record's own folder below media/.  tile: (height, width) in pixels.
     labels: one text a tile or a row, where there is something to say (an LPIPS distance, a step).
     """
 
-    path: str
-    rows: int
-    columns: int
-    tile: tuple[int, int]
-    labels: tuple[str, ...] = ()
+    path: Line
+    rows: Annotated[int, Within(1, 4096)]
+    columns: Annotated[int, Within(1, 4096)]
+    tile: tuple[Annotated[int, Within(1, 8192)], Annotated[int, Within(1, 8192)]]
+    labels: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,19 +192,30 @@ class Record:
     message: the reason of an "unsupported" run, the traceback of a "failed" one.
     """
 
-    id: str
-    created: str
+    id: Id
+    created: Name
     role: Role
-    label: str
-    spec: dict[str, Any]
-    run_key: str
+    label: Line
+    spec: Spec
+    run_key: Name
     status: Status
     measurements: tuple[Measurement, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Annotated[dict[str, Any], Holds(ProvenanceOf)] = field(default_factory=dict)
     media: dict[str, Sheet] = field(default_factory=dict)
-    curves: dict[str, str] = field(default_factory=dict)
-    message: str = ""
+    curves: dict[str, Line] = field(default_factory=dict)
+    message: Annotated[str, AtMost(4_000_000)] = ""
     format: int = FORMAT
+
+
+class CellOf(TypedDict, total=False):
+    """One cell of a sweep."""
+
+    run_key: Name
+    label: Line
+    overrides: list[str]
+    spec: Spec
+    unsupported: Line | None
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -108,10 +226,15 @@ class Sweep:
         edits also "role", which their spec does not tell.
     """
 
-    id: str
-    created: str
+    id: Id
+    created: Name
     command: str
-    cells: tuple[dict[str, Any], ...]
+    cells: tuple[Annotated[dict[str, Any], Holds(CellOf)], ...]
+
+
+def media_folders(record: Record) -> set[str]:
+    """The folders below the results folder where files of this record may lie."""
+    return {f"media/{record.id}", f"media/edit-{record.run_key}"}
 
 
 def save_record(record: Record, results_dir: str | Path) -> Path:
@@ -126,17 +249,29 @@ def save_sweep(sweep: Sweep, results_dir: str | Path) -> Path:
 
 def load_records(results_dir: str | Path) -> tuple[list[Record], list[tuple[Path, str]]]:
     """All records in order of creation, and the damaged files with what is wrong with each."""
-    return _load_all(Path(results_dir) / "records", _record_from)
+    return _load_all(Path(results_dir) / "records", load_record)
 
 
 def load_record(path: str | Path) -> Record:
-    """One record by its path. Raises ValueError, TypeError or KeyError if the file is damaged."""
-    return _record_from(json.loads(Path(path).read_text()))
+    """One record by its path. Raises Malformed (a ValueError) if the file is damaged, OSError if it cannot be read."""
+    raw = read_json(Path(path))
+    if isinstance(raw, dict) and raw.get("format") != FORMAT:
+        raise Malformed(f"format {one_line(repr(raw.get('format')))[:80]}, expected {FORMAT}")
+    record: Record = _fit_named(Record, raw, "record", Path(path))
+    for name, sheet in record.media.items():
+        pixels = sheet.rows * sheet.columns * sheet.tile[0] * sheet.tile[1]
+        if pixels > MAX_PIXELS:
+            raise Malformed(f"record.media.{name} is a sheet of {pixels:,} pixels, expected at most {MAX_PIXELS:,}")
+    for measured in record.measurements:
+        if measured.ci_low is not None and measured.ci_high is not None and measured.ci_low > measured.ci_high:
+            raise Malformed(f"{measured.metric}: its interval begins at {measured.ci_low} and ends at "
+                            f"{measured.ci_high}")
+    return record
 
 
 def load_sweeps(results_dir: str | Path) -> tuple[list[Sweep], list[tuple[Path, str]]]:
     """All sweep manifests in order of creation, and the damaged files with what is wrong with each."""
-    return _load_all(Path(results_dir) / "sweeps", lambda raw: Sweep(**{**raw, "cells": tuple(raw["cells"])}))
+    return _load_all(Path(results_dir) / "sweeps", lambda path: _fit_named(Sweep, read_json(path), "sweep", path))
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -154,23 +289,20 @@ def content_id(value: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]
 
 
-def _record_from(raw: dict[str, Any]) -> Record:
-    if raw.get("format") != FORMAT:
-        raise ValueError(f"format {raw.get('format')!r}, expected {FORMAT}")
-    unknown = set(raw) - {f.name for f in fields(Record)}
-    if unknown:
-        raise ValueError(f"unknown fields {sorted(unknown)}")
-    sheets = {name: Sheet(**{**s, "tile": tuple(s["tile"]), "labels": tuple(s["labels"])})
-              for name, s in raw["media"].items()}
-    return Record(**{**raw, "measurements": tuple(Measurement(**m) for m in raw["measurements"]), "media": sheets})
+def _fit_named(kind: Any, raw: Any, what: str, path: Path) -> Any:
+    """What the file holds, which must be what its name says: so no two files are one record."""
+    found = fit(kind, raw, what)
+    if found.id != path.stem:
+        raise Malformed(f"{what}.id is {found.id!r}, but the file is named {one_line(path.name)!r}")
+    return found
 
 
-def _load_all(folder: Path, parse: Any) -> tuple[list[Any], list[tuple[Path, str]]]:
+def _load_all(folder: Path, parse: Callable[[Path], Any]) -> tuple[list[Any], list[tuple[Path, str]]]:
     good, damaged = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            good.append(parse(json.loads(path.read_text())))
-        except (ValueError, TypeError, KeyError) as error:
+            good.append(parse(path))
+        except (Malformed, OSError) as error:
             damaged.append((path, str(error)))
     return sorted(good, key=lambda item: (item.created, item.id)), damaged
 

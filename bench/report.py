@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.command import run_command
+from bench.printable import cell, one_line
 from bench.records import to_frame
 from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
+from bench.reporting.escaping import csv_cell
 from bench.reporting.figures import Drawing, Skipped, curves_of, write
 from bench.reporting.options import Options, parse
 from bench.reporting.paper import paper_tables
@@ -55,7 +57,7 @@ def report(arguments: list[str]) -> int:
     else:
         write_report(book, options, console)
     for path, problem in book.damaged:
-        errors.print(f"damaged, skipped: {path}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(cell(f"damaged, skipped: {path}: {problem}", "red"), soft_wrap=True)
     return 1 if book.damaged else 0
 
 
@@ -74,7 +76,7 @@ def write_report(book: Book, options: Options, console: Console) -> None:
     for group in book.groups:
         console.print(terminal(summary(group)))
         print_verdicts(verdicts[group.slug], console)
-    to_frame(book.records.values()).to_csv(out / "measurements.csv", index=False, lineterminator="\n")
+    write_measurements(book, out / "measurements.csv")
     curves = {group.slug: curves_of(group, book.results_dir) for group in book.groups}
     if options.figures:
         written += write_figures(book, curves, out / "figures", console)
@@ -110,6 +112,14 @@ def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     return paths
 
 
+def write_measurements(book: Book, path: Path) -> None:
+    """Every measurement of every record, one a line."""
+    frame = to_frame(book.records.values()).rename(columns=csv_cell)
+    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+    frame[texts] = frame[texts].map(csv_cell)
+    frame.to_csv(path, index=False, lineterminator="\n")
+
+
 def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> list[Path]:
     """claims.csv, and a Markdown ledger for each group that has claims; returns the ledgers."""
     with (out / "claims.csv").open("w", newline="", encoding="utf-8") as file:
@@ -117,9 +127,10 @@ def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> list[Path]:
         writer.writerow(["dataset", "protocol", "claim", "text", "verdict", "words", "effect", "low", "high",
                          "border", "says", "seeds", "reason", "records"])
         for verdict in (v for found in verdicts.values() for v in found):
-            writer.writerow([verdict.group.dataset, verdict.group.protocol, verdict.claim.key, verdict.claim.text,
-                             verdict.verdict, verdict.words, verdict.value, verdict.low, verdict.high,
-                             verdict.border, verdict.says, verdict.seeds, verdict.reason, " ".join(verdict.records)])
+            line = [verdict.group.dataset, verdict.group.protocol, verdict.claim.key, verdict.claim.text,
+                    verdict.verdict, verdict.words, verdict.value, verdict.low, verdict.high, verdict.border,
+                    verdict.says, verdict.seeds, verdict.reason, " ".join(verdict.records)]
+            writer.writerow(map(csv_cell, line))
     ledgers = {out / "tables" / f"claims-{slug}.md": found for slug, found in verdicts.items() if found}
     for path, found in ledgers.items():
         path.write_text(claims_markdown(found), encoding="utf-8")
@@ -131,7 +142,7 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     styles = {"replicated": "green", "not replicated": "red", "inconclusive": "yellow", "not run": "dim"}
     for verdict in verdicts:
         line = Text(f" {verdict.words:<15} ", style=styles[verdict.verdict])
-        effect = f"  {verdict.effect} {verdict.interval}".rstrip()
+        effect = one_line(f"  {verdict.effect} {verdict.interval}".rstrip())
         console.print(line.append(verdict.claim.text, style="default").append(effect, style="dim"), soft_wrap=True)
     console.print()
 
@@ -161,8 +172,7 @@ def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder
     for group in book.groups:
         for item in [*curves[group.slug], *pictures_of(group, book.results_dir)]:
             if isinstance(item, Skipped):
-                console.print(f"no figure {item.name}: {item.reason}", style="dim", markup=False, highlight=False,
-                              soft_wrap=True)
+                console.print(cell(f"no figure {item.name}: {item.reason}", "dim"), soft_wrap=True)
             else:
                 paths += write(item, folder)
     return paths

@@ -29,6 +29,7 @@ from bench.foreign import OWN_SOURCES, as_written, name_of
 from bench.launch import launch
 from bench.launch_status import print_status
 from bench.plugin_code import what_changed
+from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
 from bench.recipes import Recipes
 from bench.records import Record, Sweep, load_records, save_sweep
@@ -47,9 +48,10 @@ def main(arguments: Sequence[str]) -> int:
 def run_all(arguments: list[str]) -> int:
     """What the arguments ask for: a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
+    say = lambda text: console.print(cell(text), soft_wrap=True)   # noqa: E731
     wanted, rest = rebuild.split_off(arguments)
-    runs = with_baselines(expand(rest, announce=console.print))
-    check_data(runs, announce=console.print)
+    runs = with_baselines(expand(rest, announce=say))
+    check_data(runs, announce=say)
     rebuild.check_names(runs, wanted)
     if wanted and any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
@@ -140,14 +142,17 @@ def execute(runs: list[Run], command: str, console: Console, *, anew: Sequence[s
         console.print(f"rebuild={','.join(anew)}: {len(marked)} artefacts are built anew; each is kept until then.",
                       highlight=False)
     again = {key for key, run in zip(keys, runs, strict=True) if rebuild.concerns(run, anew)}
-    done = {record.run_key: record for record in rebuild.settled(load_records(results_dir)[0], Store())
+    records, damaged = load_records(results_dir)
+    for path, problem in damaged:
+        console.print(cell(f"damaged, skipped: {path}: {problem}", "red"), soft_wrap=True)
+    done = {record.run_key: record for record in rebuild.settled(records, Store())
             if record.status == "ok" and record.run_key not in again}
     missing = [run for key, run in zip(keys, runs, strict=True) if not run.unsupported and not (
         key in done and run.spec.label in (None, done[key].spec.get("label")))]   # a new label is a new record
     check_assets(missing)
     check_checkpoints(missing)
     if not missing:
-        console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
+        console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
     announce_changed_code(missing, console)
     fresh = launch(missing, console=console)
     found = done | {record.run_key: record for record in fresh}
@@ -171,14 +176,15 @@ def print_plan(runs: list[Run]) -> int:
     seen: set[str] = set()
     for run in runs:
         if run.unsupported:
-            table.add_row(_label(run), "", "unsupported", "", run.unsupported)
+            table.add_row(cell(_label(run)), "", "unsupported", "", cell(run.unsupported))
             continue
         for stage in Recipes(run.spec).stages():
             if stage.recipe.key not in seen:
                 seen.add(stage.recipe.key)
                 state = store.state(stage.recipe)
                 estimate = "" if state == "cached" else estimated_cost(store, stage)
-                table.add_row(stage.label, stage.recipe.key, "cached" if state == "cached" else f"to build ({state})",
+                table.add_row(cell(stage.label), stage.recipe.key,
+                              "cached" if state == "cached" else f"to build ({state})",
                               f"{stage.work:,} {stage.unit}", estimate)
     Console(width=140 if not sys.stdout.isatty() else None).print(table)
     print(f"{len(runs)} runs; nothing was built.")
@@ -204,15 +210,15 @@ def print_summary(records: list[Record]) -> None:
     table = Table("run", "status", *COLUMNS)
     for record in records:
         values = {m.metric: m for m in record.measurements}
-        table.add_row(record.label, record.status, *(_cell(values.get(column)) for column in COLUMNS))
+        table.add_row(cell(record.label), record.status, *(_cell(values.get(column)) for column in COLUMNS))
     Console(width=200 if not sys.stdout.isatty() else None).print(table)
     for record in records:
         if record.message:
-            print(f"{record.label}: {record.status}: {record.message.strip().splitlines()[-1]}")
+            print(f"{one_line(record.label)}: {record.status}: {last_line(record.message)}")
     if records:
         results_dir = records[0].spec.get("results_dir", "results/runs")
-        option = "" if results_dir == "results/runs" else f" results_dir={results_dir}"
-        print(f"{len(records)} records in {results_dir}; tables and figures: python -m bench.report{option}")
+        option = "" if results_dir == "results/runs" else f" results_dir={one_line(results_dir)}"
+        print(f"{len(records)} records in {one_line(results_dir)}; tables and figures: python -m bench.report{option}")
 
 
 def _cell(measurement: Any) -> str:

@@ -9,7 +9,7 @@ record. Of a plug-in nothing is known: no module that a record names is ever imp
 from __future__ import annotations
 
 import importlib
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 BUILT_IN = ("priors.options", "vq.options")
@@ -31,6 +31,6 @@ def defaults_of(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _fields(cls: type | None, prefix: str) -> dict[str, Any]:
+def _fields(cls: Any, prefix: str) -> dict[str, Any]:
     return {f"{prefix}{field.name}": list(field.default) if isinstance(field.default, tuple) else field.default
-            for field in (fields(cls) if cls else ()) if field.default is not MISSING}
+            for field in (fields(cls) if is_dataclass(cls) else ()) if field.default is not MISSING}

@@ -25,6 +25,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter  # noqa: E402
 
+from bench.printable import one_line  # noqa: E402
 from bench.records import content_id  # noqa: E402
 from bench.reporting.catalogue import metric_of  # noqa: E402
 from bench.reporting.curves import read_curve  # noqa: E402
@@ -46,7 +47,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.3, "lines.markersize": 4, "axes.grid": True, "grid.alpha": 0.12, "grid.linewidth": 0.5,
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "grid.color": INK, "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 300, "svg.fonttype": "none",
-    "svg.hashsalt": "vq-prior-bench", "pdf.fonttype": 42, "font.family": "DejaVu Sans"}
+    "svg.hashsalt": "vq-prior-bench", "pdf.fonttype": 42, "text.parse_math": False, "font.family": "DejaVu Sans"}
 
 
 @dataclass
@@ -166,8 +167,9 @@ def bound_during_training(group: Group, results_dir: Path) -> Drawing | Skipped:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
         for index, (label, trainings) in enumerate(sorted(curves.items())):
             for number, points in enumerate(trainings):
-                axes.plot(*zip(*points, strict=True), label=None if number else label, color=COLOURS[index % 6],
-                          linestyle=("-", "--", ":", "-.")[index % 4], linewidth=0.6 if number else None)
+                axes.plot(*zip(*points, strict=True), label=None if number else shortened(label),
+                          color=COLOURS[index % 6], linestyle=("-", "--", ":", "-.")[index % 4],
+                          linewidth=0.6 if number else None)
         axes.set_ylim(top=after_the_start(curves))
         axes.set_xlabel("training steps")
         axes.set_ylabel("validation bits per token")
@@ -271,10 +273,10 @@ def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, mar
                hollow: bool = False, dashed: bool = False, order: int = 3) -> None:
     """points: [(x, Cell)]. A bar shows the interval of each cell that has one."""
     xs, cells = [x for x, _ in points], [cell for _, cell in points]
-    low = [cell.value - cell.low if cell.low is not None else 0.0 for cell in cells]
-    high = [cell.high - cell.value if cell.high is not None else 0.0 for cell in cells]
-    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker, label=label,
-                  linestyle="--" if dashed else "-", elinewidth=0.7, capsize=1.5, zorder=order,
+    low = [max(0.0, cell.value - cell.low) if cell.low is not None else 0.0 for cell in cells]
+    high = [max(0.0, cell.high - cell.value) if cell.high is not None else 0.0 for cell in cells]
+    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker,
+                  label=shortened(label), linestyle="--" if dashed else "-", elinewidth=0.7, capsize=1.5, zorder=order,
                   markerfacecolor="none" if hollow else colour)
 
 
@@ -285,7 +287,7 @@ def draw_levels(axes: Axes, group: Group, top: float) -> None:
     styles = styles_of(group)
     for row in levels[:MAX_LEVELS]:
         colour, _ = styles.get(series_label(row), (INK, ""))
-        axes.axhline(row.cells["fid"].value or 0.0, color=colour, linewidth=1, label=row.label,
+        axes.axhline(row.cells["fid"].value or 0.0, color=colour, linewidth=1, label=shortened(row.label),
                      linestyle=(0, (1, 1.5)) if row.role == "prior" else (0, (4, 2)))
 
 
@@ -338,6 +340,13 @@ def value_of(row: Row, metric: str) -> float | None:
 def fid_title(group: Group) -> str:
     counts = {row.cells["fid"].n for row in group.rows if "fid" in row.cells and row.cells["fid"].n}
     return f"FID@{counts.pop()}" if len(counts) == 1 else "FID"
+
+
+def shortened(label: str, length: int = 160) -> str:
+    """A label for a figure: one line, not without end, and not hidden, as matplotlib does with one that begins by _."""
+    text = one_line(label)
+    text = text if len(text) <= length else f"{text[:length - 1]}…"
+    return f" {text}" if text.startswith("_") else text
 
 
 def log_ticks(axes: Axes, values: Sequence[float]) -> None:

@@ -68,10 +68,10 @@ class PageData:
     def _record(self, record: Record) -> dict[str, Any]:
         spec = {key: self.part(value) for key, value in record.spec.items()}
         provenance = {key: self.part(record.provenance[key]) for key in SHOWN_PROVENANCE if key in record.provenance}
-        return _trimmed({"label": record.label, "role": role_of(record), "status": record.status,
-                         "created": record.created, "run_key": record.run_key, "message": record.message,
-                         "dataset": dataset_of(record.spec), "protocol": protocol_name_of(record.spec),
-                         "spec": spec, "provenance": provenance})
+        shown = {"label": record.label, "status": record.status, "created": record.created,
+                 "dataset": dataset_of(record.spec), "protocol": protocol_name_of(record.spec)}
+        return shown | _trimmed({"role": role_of(record), "run_key": record.run_key, "message": record.message,
+                                 "spec": spec, "provenance": provenance})
 
     def _source(self, source: Any) -> list[Any]:
         m = source.measurement

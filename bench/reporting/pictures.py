@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.records import Record, Sheet
-from bench.reporting.figures import INK, PAGE_WIDTH, Drawing, Skipped
+from bench.reporting.figures import INK, PAGE_WIDTH, Drawing, Skipped, shortened
 from bench.reporting.rows import Group, Row
 
+MAX_HEIGHT = 100
+"""Inches: more are too many pixels for a PNG."""
 MEDIA = {"samples": ("Samples", "Figure 3"), "neighbours": ("Nearest training images", "Figures 8-10"),
          "canvas": ("Larger canvases", "Figure 4"), "inpaint": ("Editing", "Figure 7"),
          "condition": ("A part kept", ""), "stitch": ("Stitched", ""),
@@ -53,14 +55,14 @@ def samples_figure(group: Group, results_dir: Path, *, num_tiles: int = 12, max_
         images = [join(tiles(path, sheet)[:num_tiles]) for _, (path, sheet) in strips]
         width = PAGE_WIDTH - 1.5
         heights = [width * image.shape[0] / image.shape[1] for image in images]
-        figure = plt.figure(figsize=(PAGE_WIDTH, sum(heights) + 0.05 * len(images)))
+        figure = plt.figure(figsize=(PAGE_WIDTH, min(MAX_HEIGHT, sum(heights) + 0.05 * len(images))))
         grid = figure.add_gridspec(len(images), 1, left=1.5 / PAGE_WIDTH, right=1, top=1, bottom=0, hspace=0.06,
                                    height_ratios=heights)
         for index, (image, (row, _)) in enumerate(zip(images, strips, strict=True)):
             axes = figure.add_subplot(grid[index])
             show(axes, image)
-            axes.text(-0.01, 0.5, wrap(row.label), transform=axes.transAxes, ha="right", va="center", fontsize=7,
-                      color=INK)
+            axes.text(-0.01, 0.5, wrap(shortened(row.label)), transform=axes.transAxes, ha="right", va="center",
+                      fontsize=7, color=INK)
         return figure
 
     return Drawing(name, f"Samples, {group.title}", CAPTIONS["samples"], draw, "Figure 3")
@@ -80,7 +82,7 @@ def sheet_figure(group: Group, results_dir: Path, medium: str, *, max_rows: int 
         shown = min(sheet.rows, max_rows)
         image = np.concatenate([join(line, lead=medium == "neighbours") for line in rows_of(path, sheet)[:shown]])
         width = min(PAGE_WIDTH, max(3.4, sheet.columns * 0.55))
-        figure = plt.figure(figsize=(width, width * image.shape[0] / image.shape[1]))
+        figure = plt.figure(figsize=(width, min(MAX_HEIGHT, width * image.shape[0] / image.shape[1])))
         axes = figure.add_axes((0, 0, 1, 1))
         show(axes, image)
         return figure

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.errors import BenchError, InputError
 from bench.reporting.claims import ledger
+from bench.reporting.escaping import markdown_text
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
 from bench.reporting.tables import BOLD, headline, repeats, summary
@@ -55,7 +56,8 @@ def block(book: Book, command: str) -> str:
         claims |= {verdict.claim.text: f"{verdict.claim.text} ({verdict.claim.where})" for verdict in verdicts}
         every += run
         judged |= {verdict.claim.text for verdict in run}
-        parts += [f"\n### {group.dataset}, protocol `{group.heading}`\n\n{hardware(group)}\n\n",
+        parts += [f"\n### {markdown_text(group.dataset)}, protocol `{markdown_text(group.heading)}`\n\n",
+                  f"{markdown_text(hardware(group))}\n\n",
                   markdown(replace(headline(summary(group)), title="", caption=repeats(group))),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
@@ -68,9 +70,11 @@ def claims_markdown(verdicts: list[Verdict]) -> str:
     if not verdicts:
         return ""
     lines = ["| claim of the paper | verdict | effect, 95% interval | seeds |", "|:--|:--|:--|--:|"]
-    lines += [f"| {v.claim.text} ({v.claim.where}) | **{v.words}** | {f'{v.effect} {v.interval}'.strip()}"
-              f"{f', {v.says}' if v.says else ''}{''.join(f'; {caveat}' for caveat in v.caveats)} | {v.seeds} |"
-              for v in verdicts]
+    for v in verdicts:
+        remarks = "".join([f", {markdown_text(v.says)}" if v.says else "",
+                           *(f"; {markdown_text(caveat)}" for caveat in v.caveats)])
+        effect = f"{v.effect} {v.interval}".strip() + remarks
+        lines.append(f"| {v.claim.text} ({v.claim.where}) | **{v.words}** | {effect} | {v.seeds} |")
     return "\n".join(lines) + "\n"
 
 

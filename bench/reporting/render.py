@@ -17,6 +17,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from bench.printable import cell as plain_cell
+from bench.printable import one_line
+from bench.reporting.escaping import csv_cell, markdown_text, tex_label, tex_text
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.tables import Column, Table, TableRow
 
@@ -50,7 +53,7 @@ def csv_text(table: Table) -> str:
             name, f"{name} low", f"{name} high", f"{name} bound", f"{name} n"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*header, "reason"])
+    writer.writerow(map(csv_cell, [*header, "reason"]))
     reasons: dict[str, list[str]] = {}
     for label, _, reason in table.holes():
         reasons.setdefault(label, []).append(reason)
@@ -58,7 +61,7 @@ def csv_text(table: Table) -> str:
         line: list[object] = [row.section, row.label] if has_sections else [row.label]
         for column in table.columns:
             line += _csv_cells(row, column)
-        writer.writerow([*line, "; ".join(dict.fromkeys(reasons.get(row.label, [])))])
+        writer.writerow(map(csv_cell, [*line, "; ".join(dict.fromkeys(reasons.get(row.label, [])))]))
     return out.getvalue()
 
 
@@ -66,15 +69,15 @@ def markdown(table: Table) -> str:
     """A pipe table; holes carry letters that are explained below it."""
     notes = Footnotes()
     head = [table.stub] + [_heading(table, column, ARROWS) for column in table.columns]
-    lines = ["| " + " | ".join(_md(h) for h in head) + " |", "|:--" + "|--:" * len(table.columns) + "|"]
+    lines = ["| " + " | ".join(markdown_text(h) for h in head) + " |", "|:--" + "|--:" * len(table.columns) + "|"]
     for section, rows in groupby(table.rows, key=lambda row: row.section):
-        lines += [f"| **{_md(section)}** " + "| " * len(table.columns) + "|"] if section else []
+        lines += [f"| **{markdown_text(section)}** " + "| " * len(table.columns) + "|"] if section else []
         for row in rows:
             cells = [_markdown_cell(table, row, column, notes) for column in table.columns]
-            lines.append("| " + " | ".join([_md(row.label) + _mark(row.reason, notes), *cells]) + " |")
-    text = (f"**{_md(table.title)}**\n\n" if table.title else "") + "\n".join(lines) + "\n"
-    text += f"\n{_md(table.caption)}\n" if table.caption else ""
-    return text + "".join(f"\n({letter}) {_md(reason)}  " for reason, letter in notes.letters.items()) \
+            lines.append("| " + " | ".join([markdown_text(row.label) + _mark(row.reason, notes), *cells]) + " |")
+    text = (f"**{markdown_text(table.title)}**\n\n" if table.title else "") + "\n".join(lines) + "\n"
+    text += f"\n{markdown_text(table.caption)}\n" if table.caption else ""
+    return text + "".join(f"\n({letter}) {markdown_text(reason)}  " for reason, letter in notes.letters.items()) \
         + ("\n" if notes.letters else "")
 
 
@@ -88,34 +91,36 @@ def latex(table: Table) -> str:
     for index, (section, rows) in enumerate(groupby(table.rows, key=lambda row: row.section)):
         if section:
             lines += ([r"\midrule"] if index else [])
-            lines += [rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\emph{{{_tex(section)}}}}} \\"]
+            lines += [rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\emph{{{tex_text(section)}}}}} \\"]
         for row in rows:
             mark = _mark(row.reason, notes, LATEX_MARK)
             cells = [_latex_cell(table, row, column, notes) for column in table.columns]
-            lines.append(" & ".join([_tex(row.label) + mark, *cells]) + r" \\")
+            lines.append(" & ".join([tex_text(row.label) + mark, *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    remarks = "; ".join(f"({letter}) {_tex(reason)}" for reason, letter in notes.letters.items())
-    caption = " ".join(filter(None, [_tex(table.title) + ".", _tex(table.caption), remarks]))
-    return "\n".join([*lines, rf"\caption{{{caption}}}", rf"\label{{tab:{table.name}}}", r"\end{table}", ""])
+    remarks = "; ".join(f"({letter}) {tex_text(reason)}" for reason, letter in notes.letters.items())
+    caption = " ".join(filter(None, [tex_text(table.title) + ".", tex_text(table.caption), remarks]))
+    return "\n".join([*lines, rf"\caption{{{caption}}}", rf"\label{{tab:{tex_label(table.name)}}}", r"\end{table}", ""])
 
 
 def terminal(table: Table) -> RichTable:
     """For a rich console: the headline columns, best in bold, holes with their letters explained below."""
     notes = Footnotes()
     columns = [column for column in table.columns if column.headline]
-    view = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="bold",
+    view = RichTable(title=plain_cell(table.title, "bold"), title_justify="left", header_style="bold",
                      box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-    view.add_column(table.stub, overflow="fold", min_width=24)
+    view.add_column(plain_cell(table.stub), overflow="fold", min_width=24)
     for column in columns:
         style = "cyan" if column.block == "published" else ""
-        heading = f"{column.group}\n{column.short or column.title}".strip() + f" {ARROWS[column.better]}".rstrip()
-        view.add_column(heading, justify="right", style=style, no_wrap=True)
+        lines = [one_line(column.group), one_line(column.short or column.title) + f" {ARROWS[column.better]}".rstrip()]
+        view.add_column(RichText("\n".join(filter(None, lines))), justify="right", style=style, no_wrap=True)
     for section, rows in groupby(table.rows, key=lambda row: row.section):
         if section:
-            view.add_row(RichText(section, style="italic"))
+            view.add_row(plain_cell(section, "italic"))
         for row in rows:
-            view.add_row(row.label + _mark(row.reason, notes), *[_rich_cell(table, row, c, notes) for c in columns])
-    view.caption = "\n".join(f"({letter}) {reason}" for reason, letter in notes.letters.items()) or None
+            label = plain_cell(row.label + _mark(row.reason, notes))
+            view.add_row(label, *[_rich_cell(table, row, c, notes) for c in columns])
+    reasons = [f"({letter}) {one_line(reason)}" for reason, letter in notes.letters.items()]
+    view.caption = RichText("\n".join(reasons), style="table.caption") if reasons else None
     return view
 
 
@@ -143,15 +148,15 @@ def _markdown_cell(table: Table, row: TableRow, column: Column, notes: Footnotes
     text, reason = _cell_text(row, column)
     if text is None:
         return f"{HOLE} ({notes.mark(reason)})" if reason else EMPTY
-    value = f"**{_md(text.value)}**" if table.is_best(row, column) else _md(text.value)
-    return f"{value} {_md(text.interval)}".rstrip() + _mark(table.remark(row, column), notes)
+    value = f"**{markdown_text(text.value)}**" if table.is_best(row, column) else markdown_text(text.value)
+    return f"{value} {markdown_text(text.interval)}".rstrip() + _mark(table.remark(row, column), notes)
 
 
 def _latex_cell(table: Table, row: TableRow, column: Column, notes: Footnotes) -> str:
     text, reason = _cell_text(row, column)
     if text is None:
         return rf"--\textsuperscript{{{notes.mark(reason)}}}" if reason else EMPTY
-    value = _tex(text.value.removeprefix("<= "))
+    value = tex_text(text.value.removeprefix("<= "))
     value = rf"\textbf{{{value}}}" if table.is_best(row, column) else value
     prefix = r"$\le$\," if text.value.startswith("<=") else ""
     interval = text.interval.replace("± ", r"$\pm$\,")
@@ -191,31 +196,15 @@ def _latex_heads(table: Table) -> list[str]:
         names = [getattr(column, level) for column in table.columns]
         if len(set(names)) > 1 or (level == "group" and names[0:1] != [""] and names):
             lines += _latex_spans(names)
-    titles = [f"{_tex(c.title)} {LATEX_ARROWS[c.better]}".rstrip() for c in table.columns]
-    return [*lines, " & ".join([_tex(table.stub), *titles]) + r" \\"]
+    titles = [f"{tex_text(c.title)} {LATEX_ARROWS[c.better]}".rstrip() for c in table.columns]
+    return [*lines, " & ".join([tex_text(table.stub), *titles]) + r" \\"]
 
 
 def _latex_spans(names: list[str]) -> list[str]:
     cells, rules, start = [], [], 2
     for name, run in groupby(names):
         width = len(list(run))
-        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{tex_text(name)}}}")
         rules += [rf"\cmidrule(lr){{{start}-{start + width - 1}}}"] if name else []
         start += width
     return [" & ".join(["", *cells]) + r" \\", "".join(rules)]
-
-
-def _md(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-       "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "∞": r"$_\infty$",
-       "≤": r"$\le$", "λ": r"$\lambda$", "<": r"$<$", ">": r"$>$", "∆": r"$\Delta$", "×": r"$\times$", "−": r"$-$",
-       "\n": " "}
-TEX_KNOWS = {chr(code) for code in range(256) if chr(code).isprintable()} - set("«»ÐÞðþ") | set("‘’“”—…")   # in OT1
-
-
-def _tex(text: str) -> str:
-    """Text for LaTeX; a character that its default fonts lack is named by its code."""
-    return "".join(TEX.get(c) or (c if c in TEX_KNOWS else rf"\texttt{{U+{ord(c):04X}}}") for c in text)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, did_you_mean
-from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
+from bench.records import Measurement, Record, Sweep, content_id, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.defaults import defaults_of
@@ -362,7 +362,9 @@ def _named(options: dict[str, Any]) -> str:
 
 
 def slugify(text: str) -> str:
-    return "-".join(filter(None, "".join(c if c.isalnum() else " " for c in text.lower()).split()))
+    """For file names: letters, digits and hyphens, not longer than file systems allow."""
+    slug = "-".join(filter(None, "".join(c if c.isalnum() else " " for c in text.lower()).split()))
+    return slug if slug and len(slug.encode()) <= 100 else f"{slug[:20]}-{content_id(text)[:8]}".lstrip("-")
 
 
 def first_line(message: str) -> str:

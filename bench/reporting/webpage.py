@@ -25,6 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from bench.printable import clean
 from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
@@ -40,6 +41,8 @@ TEMPLATES = Path(__file__).parent / "page"
 MEDIA_BYTES = 8_000_000
 LOSSLESS_BYTES = 200_000
 MAX_TILES = 64
+WEBP_SIDE = 16_383
+"""Pixels: the format's limit."""
 SYMBOLS = {"replicated": "✓", "not replicated": "✗", "inconclusive": "≈", "not run": "–"}
 
 
@@ -74,7 +77,8 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     data, budget = PageData(book), Budget(media_bytes)
     sections = [_section(group, book, ledgers[group.slug], curves[group.slug], data, budget) for group in book.groups]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+                              trim_blocks=True, lstrip_blocks=True,
+                              finalize=lambda value: clean(value) if type(value) is str else value)
     environment.filters |= {"code": _with_code, "symbol": lambda verdict: SYMBOLS[verdict],
                             "groupby_in_order": _by_section, "sentence": _sentence, "breakable": _breakable}
     environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "bar": _interval_bar,
@@ -189,6 +193,9 @@ def _sheet_uri(found: Any, budget: Budget, *, rows: int, columns: int, lead: boo
     path, sheet = found
     lines = rows_of(path, sheet)[:rows, :columns]
     image = np.concatenate([join(line, lead=lead) for line in lines])[:-1, :-1]
+    if max(image.shape) > WEBP_SIDE:
+        budget.refused += 1
+        return None
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "WEBP", lossless=True, method=4)
     if buffer.tell() > LOSSLESS_BYTES:

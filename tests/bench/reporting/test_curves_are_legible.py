@@ -1,11 +1,9 @@
 """What a figure shows when there is more than it can show, and when one row lies far off."""
 
-import dataclasses
 import math
 
 import pytest
 
-from bench.records import save_record
 from bench.reporting.claims import ledger
 from bench.reporting.figures import (
     COLOURS,
@@ -67,11 +65,10 @@ def test_nothing_on_the_pareto_front_is_beaten_in_both_by_what_is_drawn(group):
 def test_trainings_that_differ_in_their_seed_alone_are_one_entry_of_the_legend(synthetic, tmp_path):
     for seed in (0, 1):
         spec = synthetic.spec_of("absorbing", steps=8, seed=seed)
-        (tmp_path / f"{seed}.csv").write_text(
-            f"step,metric,value\n100,validation_bits_per_token,{7 + seed}\n200,validation_bits_per_token,6\n")
         record = synthetic.make_record(tmp_path, "prior", spec, [synthetic.measurement("fid", 9.0, 1.0, "demo-x")],
-                                       created=f"2026-01-0{seed + 1}")
-        save_record(dataclasses.replace(record, curves={"prior": f"{seed}.csv"}), tmp_path)
+                                       created=f"2026-01-0{seed + 1}", curve_end=6.0)
+        (tmp_path / record.curves["prior"]).write_text(
+            f"step,metric,value\n100,validation_bits_per_token,{7 + seed}\n200,validation_bits_per_token,6\n")
     figure = bound_during_training(gather(tmp_path).groups[0], tmp_path).figure
     assert len(figure.axes[0].lines) == 2
     assert [line.get_label() for line in figure.axes[0].lines if not line.get_label().startswith("_")] == ["absorbing"]
