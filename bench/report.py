@@ -22,6 +22,7 @@ from rich.text import Text
 from bench.command import run_command
 from bench.printable import cell, one_line
 from bench.records import to_frame
+from bench.reporting import regime_figures
 from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
 from bench.reporting.escaping import csv_cell
@@ -30,6 +31,8 @@ from bench.reporting.options import Options, parse
 from bench.reporting.paper import paper_tables
 from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
+from bench.reporting.regime_map import frame, regimes_of
+from bench.reporting.regime_map import markdown as markdown_of_regimes
 from bench.reporting.render import csv_text, latex, markdown, terminal
 from bench.reporting.rows import Book, gather
 from bench.reporting.tables import Table, headline, summary
@@ -73,11 +76,13 @@ def write_report(book: Book, options: Options, console: Console) -> None:
     tables = [table for group in book.groups for table in (summary(group), *paper_tables(group))]
     verdicts = {group.slug: ledger(group, book.results_dir, book.groups) for group in book.groups}
     written = [*write_tables(tables, out / "tables"), *write_claims(verdicts, out)]
+    written += write_regimes(book, out / "tables")
     for group in book.groups:
         console.print(terminal(summary(group)))
         print_verdicts(verdicts[group.slug], console)
     write_measurements(book, out / "measurements.csv")
-    curves = {group.slug: curves_of(group, book.results_dir) for group in book.groups}
+    curves = {group.slug: [*curves_of(group, book.results_dir), *regime_figures.figures_of(group, book.results_dir)]
+              for group in book.groups}
     if options.figures:
         written += write_figures(book, curves, out / "figures", console)
     if options.page:
@@ -109,6 +114,17 @@ def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
         for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(headline(table)))):
             paths.append(folder / f"{table.name}.{suffix}")
             paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def write_regimes(book: Book, folder: Path) -> list[Path]:
+    """CSV and Markdown of the regimes of each group whose trainings left trajectories."""
+    paths = []
+    for group in book.groups:
+        if regimes := regimes_of(group, book.results_dir):
+            paths += [folder / f"regimes-{group.slug}.{suffix}" for suffix in ("csv", "md")]
+            frame(regimes).to_csv(paths[-2], index=False, lineterminator="\n")
+            paths[-1].write_text(markdown_of_regimes(regimes), encoding="utf-8")
     return paths
 
 
