@@ -126,9 +126,9 @@ def markdown(regimes: list[Regimes]) -> str:
     return "\n".join(lines) + "\n\n" + CAPTION + "\n"
 
 
-CAPTION = ("Held-out images are halved: the best point of a training is chosen on one half and its bits are those of "
-           "the other, ± 1.96 standard errors over images. Absorbing diffusion has an upper bound on its bits, the "
-           "autoregressive prior the exact value, so a negative difference holds a fortiori. Both priors share "
-           "backbone, tokens, optimiser and rate, without regularisation. Intervals in brackets: 95%, bootstrap over "
-           "trainings, images and Monte-Carlo error; with so few trainings a side they tell little of how trainings differ. "
-           "\"> P passes\": not within the P passes of the run.")
+CAPTION = ("Held-out images are halved: the best point of a training is chosen on one half and its bits are those "
+           "of the other, ± 1.96 standard errors over images. Absorbing diffusion has an upper bound on its bits, "
+           "the autoregressive prior the exact value, so a negative difference holds a fortiori. Both priors share "
+           "backbone, tokens, optimiser and rate, without regularisation. Intervals in brackets: 95%, bootstrap "
+           "over trainings, images and Monte-Carlo error; with so few trainings a side they tell little of how "
+           "trainings differ. '> P passes': not within the P passes of the run.")
