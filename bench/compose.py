@@ -9,30 +9,34 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import itertools
+import math
+import re
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import RunSpec, StageConfig, TokenizerConfig
+from bench.config import SEED, RunSpec, StageConfig, TokenizerConfig
 from bench.errors import InputError, did_you_mean
+from bench.rules import check, check_all, is_plain, shown
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
 LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   # with an example each
+MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
+NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
                 "prior": {f.name for f in dataclasses.fields(StageConfig)} - {"options"}}
 
@@ -66,6 +70,8 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
     assignments = list({assignment.key: assignment for assignment in map(_parse, arguments)}.values())
     for assignment in assignments:
         _check_key(assignment.key)
+    if (num_runs := math.prod(len(assignment.texts) for assignment in assignments)) > MOST_RUNS:
+        raise _too_many(f"{num_runs:,}", [a.key for a in assignments if a.swept])
     runs: dict[tuple[str, ...], Run] = {}
     collapsed: set[tuple[str, str]] = set()
     for texts in itertools.product(*(assignment.texts for assignment in assignments)):
@@ -93,14 +99,22 @@ def compose(arguments: Sequence[str]) -> RunSpec:
 def schema_of(stage: StageConfig, kind: str) -> tuple[type, type | None]:
     """The Options and Sampler dataclasses of a tokenizer (kind "tokenizers", no Sampler) or a prior ("priors")."""
     if stage.schema:
-        module_name, _, prefix = stage.schema.partition(":")
-        module = importlib.import_module(module_name)
-        return getattr(module, f"{prefix}Options"), getattr(module, f"{prefix}Sampler", None)
-    cls = registry.resolve(kind, stage.target or stage.name)
-    return cls.Options, getattr(cls, "Sampler", None)
+        options, sampler = f"{stage.schema}Options", registry.load_dotted(f"{stage.schema}Sampler", missing=None)
+        return _dataclass(registry.load_dotted(options), options), sampler and _dataclass(sampler, stage.schema)
+    name = stage.target or stage.name
+    cls = registry.resolve(kind, name)
+    sampler = getattr(cls, "Sampler", None)
+    return _dataclass(cls.Options, f"{name}.Options"), sampler and _dataclass(sampler, f"{name}.Sampler")
+
+
+def _dataclass(cls: Any, name: str) -> type:
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise InputError(f"{name} is no dataclass: expected one whose fields are the valid keys. Name another class.")
+    return cls
 
 
 def _parse(argument: str) -> _Assignment:
+    _refuse_resolvers(argument)
     try:
         override: Override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -114,8 +128,46 @@ def _parse(argument: str) -> _Assignment:
     if override.is_delete() or override.is_add():
         raise InputError(f"'{argument}': write {key}=value, without '+' or '~'.")
     if override.is_sweep_override():
-        return _Assignment(key, tuple(text.replace("\\:", ":") for text in override.sweep_string_iterator()))
+        return _Assignment(key, tuple(text.replace("\\:", ":") for text in _swept(override, argument)))
     return _Assignment(key, (argument.partition("=")[2],))
+
+
+def _swept(override: Override, argument: str) -> list[str]:
+    """The values of a sweep as texts, none of which is made before there are known to be few enough."""
+    sweep = override.value()
+    if not isinstance(sweep, ChoiceSweep | RangeSweep):
+        raise InputError(f"'{argument}': expected the values themselves, as {override.key_or_group}=a,b or "
+                         f"{override.key_or_group}=range(0,10).")
+    if isinstance(sweep, RangeSweep):
+        start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
+        num = (stop - start) / step if step and all(map(math.isfinite, (start, stop, step))) else math.nan
+        if not num > 0:
+            raise InputError(f"'{argument}' holds no value: expected range(first, end) or range(first, end, step), "
+                             "with a step that leads from the first to the end.")
+        if num > MOST_RUNS:
+            raise _too_many(f"about {num:,.0f}", [override.key_or_group])
+    try:
+        return list(override.sweep_string_iterator())
+    except (HydraException, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"cannot read '{argument}' ({_one_line(error)}). Write the values, as "
+                         f"{override.key_or_group}=a,b.") from None
+
+
+def _too_many(num: str, keys: Sequence[str]) -> InputError:
+    return InputError(f"{' x '.join(keys)} multiply out to {num} runs: expected at most {MOST_RUNS} of one command. "
+                      "Split the lists over several commands; what is built once is shared by all of them.")
+
+
+def _refuse_resolvers(argument: str) -> None:
+    """Raise InputError for an interpolation that reads anything but another key: records must not hold a secret."""
+    if "${" in NODE.sub("", argument):
+        raise InputError(f"'{shown(argument)}': expected interpolations of other keys alone, such as ${{seed}}; the "
+                         "environment and other resolvers are not read, since records would keep what they say. Let "
+                         "the shell insert the value: key=\"$NAME\".")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _check_key(key: str) -> None:
@@ -211,7 +263,8 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
     except InputError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{' '.join(overrides)}: {_one_line(error)}. Expected values that fit their keys; "
+                         "python -m bench.run without arguments shows some.") from None
 
 
 def _to_hydra(key: str, value: str) -> list[str]:
@@ -248,9 +301,14 @@ def _with_preset(overrides: list[list[str]]) -> list[list[str]]:
 def _to_spec(composed: DictConfig) -> RunSpec:
     raw = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(raw, dict)
+    _refuse_resolvers(str(raw))   # merging would resolve once more what was written with a backslash
     sampler = raw.pop("sampler")
-    spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSpec), raw))
+    merged = OmegaConf.merge(OmegaConf.structured(RunSpec), raw)
+    values = OmegaConf.to_container(merged)
+    check_all(RunSpec, cast(dict[str, Any], values))   # here, where the whole key is known
+    spec = OmegaConf.to_object(merged)
     assert isinstance(spec, RunSpec)
+    _check_names(spec)
     options, sampler_class = schema_of(spec.prior, "priors")
     spec.prior.options = _checked(options, _shared(asdict(spec.backbone), options) | spec.prior.options, "prior")
     _check_metrics(spec.metrics.names)
@@ -260,8 +318,7 @@ def _to_spec(composed: DictConfig) -> RunSpec:
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
     _check_grid(autoencoder, spec)
     seed = sampler.pop("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise InputError(f"sampler.seed={seed}: expected a whole number.")
+    check("sampler.seed", seed, SEED)
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
     return spec
@@ -271,8 +328,6 @@ def _implied_by_layout(options: type, vq: TokenizerConfig, sizes: dict[str, Any]
     """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
     if vq.layout == "native" or not hasattr(options, "of_layout"):
         return {}
-    if not vq.path:
-        raise InputError(f"vq.layout={vq.layout}: there is no checkpoint. Give vq.path=<file>, or leave both out.")
     try:
         return options.of_layout(vq.layout, sizes)
     except ValueError as error:
@@ -286,6 +341,18 @@ def _check_grid(options: type, spec: RunSpec) -> None:
             options(**spec.vq.options).grid(spec.dataset.resolution)
         except ValueError as error:
             raise InputError(f"dataset.resolution={spec.dataset.resolution} does not suit vq: {error}") from None
+
+
+def _check_names(spec: RunSpec) -> None:
+    """Whether the models are known, and a layout has a checkpoint to be the layout of."""
+    for section, stage in (("vq", spec.vq), ("prior", spec.prior)):
+        known = registry.names(PLUGGABLE[section])
+        if stage.name != "plugin" and known and stage.name not in known:
+            raise InputError(f"{section}.name={stage.name}: {did_you_mean(stage.name, known)} "
+                             f"Choose with {section}=<name>.")
+        if stage.layout != "native" and not stage.path:
+            raise InputError(f"{section}.layout={stage.layout}: there is no checkpoint. Give {section}.path=<file>, or "
+                             "leave both out.")
 
 
 def _check_metrics(names: Sequence[str]) -> None:
@@ -311,14 +378,17 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
     for name in values:
         if name not in _field_names(cls):
             raise InputError(f"unknown key '{section}.{name}'. {did_you_mean(name, _field_names(cls))}")
+        if not is_plain(values[name]):
+            raise InputError(f"{section}.{name}={shown(values[name])}: expected finite numbers and texts of one line. "
+                             "Leave it out for what the preset says.")
     hints = typing.get_type_hints(cls)
     converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
     try:
         return asdict(cls(**converted))
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{section}: {error}") from None
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:   # a plug-in's own
+        raise InputError(f"{section}: {_one_line(error)}") from None
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:
@@ -332,7 +402,8 @@ def _converted(value: Any, hint: Any, key: str) -> Any:
         if origin is typing.Literal and value in typing.get_args(option):
             return value
         if origin is tuple and isinstance(value, list | tuple):
-            return tuple(value)
+            items = [item for item in typing.get_args(option) if item is not Ellipsis]
+            return tuple(_converted(item, items[0], key) for item in value) if len(set(items)) == 1 else tuple(value)
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if origin is int and isinstance(value, int) and not isinstance(value, bool):

@@ -1,18 +1,39 @@
-"""The schema of a run, as dataclasses. The values stand in conf/; bench.compose puts both together.
+"""The schema of a run, as dataclasses: each field with its type and the rule of its values (bench.rules).
 
-Nothing in this module imports torch: a wrong option is an error within a second or two.
+The values stand in conf/; bench.compose puts both together. Nothing in this module imports torch: a wrong option is an
+error within a second or two.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from bench.errors import InputError, did_you_mean
+from bench.errors import InputError
+from bench.rules import Choice, Number, Place, Plain, Several, Text, Whole, check_all
+
+SEED_MOST = 2**32 - 1   # what every generator takes
+SOURCES = ("prior", "reconstruction", "real")
+SHARE = Number(0.0, 1.0, high_open=True)
+NAME = Text("a registered name or package.module:Name")
+OPTIONAL_NAME = Text("package.module:Name", null="none")
+SEED = Whole(0, SEED_MOST)
+THREADS = Whole(1, 1024, of="threads", null="torch's own choice")
+GIGABYTES = Number(0.0, 1e6, of="gigabytes", low_open=True)
+SITE = Text("a name your site knows", null="its default")
+SIDE = Whole(1, 8192, of="pixels")
+
+
+class Checked:
+    """Raises InputError for a value that breaks the rule of its field, however the dataclass is made."""
+
+    def __post_init__(self) -> None:
+        check_all(type(self), {name: value for name, value in vars(self).items() if not isinstance(value, Checked)},
+                  f"{type(self).__name__}.")
 
 
 @dataclass
-class DatasetConfig:
+class DatasetConfig(Checked):
     """Images and their split.
 
     name: registry name (cifar10, digits, folder, ffhq, churches, bedroom, emoji, fashion_mnist) or package.module:Name.
@@ -26,31 +47,21 @@ class DatasetConfig:
     default_preset: the preset a run of this data set takes when the command names none.
     """
 
-    name: str = "cifar10"
-    target: str | None = None
-    path: str | None = None
-    resolution: int = 32
-    resize: str = "antialias"
-    max_train: int | None = None
-    max_validation: int | None = None
-    validation_fraction: float = 0.05
-    on_corrupt: str = "error"
+    name: Annotated[str, NAME] = "cifar10"
+    target: Annotated[str | None, OPTIONAL_NAME] = None
+    path: Annotated[str | None, Place(("file", "folder"), null="the cache or a download")] = None
+    resolution: Annotated[int, SIDE] = 32
+    resize: Annotated[str, Choice(("antialias", "plain"))] = "antialias"
+    max_train: Annotated[int | None, Whole(1, of="images", null="all")] = None
+    max_validation: Annotated[int | None, Whole(1, of="images", null="all")] = None
+    validation_fraction: Annotated[float, Number(0.0, 1.0, low_open=True, high_open=True)] = 0.05
+    on_corrupt: Annotated[str, Choice(("error", "skip"))] = "error"
     flip: bool = False
-    default_preset: str = "small"
-
-    def __post_init__(self) -> None:
-        _require(self.resolution >= 1, "dataset.resolution", self.resolution, "a positive number of pixels")
-        _one_of("dataset.resize", self.resize, ("antialias", "plain"))
-        _one_of("dataset.on_corrupt", self.on_corrupt, ("error", "skip"))
-        _require(0 < self.validation_fraction < 1, "dataset.validation_fraction", self.validation_fraction,
-                 "a share between 0 and 1")
-        for name in ("max_train", "max_validation"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"dataset.{name}", value, "a positive number, or null for all")
+    default_preset: Annotated[str, NAME] = "small"
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Checked):
     """One training budget, in steps.
 
     schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (to zero at `steps`).
@@ -60,30 +71,21 @@ class TrainingConfig:
     precision: "float32", "bf16" or "fp16" autocast.
     """
 
-    steps: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    schedule: str = "constant"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    ema_decay: float = 0.995
-    ema_every: int = 10
-    validate_every: int = 500
-    validation_batches: int = 8
-    checkpoint_every: int = 500
-    log_every: int = 20
-    select: str = "latest"
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "checkpoint_every", "log_every", "ema_every"):
-            _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "a whole number of at least 1")
-        _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "a positive number")
-        _require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "a number in [0, 1)")
-        _one_of("training.schedule", self.schedule, ("constant", "cosine"))
-        _one_of("training.select", self.select, ("best", "latest"))
-        _one_of("training.precision", self.precision, ("float32", "bf16", "fp16"))
+    steps: Annotated[int, Whole(1, of="steps")] = 1000
+    batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 64
+    learning_rate: Annotated[float, Number(0.0, 1e3, low_open=True)] = 1e-3
+    warmup_steps: Annotated[int, Whole(0, of="steps")] = 100
+    schedule: Annotated[str, Choice(("constant", "cosine"))] = "constant"
+    weight_decay: Annotated[float, Number(0.0, 1e3)] = 0.0
+    betas: Annotated[tuple[float, float], Several(SHARE, 2)] = (0.9, 0.999)
+    ema_decay: Annotated[float, SHARE] = 0.995
+    ema_every: Annotated[int, Whole(1, of="steps")] = 10
+    validate_every: Annotated[int, Whole(1, of="steps")] = 500
+    validation_batches: Annotated[int, Whole(1, 10**6, of="batches")] = 8
+    checkpoint_every: Annotated[int, Whole(1, of="steps")] = 500
+    log_every: Annotated[int, Whole(1, of="steps")] = 20
+    select: Annotated[str, Choice(("best", "latest"))] = "latest"
+    precision: Annotated[str, Choice(("float32", "bf16", "fp16"))] = "float32"
 
 
 @dataclass
@@ -97,29 +99,24 @@ class PriorTrainingConfig(TrainingConfig):
     patience: training ends at the first measured step that is this many times the best one's (None: never earlier).
     """
 
-    images: int | None = None
-    measure_at: str = "none"
-    measure_images: int = 1000
-    measure_budget: int = 8
-    patience: float | None = None
+    images: Annotated[int | None, Whole(1, of="images", null="all")] = None
+    measure_at: Annotated[str, Choice(("none", "log"))] = "none"
+    measure_images: Annotated[int, Whole(4, of="images")] = 1000
+    measure_budget: Annotated[int, Whole(1, 10**6, of="network evaluations")] = 8
+    patience: Annotated[float | None, Number(1.0, 1e6, low_open=True, null="no early end")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.images is None or self.images >= 1, "prior.training.images", self.images,
-                 "a positive number of images, or null for all")
-        _one_of("prior.training.measure_at", self.measure_at, ("none", "log"))
-        _require(self.measure_images >= 4, "prior.training.measure_images", self.measure_images, "at least 4 images")
-        _require(self.measure_budget >= 1, "prior.training.measure_budget", self.measure_budget, "at least 1")
-        _require(self.patience is None or self.patience > 1, "prior.training.patience", self.patience,
-                 "a factor above 1, or null")
-        _require(self.patience is None or self.measure_at != "none", "prior.training.patience", self.patience,
-                 "null unless prior.training.measure_at=log, which it looks at")
-        _require(self.measure_at == "none" or self.schedule == "constant", "prior.training.schedule", self.schedule,
-                 "constant with measure_at=log: a point along a cosine is not the end of a shorter training")
+        if self.measure_at == "none" and self.patience is not None:
+            raise InputError(f"prior.training.patience={self.patience}: it looks at a trajectory. Set "
+                             "prior.training.measure_at=log, or leave it out.")
+        if self.measure_at != "none" and self.schedule != "constant":
+            raise InputError(f"prior.training.schedule={self.schedule}: expected constant with measure_at=log, because "
+                             "a point along a cosine is not the end of a shorter training.")
 
 
 @dataclass
-class StageConfig:
+class StageConfig(Checked):
     """A tokenizer (`vq`) or a `prior`.
 
     name: registry name, or "plugin" with target=package.module:Name.
@@ -131,12 +128,12 @@ class StageConfig:
         `prior.<field>`, without `options`.
     """
 
-    name: str = ""
-    target: str | None = None
-    schema: str | None = None
-    path: str | None = None
-    layout: str = "native"
-    options: dict[str, Any] = field(default_factory=dict)
+    name: Annotated[str, Text("a registered name or package.module:Name", pattern=".*")] = ""
+    target: Annotated[str | None, OPTIONAL_NAME] = None
+    schema: Annotated[str | None, Text("package.module:Prefix", null="the class itself")] = None
+    path: Annotated[str | None, Place(("file",), null="training one")] = None
+    layout: Annotated[str, Text("native, or a layout the class reads")] = "native"
+    options: Annotated[dict[str, Any], Plain()] = field(default_factory=dict)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
@@ -149,7 +146,7 @@ class TokenizerConfig(StageConfig):
         depend on it.
     """
 
-    tokens: str | None = None
+    tokens: Annotated[str | None, Place(("folder",), null="encoding the data set")] = None
     likelihood: TrainingConfig = field(default_factory=TrainingConfig)
 
 
@@ -161,19 +158,15 @@ class PriorConfig(StageConfig):
 
 
 @dataclass
-class SamplingConfig:
+class SamplingConfig(Checked):
     """How many images are drawn, and in what chunks. A chunk is the unit of seed and of the forward batch."""
 
-    chunk: int = 100
-    shards: int = 1
-
-    def __post_init__(self) -> None:
-        _require(self.chunk >= 1, "sampling.chunk", self.chunk, "at least 1 image")
-        _require(self.shards >= 1, "sampling.shards", self.shards, "at least 1")
+    chunk: Annotated[int, Whole(1, 10**6, of="images")] = 100
+    shards: Annotated[int, Whole(1, 10_000, of="jobs")] = 1
 
 
 @dataclass
-class ProtocolConfig:
+class ProtocolConfig(Checked):
     """What is compared with what (docs: protocols). Equal protocol ids, and only those, may be compared.
 
     num_fake, num_real: how many images; num_real None means the whole `real_split`.
@@ -182,45 +175,45 @@ class ProtocolConfig:
     neighbours_queries, neighbours_candidates, neighbours_top_k, neighbours_net: the LPIPS search.
     """
 
-    name: str = "demo"
-    extractor: str = "inception-v3-compat"
-    num_fake: int = 500
-    num_real: int | None = 1000
-    real_split: str = "train"
-    prdc_num: int = 500
-    prdc_k: int = 5
-    neighbours_queries: int = 32
-    neighbours_candidates: int | None = 10000
-    neighbours_top_k: int = 10
-    neighbours_net: str = "alex"
-    neighbours_resolution: int = 64
-    nll_images: int | None = 1000
+    name: Annotated[str, Text()] = "demo"
+    extractor: Annotated[str, Text("a registered name, package.module:Name or torchvision:<model>[:<file>]")] = (
+        "inception-v3-compat")
+    num_fake: Annotated[int, Whole(2, of="images")] = 500
+    num_real: Annotated[int | None, Whole(2, of="images", null="all")] = 1000
+    real_split: Annotated[str, Choice(("train", "validation"))] = "train"
+    prdc_num: Annotated[int, Whole(2, of="images")] = 500
+    prdc_k: Annotated[int, Whole(1, 10**6, of="neighbours")] = 5
+    neighbours_queries: Annotated[int, Whole(1, of="images")] = 32
+    neighbours_candidates: Annotated[int | None, Whole(1, of="images", null="all")] = 10000
+    neighbours_top_k: Annotated[int, Whole(1, 1000, of="neighbours")] = 10
+    neighbours_net: Annotated[str, Choice(("alex", "vgg"))] = "alex"
+    neighbours_resolution: Annotated[int, SIDE] = 64
+    nll_images: Annotated[int | None, Whole(1, of="images", null="all")] = 1000
 
     def __post_init__(self) -> None:
-        _one_of("protocol.real_split", self.real_split, ("train", "validation"))
-        _require(self.num_fake >= 2, "protocol.num_fake", self.num_fake, "at least 2 images (a covariance needs two)")
-        _require(self.num_real is None or self.num_real >= 2, "protocol.num_real", self.num_real, "at least 2, or null")
-        _require(self.prdc_k >= 1, "protocol.prdc_k", self.prdc_k, "at least 1 neighbour")
-        _require(self.prdc_num > self.prdc_k, "protocol.prdc_num", self.prdc_num, f"more than prdc_k={self.prdc_k}")
+        super().__post_init__()
+        if self.prdc_num <= self.prdc_k:
+            raise InputError(f"protocol.prdc_num={self.prdc_num}: expected more than prdc_k={self.prdc_k}. "
+                             "Raise the one or lower the other.")
 
 
 @dataclass
-class NllConfig:
+class NllConfig(Checked):
     """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published)."""
 
-    budget: int | None = 64
-    batch_size: int = 100
+    budget: Annotated[int | None, Whole(1, of="network evaluations", null="the sum over all steps")] = 64
+    batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 100
 
 
 @dataclass
-class PrdcConfig:
+class PrdcConfig(Checked):
     """backend: "blocked" (memory-bounded, same output) or "reference" (the prdc package)."""
 
-    backend: str = "blocked"
+    backend: Annotated[str, Choice(("blocked", "reference"))] = "blocked"
 
 
 @dataclass
-class MetricsConfig:
+class MetricsConfig(Checked):
     """names: which metrics run.
 
     memory_gb: what PRDC and the neighbour search may use beyond their input.
@@ -228,62 +221,55 @@ class MetricsConfig:
     pixel_bits: the bit depth of the images whose pixel likelihood is measured (paper: 5), for the metric pixel_nll.
     """
 
-    names: list[str] = field(default_factory=lambda: ["fid", "kid", "prdc", "memorisation", "nll", "speed",
-                                                      "neighbours", "reconstruction"])
-    memory_gb: float = 2.0
-    cache_gb: float = 4.0
-    feature_batch_size: int = 50
-    pixel_bits: int = 8
+    names: Annotated[list[str], Several(NAME)] = field(default_factory=lambda: [
+        "fid", "kid", "prdc", "memorisation", "nll", "speed", "neighbours", "reconstruction"])
+    memory_gb: Annotated[float, GIGABYTES] = 2.0
+    cache_gb: Annotated[float, Number(0.0, 1e6, of="gigabytes")] = 4.0
+    feature_batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 50
+    pixel_bits: Annotated[int, Whole(1, 8, of="bits a channel")] = 8
     nll: NllConfig = field(default_factory=NllConfig)
     prdc: PrdcConfig = field(default_factory=PrdcConfig)
 
-    def __post_init__(self) -> None:
-        _require(1 <= self.pixel_bits <= 8, "metrics.pixel_bits", self.pixel_bits, "1 to 8 bits a channel")
-
 
 @dataclass
-class SpeedConfig:
+class SpeedConfig(Checked):
     """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling."""
 
-    latency_batch: int = 1
-    throughput_batch: int = 32
-    rounds: int = 3
-    warmup: int = 1
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("latency_batch", "throughput_batch", "rounds"):
-            _require(getattr(self, name) >= 1, f"speed.{name}", getattr(self, name), "at least 1")
+    latency_batch: Annotated[int, Whole(1, 10**6, of="images")] = 1
+    throughput_batch: Annotated[int, Whole(1, 10**6, of="images")] = 32
+    rounds: Annotated[int, Whole(1, 1000, of="repetitions")] = 3
+    warmup: Annotated[int, Whole(0, 1000, of="repetitions")] = 1
+    threads: Annotated[int | None, THREADS] = None
 
 
 @dataclass
-class ResourcesConfig:
+class ResourcesConfig(Checked):
     """What a stage asks of SLURM; minutes is its time limit."""
 
-    gpus: int = 0
-    cpus: int = 2
-    memory_gb: int = 8
-    minutes: int = 60
-    nodes: int = 1
-    tasks: int = 1
+    gpus: Annotated[int, Whole(0, 1024, of="GPUs")] = 0
+    cpus: Annotated[int, Whole(1, 10_000, of="CPUs")] = 2
+    memory_gb: Annotated[int, Whole(1, 10**6, of="gigabytes")] = 8
+    minutes: Annotated[int, Whole(1, 10**6, of="minutes")] = 60
+    nodes: Annotated[int, Whole(1, 10_000, of="nodes")] = 1
+    tasks: Annotated[int, Whole(1, 10_000, of="tasks")] = 1
 
 
 @dataclass
-class LauncherConfig:
+class LauncherConfig(Checked):
     """name: local, slurm or debug (in this process)."""
 
-    name: str = "debug"
-    partition: str | None = None
-    account: str | None = None
-    constraint: str | None = None
-    qos: str | None = None
-    setup: list[str] = field(default_factory=list)
-    additional: dict[str, Any] = field(default_factory=dict)
+    name: Annotated[str, Choice(("local", "slurm", "debug"))] = "debug"
+    partition: Annotated[str | None, SITE] = None
+    account: Annotated[str | None, SITE] = None
+    constraint: Annotated[str | None, SITE] = None
+    qos: Annotated[str | None, SITE] = None
+    setup: Annotated[list[str], Several(Text("a shell command of one line"))] = field(default_factory=list)
+    additional: Annotated[dict[str, Any], Plain()] = field(default_factory=dict)
     wait: bool = True
-    retries: int = 3
-    max_parallel: int = 2
-    signal_delay_s: int = 90
-    folder: str | None = None
+    retries: Annotated[int, Whole(0, 1000, of="retries")] = 3
+    max_parallel: Annotated[int, Whole(1, 10_000, of="jobs")] = 2
+    signal_delay_s: Annotated[int, Whole(0, 10**6, of="seconds")] = 90
+    folder: Annotated[str | None, Place(("folder",), null="a folder in the cache", made=True)] = None
     training: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(minutes=720))
     sampling: ResourcesConfig = field(default_factory=ResourcesConfig)
     features: ResourcesConfig = field(default_factory=ResourcesConfig)
@@ -291,16 +277,16 @@ class LauncherConfig:
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(Checked):
     """The transformer every prior shares, so that priors differ in what they model and not in what they model with."""
 
-    width: int = 512
-    num_layers: int = 24
-    num_heads: int = 8
+    width: Annotated[int, Whole(1, 10**6)] = 512
+    num_layers: Annotated[int, Whole(1, 10_000, of="blocks")] = 24
+    num_heads: Annotated[int, Whole(1, 10_000, of="heads")] = 8
 
 
 @dataclass
-class RunSpec:
+class RunSpec(Checked):
     """Everything one run depends on.
 
     source: what is judged: "prior" (samples of the prior), "reconstruction" (validation images through the tokenizer),
@@ -315,11 +301,11 @@ class RunSpec:
     threads: CPU threads of torch (None: torch's own choice).
     """
 
-    source: str = "prior"
-    label: str | None = None
+    source: Annotated[str, Place(("file", "folder"), words=SOURCES)] = "prior"
+    label: Annotated[str | None, Text(null="the name of what is judged")] = None
     baselines: bool = True
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    autoencoder: dict[str, Any] = field(default_factory=dict)
+    autoencoder: Annotated[dict[str, Any], Plain()] = field(default_factory=dict)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     vq: TokenizerConfig = field(default_factory=TokenizerConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
@@ -329,26 +315,9 @@ class RunSpec:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    results_dir: str = "results/runs"
+    seed: Annotated[int, SEED] = 0
+    device: Annotated[str, Text("auto, cpu, cuda or cuda:<index>", pattern="auto|cpu|cuda(:[0-9]{1,3})?")] = "auto"
+    threads: Annotated[int | None, THREADS] = None
+    results_dir: Annotated[str, Place(("folder",), made=True)] = "results/runs"
     plan: bool = False
     status: bool = False
-
-    def __post_init__(self) -> None:
-        _require(self.label is None or bool(self.label.strip()) and self.label.isprintable(), "label",
-                 repr(self.label), "text that can be printed, or null")
-        kind, colon, index = self.device.partition(":")
-        known = kind in ("auto", "cpu", "cuda") and (not colon or kind == "cuda" and index.isdigit())
-        _require(known, "device", self.device, "auto, cpu, cuda or cuda:<index>")
-
-
-def _require(holds: bool, key: str, value: object, expected: str) -> None:
-    if not holds:
-        raise InputError(f"{key}={value}: expected {expected}.")
-
-
-def _one_of(key: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise InputError(f"{key}={value}: {did_you_mean(value, valid)}")
