@@ -10,7 +10,9 @@ optimism. Every point uses the same random draws, so differences along a traject
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import numpy as np
 
 FIRST_STEP = 100
 POINTS_PER_OCTAVE = 3
+MAX_BYTES = 256 * 2**20
 SPLITS = ("train", "selection", "scoring")
 
 
@@ -79,10 +82,21 @@ class Trajectory:
     def load(cls, path: Path) -> Trajectory:
         """The trajectory in a file that `save` wrote; ValueError for anything else."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            return cls.read(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def read(cls, content: bytes) -> Trajectory:
+        """The same of a file's bytes, whoever wrote them; nothing larger than MAX_BYTES is unpacked."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
+                    raise ValueError(f"it unpacks to {size:,} bytes, and at most {MAX_BYTES:,} are read")
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 return cls.of(dict(stored))
-        except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no trajectory: {error}") from error
+        except (OSError, KeyError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"no trajectory: {error}") from error
 
     @classmethod
     def of(cls, arrays: dict[str, Any]) -> Trajectory:
@@ -93,4 +107,6 @@ class Trajectory:
         if steps != sorted(set(steps)) or any(len(rows) != len(steps) or any(row.ndim != 1 for row in rows)
                                               for splits in columns.values() for rows in splits.values()):
             raise ValueError("a trajectory needs ascending steps and, for each split, one row of images a step")
+        if not all(np.isfinite(row).all() for splits in columns.values() for rows in splits.values() for row in rows):
+            raise ValueError("bits and variances must be finite")
         return cls(steps, columns["bits"], columns["variance"], str(arrays["kind"]))

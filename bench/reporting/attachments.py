@@ -22,6 +22,7 @@ from PIL import Image
 from bench.printable import one_line
 from bench.records import Record, Sheet, media_folders
 from bench.reporting.curves import read_curve
+from bench.trajectories import Trajectory
 from bench.typed_json import Malformed, read_bytes
 
 MAX_BYTES = 64 * 2**20
@@ -38,6 +39,7 @@ def usable(records: Iterable[Record], results_dir: Path) -> tuple[list[Record], 
                     for name, sheet in record.media.items()}
         problems |= {("curves", name): (results_dir / path, _curve_problem(results_dir, record, path))
                      for name, path in record.curves.items()}
+        problems["trajectory", ""] = (results_dir / trajectory_of(record), _trajectory_problem(results_dir, record))
         bad = {place for place, (_, problem) in problems.items() if problem}
         damaged += [problems[place] for place in sorted(bad)]
         kept.append(replace(record, media={n: s for n, s in record.media.items() if ("media", n) not in bad},
@@ -48,7 +50,7 @@ def usable(records: Iterable[Record], results_dir: Path) -> tuple[list[Record], 
 def _sheet_problem(results_dir: Path, record: Record, sheet: Sheet) -> str:
     expected = (sheet.columns * sheet.tile[1], sheet.rows * sheet.tile[0])
     try:
-        content = _own_bytes(results_dir, record, sheet.path)
+        content = own_bytes(results_dir, record, sheet.path)
         if content is None:
             return ""
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
@@ -63,14 +65,37 @@ def _sheet_problem(results_dir: Path, record: Record, sheet: Sheet) -> str:
 
 def _curve_problem(results_dir: Path, record: Record, path: str) -> str:
     try:
-        if _own_bytes(results_dir, record, path) is not None:
+        if own_bytes(results_dir, record, path) is not None:
             read_curve(results_dir / path, "validation_bits_per_token")
     except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
         return f"not a curve of step, metric, value: {one_line(str(error))}"
     return ""
 
 
-def _own_bytes(results_dir: Path, record: Record, path: str) -> bytes | None:
+def trajectory_of(record: Record) -> str:
+    """Where its trajectory would stand, relative to the results folder."""
+    return f"media/{record.id}/trajectory.npz"
+
+
+def trajectory(results_dir: Path, record: Record) -> Trajectory | None:
+    """What its training left at log-spaced steps; None where there is none, or none that can be read."""
+    try:
+        content = own_bytes(results_dir, record, trajectory_of(record))
+        return Trajectory.read(content) if content is not None else None
+    except (ValueError, OSError):
+        return None   # named by `usable`
+
+
+def _trajectory_problem(results_dir: Path, record: Record) -> str:
+    try:
+        if (content := own_bytes(results_dir, record, trajectory_of(record))) is not None:
+            Trajectory.read(content)
+    except (ValueError, OSError) as error:
+        return one_line(str(error))
+    return ""
+
+
+def own_bytes(results_dir: Path, record: Record, path: str) -> bytes | None:
     """The content of a regular file in the record's own media folder, None if there is no such file.
 
     Raises Malformed for a path that leads elsewhere, by itself or by a link.

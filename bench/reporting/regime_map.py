@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.reporting.attachments import trajectory
 from bench.reporting.crossover import Crossover, Training, crossover
 from bench.reporting.rows import Group
-from bench.trajectories import Trajectory
 
 DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
 KINDS = {"exact": "exact", "bound_T": "bound of T steps", "bound_continuous": "bound"}
@@ -64,14 +64,13 @@ def regimes_of(group: Group, results_dir: Path) -> list[Regimes]:
     found: dict[tuple[int, str], dict[str, dict[int, Training]]] = defaultdict(lambda: defaultdict(dict))
     tokens: dict[tuple[int, str], float] = {}
     for record in (record for row in group.rows for record in row.records):
-        regime, path = record.provenance.get("regime") or {}, results_dir / "media" / record.id / "trajectory.npz"
-        if row_name(record.spec) not in (DIFFUSION, AUTOREGRESSIVE) or not regime.get("images") or not path.is_file():
+        regime, found_there = record.provenance.get("regime") or {}, trajectory(results_dir, record)
+        if row_name(record.spec) not in (DIFFUSION, AUTOREGRESSIVE) or not regime.get("images") or not found_there:
             continue
-        trajectory = Trajectory.load(path)
         images, batch = int(regime["images"]), int(record.spec["prior"]["training"]["batch_size"])
-        passes = np.array(trajectory.steps) * batch / images
+        passes = np.array(found_there.steps) * batch / images
         key = images, _settings(record.spec)
-        found[key][row_name(record.spec)][int(record.spec.get("seed", 0))] = Training(trajectory, passes)
+        found[key][row_name(record.spec)][int(record.spec.get("seed", 0))] = Training(found_there, passes)
         tokens[key] = float(regime["tokens_per_parameter"])
     regimes = []
     for key in sorted(found):

@@ -121,7 +121,8 @@ def _facts(group: Group, data: PageData) -> list[dict[str, Any]]:
     for metric, title, among in (("fid", "Best FID", rows), ("bits_per_token", "Fewest bits per token", rows),
                                  ("seconds_per_image", "Fastest within 10% of that FID", near)):
         measured = [r for r in among if value_of(r, metric) is not None]
-        if measured:
+        tokenizers = {r.cells[metric].tokenizer for r in measured}   # "" but for what only compares within one
+        if measured and len(tokenizers) == 1:
             row = min(measured, key=lambda r: (value_of(r, metric) or 0.0, r.label))
             facts.append(_fact(title, row, metric, data))
     floor = next((r for r in group.measured("reconstruction") if "fid" in r.cells), None)

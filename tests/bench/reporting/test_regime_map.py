@@ -1,0 +1,104 @@
+"""Regimes of a results folder: table, figures and what is not pooled."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from bench.records import Measurement
+from bench.report import main
+from bench.reporting.regime_figures import figures_of
+from bench.reporting.regime_map import frame, regimes_of
+from bench.reporting.rows import gather
+from bench.trajectories import SPLITS, Trajectory
+
+STEPS = [100, 126, 159, 200, 252, 317, 400, 504, 635, 800]
+GENERATOR = np.random.default_rng(0)
+IMAGES = {split: GENERATOR.normal(0, 0.5, 40) for split in SPLITS}
+
+
+def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3):
+    """One record with a trajectory whose means are these."""
+    spec = copy.deepcopy(synthetic.spec_of(prior, seed=seed))
+    spec["prior"]["training"] = {**spec["prior"]["training"], "images": images, "learning_rate": rate,
+                                 "measure_images": 80, "measure_at": "log"}
+    measured = Measurement("bits_per_token", means[-1], "demo-x", n=500, better="lower",
+                           extra={"kind": "exact" if prior == "autoregressive" else "bound_continuous"})
+    record = synthetic.make_record(root, "prior", spec, [measured], created=f"2026-01-0{seed + 1}")
+    path = root / "records" / f"{record.id}.json"
+    path.write_text(path.read_text().replace('"parameters"', f'"regime": {{"images": {images}, '
+                    f'"tokens_per_parameter": 0.13, "passes": 100, "presentations": {800 * 64}}}, "parameters"', 1))
+    rows = {split: [mean + IMAGES[split] for mean in means] for split in SPLITS}
+    folder = root / "media" / record.id
+    folder.mkdir(parents=True, exist_ok=True)
+    Trajectory(STEPS, rows, {split: [np.zeros(40)] * len(STEPS) for split in SPLITS}, "exact").save(
+        folder / "trajectory.npz")
+    return folder
+
+
+FALLS = [8.0, 7.6, 7.2, 6.9, 6.7, 6.5, 6.3, 6.2, 6.1, 6.0]
+OVERFITS = [7.0, 6.6, 6.4, 6.3, 6.35, 6.5, 6.9, 7.4, 8.0, 9.0]
+
+
+@pytest.fixture
+def results(synthetic, tmp_path):
+    """Absorbing falls below the autoregressive prior's best of 6.3 after 400 steps of 64 at 500 images."""
+    write(synthetic, tmp_path, "autoregressive", OVERFITS)
+    write(synthetic, tmp_path, "absorbing", FALLS)
+    return tmp_path
+
+
+def test_the_crossover_stands_in_the_table_with_both_bests(results):
+    regime, = regimes_of(gather(results).groups[0], results)
+    assert regime.crossing.passes == pytest.approx(400 * 64 / 500, rel=0.1)
+    row = frame([regime]).iloc[0]
+    shift = IMAGES["scoring"].mean()
+    assert row["autoregressive, best bits a token"].startswith(f"{6.3 + shift:.3f} ±")
+    assert row["absorbing, best bits a token"].startswith(f"≤ {6.0 + shift:.3f} ±")
+    assert "26 passes" in row["autoregressive, best bits a token"]
+    assert row["trainings"] == "1 + 1" and row["absorbing overtakes at"].endswith("]")
+
+
+def test_trainings_of_other_numbers_of_images_or_rates_are_never_pooled(synthetic, results):
+    write(synthetic, results, "autoregressive", OVERFITS, images=1500)
+    write(synthetic, results, "absorbing", FALLS, rate=3e-3)
+    regimes = regimes_of(gather(results).groups[0], results)
+    assert sorted((r.images, len(r.sides)) for r in regimes) == [(500, 1), (500, 2), (1500, 1)]
+    assert [r.crossing is None for r in regimes].count(True) == 2
+    assert "not run" in frame(regimes).to_string()
+
+
+def test_seeds_are_trainings_of_one_regime(synthetic, results):
+    write(synthetic, results, "absorbing", [value - 0.02 for value in FALLS], seed=1)
+    regime, = regimes_of(gather(results).groups[0], results)
+    assert regime.crossing.trainings == (2, 1)
+
+
+def test_figures_are_drawn_and_the_report_holds_table_and_figures(results, tmp_path):
+    drawn = figures_of(gather(results).groups[0], results)
+    assert [drawing.name.split("-cifar10")[0] for drawing in drawn] == ["regimes", "regime-map"]
+    assert main([f"results_dir={results}", f"out={tmp_path / 'out'}", "page=false"]) == 0
+    names = {path.name.split("-cifar10")[0] for path in (tmp_path / "out").rglob("*regime*")}
+    assert names == {"regimes", "regime-map"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
+def test_a_damaged_trajectory_is_named_and_left_out(results, tmp_path, capsys, damage):
+    path = next(results.glob("media/*/trajectory.npz"))
+    if damage is None:
+        path.unlink()
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(damage)
+    assert main([f"results_dir={results}", f"out={tmp_path / 'out'}", "page=false", "figures=false"]) == 1
+    assert "trajectory.npz" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_trajectory_that_unpacks_to_gigabytes_is_refused():
+    import io
+    import zipfile
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("steps.npy", bytes(300 * 2**20))
+    with pytest.raises(ValueError, match="unpacks"):
+        Trajectory.read(content.getvalue())
