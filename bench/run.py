@@ -15,19 +15,17 @@ import dataclasses
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import assets, registry
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.errors import InputError
-from bench.foreign import check_samples
 from bench.launch import launch
 from bench.launch_status import print_status
+from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.provenance import utc_now
 from bench.recipes import Recipes
 from bench.records import Record, Sweep, load_records, save_sweep
@@ -47,7 +45,8 @@ def run_all(arguments: list[str]) -> int:
     """What the arguments ask for: a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
     runs = with_baselines(expand(arguments, announce=console.print))
-    check_data(runs)
+    check_data([run.spec for run in runs])
+    check_own_files(run.spec for run in runs if not run.unsupported)
     if any(run.spec.plan for run in runs):
         return print_plan(runs)
     if any(run.spec.status for run in runs):
@@ -74,44 +73,6 @@ def with_baselines(runs: list[Run]) -> list[Run]:
     return [*baselines.values(), *runs]
 
 
-def check_data(runs: list[Run]) -> None:
-    """Raise InputError, before torch is imported, if a data set or samples to be judged are not as they should be."""
-    configs = {repr(run.spec.dataset): run.spec.dataset for run in runs}
-    for config in configs.values():
-        registry.resolve("datasets", config.target or config.name)().check(config)
-    for spec in (run.spec for run in runs if run.spec.source not in ("prior", "reconstruction", "real")):
-        check_samples(Path(spec.source), spec.dataset, num=spec.protocol.num_fake)
-
-
-def check_assets(runs: list[Run]) -> None:
-    """Have the metric weights that these runs need, before anything is trained; AssetError says how to get them."""
-    for name in sorted({name for run in runs for name in _assets_of(run)}):
-        assets.asset_folder(name)
-
-
-def check_checkpoints(runs: list[Run]) -> None:
-    """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
-    specs = [run.spec for run in runs if run.spec.source in ("prior", "reconstruction")]
-    imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
-               if spec.vq.path or spec.prior.path}
-    for spec in imports.values():
-        from bench.pipeline import Pipeline
-        Pipeline(spec).check_imports()
-
-
-def _assets_of(run: Run) -> set[str]:
-    spec, metrics = run.spec, set(run.spec.metrics.names)
-    needed = set()
-    if metrics & {"fid", "kid", "prdc"} and spec.protocol.extractor == "inception-v3-compat":
-        needed.add("inception")
-    if metrics & {"neighbours", "memorisation"} or spec.source == "reconstruction" and "reconstruction" in metrics:
-        needed.add(f"lpips-{spec.protocol.neighbours_net}")
-    trains = spec.source in ("prior", "reconstruction") and not spec.vq.path
-    if trains and (net := spec.vq.options.get("perceptual_net")):
-        needed.add(f"lpips-{net}")
-    return needed
-
-
 def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     """Write the sweep's manifest, launch what has no record yet, and return all its records in order."""
     keys = [Recipes(run.spec).run_key if not run.unsupported else "" for run in runs]
@@ -122,8 +83,8 @@ def execute(runs: list[Run], command: str, console: Console) -> list[Record]:
     save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command, cells=tuple(cells)), results_dir)
     done = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
     missing = [run for key, run in zip(keys, runs, strict=True) if key not in done and not run.unsupported]
-    check_assets(missing)
-    check_checkpoints(missing)
+    have_assets(assets_of(run.spec for run in missing))
+    check_checkpoints([run.spec for run in missing])
     if not missing:
         console.print(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}.")
     fresh = launch(missing, console=console)

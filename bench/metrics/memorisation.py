@@ -28,11 +28,13 @@ import torch
 from scipy.optimize import brentq
 from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
+from bench.config import RunSpec
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
+from bench.needs import lpips_of
 from bench.recipes import spread_indices
 from bench.records import Measurement
 
@@ -78,6 +80,9 @@ class Memorisation:
 
     def applies(self, evidence: Evidence) -> bool:
         return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return {lpips_of(spec)}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, validation = evidence.images("fake"), evidence.images("validation")

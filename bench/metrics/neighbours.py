@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from bench.assets import lpips_model
+from bench.config import RunSpec
 from bench.errors import InputError
 from bench.metrics.base import Column, Evidence
 from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
+from bench.needs import lpips_of
 from bench.recipes import spread_indices
 from bench.records import Measurement, content_id
 from bench.sources import SubsetImages
@@ -74,6 +76,9 @@ class NearestNeighbours:
 
     def applies(self, evidence: Evidence) -> bool:
         return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return {lpips_of(spec)}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         protocol = evidence.protocol

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from bench import assets
+from bench.config import RunSpec
 from bench.metrics.base import Column, Evidence
 from bench.metrics.intervals import normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
+from bench.needs import lpips_of
 from bench.recipes import spread_indices
 from bench.records import Measurement
 from vq import health
@@ -33,6 +35,9 @@ class ReconstructionQuality:
 
     def applies(self, evidence: Evidence) -> bool:
         return evidence.role == "reconstruction"
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return {lpips_of(spec)} if spec.source == "reconstruction" else set()
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         reconstructed, held_out = evidence.images("fake"), evidence.images("validation")
