@@ -24,11 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.assets import ASSETS, asset_folder, asset_status, cache_root
+from bench.assets import ASSETS, asset_status, cache_root
 from bench.command import run_command
-from bench.compose import expand, schema_of
+from bench.compose import expand
 from bench.config import DatasetConfig, RunSpec
 from bench.errors import InputError
+from bench.needs import assets_of, check_own_files, dataset_of, have_assets
+from bench.run import with_baselines
 
 Level = Literal["ok", "note", "problem"]
 DISK_GB = {"needed": 2.0, "comfortable": 10.0}
@@ -55,9 +57,10 @@ def diagnose(arguments: list[str]) -> int:
     """Examine what these runs need, and print what was found."""
     console = _console()
     fetching, rest = _fetch_option(arguments)
-    specs = [run.spec for run in expand(rest, announce=console.print)]
+    runs = with_baselines(expand(rest, announce=console.print))
+    specs = [run.spec for run in runs if not run.unsupported]
     if fetching:
-        fetch_assets(needed_assets(specs))
+        have_assets(assets_of(specs))
     findings = examine(specs)
     console.print(render(findings))
     problems = sum(finding.level == "problem" for finding in findings)
@@ -68,7 +71,7 @@ def diagnose(arguments: list[str]) -> int:
 def examine(specs: Sequence[RunSpec]) -> list[Finding]:
     """Everything these runs need, in the order in which it would fail, then what else is at hand."""
     checks: tuple[Callable[[Sequence[RunSpec]], Iterator[Finding]], ...] = (
-        check_packages, check_folders, check_devices, check_assets, check_datasets, check_slurm)
+        check_packages, check_folders, check_devices, check_assets, check_checkpoints, check_datasets, check_slurm)
     return [finding for check in checks for finding in check(specs)]
 
 
@@ -151,7 +154,7 @@ def check_devices(specs: Sequence[RunSpec]) -> Iterator[Finding]:
 
 def check_assets(specs: Sequence[RunSpec]) -> Iterator[Finding]:
     """Metric weights and public data sets: sha256 verified, without the network."""
-    needed = needed_assets(specs)
+    needed = assets_of(specs)
     for name, asset in ASSETS.items():
         status = asset_status(name)
         what = f"{name} ({asset.purpose})"
@@ -164,27 +167,13 @@ def check_assets(specs: Sequence[RunSpec]) -> Iterator[Finding]:
             yield Finding("note", what, f"not here, not needed by this run ({asset.size / 1e6:.0f} MB)")
 
 
-def needed_assets(specs: Sequence[RunSpec]) -> list[str]:
-    """Names of the assets that these runs would read."""
-    needed = set()
-    for spec in specs:
-        measured = set(spec.metrics.names)
-        if measured & {"fid", "kid", "prdc"} and spec.protocol.extractor.startswith("inception"):
-            needed.add("inception")
-        if measured & {"neighbours", "memorisation"}:
-            needed.add(f"lpips-{spec.protocol.neighbours_net}")
-        if spec.vq.path is None and spec.source in ("prior", "reconstruction"):
-            options = schema_of(spec.vq, "tokenizers")[0](**spec.vq.options)
-            needed.add(f"lpips-{getattr(options, 'perceptual_net', '')}")
-        if spec.dataset.path is None and spec.dataset.name in ASSETS:
-            needed.add(spec.dataset.name)
-    return sorted(needed & set(ASSETS))
-
-
-def fetch_assets(names: Sequence[str]) -> None:
-    """Fetch, verify and convert. Raises AssetError, which says where else a file may be put."""
-    for name in names:
-        asset_folder(name)
+def check_checkpoints(specs: Sequence[RunSpec]) -> Iterator[Finding]:
+    """Checkpoints and tokens of the user's, which the runs read instead of making their own."""
+    try:
+        check_own_files(specs)
+    except InputError as error:
+        what, _, remedy = str(error).partition(". ")
+        yield Finding("problem", "checkpoints", what, remedy)
 
 
 def check_datasets(specs: Sequence[RunSpec]) -> Iterator[Finding]:
@@ -202,7 +191,7 @@ def check_dataset(config: DatasetConfig, *, needed: bool) -> Finding:
     """What the data set itself says of its files, without reading them all."""
     name = config.target or config.name
     try:
-        registry.resolve("datasets", name)().check(config)
+        dataset_of(config).check(config)
     except InputError as error:
         if needed:
             first, _, rest = str(error).partition("\n")

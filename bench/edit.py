@@ -35,7 +35,7 @@ from bench.editing_inputs import Inputs, check_files, load
 from bench.editing_options import EditOptions, parse
 from bench.errors import InputError
 from bench.files import write_json
-from bench.run import check_data
+from bench.needs import assets_of_edits, check_checkpoints, check_data, check_own_files, have_assets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +64,9 @@ def perform(arguments: list[str]) -> int:
         from bench.editing_benchmark import benchmark, print_status
         if any(run.spec.status for run in runs):
             return print_status(options, runs, console)
+        specs = [run.spec for run in runs]
+        have_assets(assets_of_edits(specs, measured=True))
+        check_checkpoints(specs)
         return benchmark(options, runs, " ".join(["python -m bench.edit", *arguments]), console)
     return edit_all(options, runs, console)
 
@@ -77,7 +80,8 @@ def check_runs(runs: list[Run], rest: Sequence[str]) -> None:
     for run in runs:
         if run.unsupported:
             raise InputError(run.unsupported)
-    check_data(runs)
+    check_data([run.spec for run in runs])
+    check_own_files(run.spec for run in runs)
 
 
 def edit_all(options: EditOptions, runs: list[Run], console: Console) -> int:
@@ -105,6 +109,8 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     reason = why_unsupported(spec, shape, job.pattern(options.variants), job.windows)
     if reason:
         return reason
+    have_assets(assets_of_edits([spec], measured=False))
+    check_checkpoints([spec])
     _clear(out)
     began = time.perf_counter()
     try:

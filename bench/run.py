@@ -14,20 +14,20 @@ from __future__ import annotations
 import copy
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from bench import assets, rebuild, registry
+from bench import rebuild
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.errors import InputError
 from bench.foreign import OWN_SOURCES, as_written, name_of
 from bench.launch import launch
 from bench.launch_status import print_status
+from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.plugin_code import what_changed
 from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
@@ -51,7 +51,8 @@ def run_all(arguments: list[str]) -> int:
     say = lambda text: console.print(cell(text), soft_wrap=True)   # noqa: E731
     wanted, rest = rebuild.split_off(arguments)
     runs = with_baselines(expand(rest, announce=say))
-    check_data(runs, announce=say)
+    check_data([run.spec for run in runs], announce=say)
+    check_own_files(run.spec for run in runs if not run.unsupported)
     rebuild.check_names(runs, wanted)
     if wanted and any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
@@ -84,48 +85,6 @@ def with_baselines(runs: list[Run]) -> list[Run]:
     return [*baselines.values(), *runs]
 
 
-def check_data(runs: list[Run], announce: Callable[[str], None] = print) -> None:
-    """Raise InputError, before torch is imported, if a data set or samples to be judged are not as they should be.
-
-    Says of samples from elsewhere how they are read.
-    """
-    configs = {repr(run.spec.dataset): run.spec.dataset for run in runs}
-    for config in configs.values():
-        registry.resolve("datasets", config.target or config.name)().check(config)
-    foreign = [run.spec for run in runs if run.spec.source not in OWN_SOURCES]
-    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Recipes(spec).foreign.described}" for spec in foreign):
-        announce(escape(said))
-
-
-def check_assets(runs: list[Run]) -> None:
-    """Have the metric weights that these runs need, before anything is trained; AssetError says how to get them."""
-    for name in sorted({name for run in runs for name in _assets_of(run)}):
-        assets.asset_folder(name)
-
-
-def check_checkpoints(runs: list[Run]) -> None:
-    """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
-    specs = [run.spec for run in runs if run.spec.source in ("prior", "reconstruction")]
-    imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
-               if spec.vq.path or spec.prior.path}
-    for spec in imports.values():
-        from bench.pipeline import Pipeline
-        Pipeline(spec).check_imports()
-
-
-def _assets_of(run: Run) -> set[str]:
-    spec, metrics = run.spec, set(run.spec.metrics.names)
-    needed = set()
-    if metrics & {"fid", "kid", "prdc"} and spec.protocol.extractor == "inception-v3-compat":
-        needed.add("inception")
-    if metrics & {"neighbours", "memorisation"} or spec.source == "reconstruction" and "reconstruction" in metrics:
-        needed.add(f"lpips-{spec.protocol.neighbours_net}")
-    trains = spec.source in ("prior", "reconstruction") and not spec.vq.path
-    if trains and (net := spec.vq.options.get("perceptual_net")):
-        needed.add(f"lpips-{net}")
-    return needed
-
-
 def execute(runs: list[Run], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:
     """Write the sweep's manifest, launch what has no record yet, and return all its records in order.
 
@@ -149,8 +108,8 @@ def execute(runs: list[Run], command: str, console: Console, *, anew: Sequence[s
             if record.status == "ok" and record.run_key not in again}
     missing = [run for key, run in zip(keys, runs, strict=True) if not run.unsupported and not (
         key in done and run.spec.label in (None, done[key].spec.get("label")))]   # a new label is a new record
-    check_assets(missing)
-    check_checkpoints(missing)
+    have_assets(assets_of(run.spec for run in missing))
+    check_checkpoints([run.spec for run in missing])
     if not missing:
         console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
     announce_changed_code(missing, console)

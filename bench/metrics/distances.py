@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
@@ -19,6 +20,7 @@ from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
+from bench.needs import extractor_assets
 from bench.records import Measurement
 
 LEAST_FOR_INTERVAL = 30   # images a side; at 16 the intervals of FID covered 88%
@@ -34,6 +36,9 @@ class FrechetDistance:
 
     def applies(self, evidence: Evidence) -> bool:
         return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
@@ -68,6 +73,9 @@ class KernelDistance:
     def applies(self, evidence: Evidence) -> bool:
         return True
 
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec)
+
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
         result, note = kid(fake, real), why_no_interval(fake, real)
@@ -88,6 +96,9 @@ class PrecisionRecall:
 
     def applies(self, evidence: Evidence) -> bool:
         return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k

@@ -35,6 +35,7 @@ class Extractor(Protocol):
     name: as the protocol names it.  num_features: D.  resize: how images reach its input size.
     weights: a sha256 of its weights, so that caches know them; stated on the class it is part of the protocol's id
         and of the features' key, and must be where the weights behind one name can change.
+    assets: on the class, where there are any: names in bench.assets.ASSETS of what it reads.
     """
 
     name: str

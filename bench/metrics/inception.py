@@ -31,6 +31,7 @@ class InceptionCompat:
     """FID features of uint8 images.  weights: sha256 of the state_dict's tensors, for protocol ids and caches."""
 
     name = "inception-v3-compat"
+    assets = ("inception",)
     num_features = 2048
     resize = "tf1-bilinear-299"
 

@@ -28,6 +28,7 @@ from scipy.optimize import brentq
 from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
 from bench import files
+from bench.config import RunSpec
 from bench.data.arrays import spread_indices
 from bench.errors import InputError
 from bench.metrics.base import Evidence
@@ -35,6 +36,7 @@ from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
+from bench.needs import lpips_of
 from bench.records import Measurement
 
 QUERIES = 500
@@ -76,6 +78,9 @@ class Memorisation:
 
     def applies(self, evidence: Evidence) -> bool:
         return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return {lpips_of(spec)}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, validation = evidence.images("fake"), evidence.images("validation")

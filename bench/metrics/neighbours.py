@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bench import files
 from bench.assets import lpips_model
+from bench.config import RunSpec
 from bench.data.arrays import SubsetImages, spread_indices
 from bench.errors import InputError
 from bench.metrics.base import Evidence
@@ -31,6 +32,7 @@ from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
+from bench.needs import lpips_of
 from bench.records import Measurement, content_id
 
 EXTRA = 8
@@ -71,6 +73,9 @@ class NearestNeighbours:
 
     def applies(self, evidence: Evidence) -> bool:
         return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return {lpips_of(spec)}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         protocol = evidence.protocol

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from bench import assets
+from bench.config import RunSpec
 from bench.data.arrays import spread_indices
 from bench.metrics.base import Evidence
 from bench.metrics.columns import columns
 from bench.metrics.intervals import normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
+from bench.needs import lpips_of
 from bench.records import Measurement
 from vq import health
 
@@ -32,6 +34,9 @@ class ReconstructionQuality:
 
     def applies(self, evidence: Evidence) -> bool:
         return evidence.role == "reconstruction"
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return {lpips_of(spec)} if spec.source == "reconstruction" else set()
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         reconstructed, held_out = evidence.images("fake"), evidence.images("validation")

@@ -43,7 +43,7 @@ def bits_against_passes(regimes: list[Regimes], group: Group) -> Drawing:
                 panel.axvline(found.passes, color=INK, alpha=0.4, linewidth=0.8)
                 panel.axvspan(found.low, min(found.high, found.end), color=INK, alpha=0.08, linewidth=0)
             panel.set_xscale("log")
-            log_ticks(panel, [float(p) for side in regime.sides.values() for t in side for p in t.passes])
+            log_ticks(panel, round_passes(np.concatenate([t.passes for side in regime.sides.values() for t in side])))
             panel.set_title(f"{regime.images:,} images")
             panel.set_xlabel("passes over the images")
         scoring = [t.trajectory.mean("scoring") for r in regimes for side in r.sides.values() for t in side]
@@ -64,7 +64,7 @@ def map_of_regimes(regimes: list[Regimes], group: Group) -> Drawing:
         limit = 0.5
         for at, regime in enumerate(regimes):
             passes, difference = differences(regime)
-            drawn = axes.scatter(passes, [at] * len(passes), c=np.clip(difference, -limit, limit), cmap="RdBu",
+            drawn = axes.scatter(passes, [at] * len(passes), c=np.clip(difference, -limit, limit), cmap="RdBu_r",
                                  vmin=-limit, vmax=limit, marker="s", s=60)
             if regime.crossing and np.isfinite(regime.crossing.passes):
                 found = regime.crossing
@@ -74,7 +74,7 @@ def map_of_regimes(regimes: list[Regimes], group: Group) -> Drawing:
         axes.set_xscale("log")
         axes.set_yticks(range(len(regimes)), [f"{regime.images:,}" for regime in regimes])
         axes.set_ylim(-0.6, len(regimes) - 0.4)
-        log_ticks(axes, [float(p) for regime in regimes for p in differences(regime)[0]])
+        log_ticks(axes, round_passes(np.concatenate([differences(regime)[0] for regime in regimes])))
         axes.set_xlabel("passes over the images")
         axes.set_ylabel("images")
         axes.grid(False)
@@ -84,6 +84,12 @@ def map_of_regimes(regimes: list[Regimes], group: Group) -> Drawing:
     return Drawing(f"regime-map-{group.slug}", "Who leads where",
                    "Red: the autoregressive prior's best so far has lower bits, blue: more than the bound of absorbing "
                    "diffusion's. Triangles: the crossover and its interval. " + CAPTION, draw)
+
+
+def round_passes(passes: np.ndarray) -> list[float]:
+    """1, 2, 5, 10, ... within the range of `passes`, for an axis."""
+    every = [float(leading * 10 ** power) for power in range(-2, 7) for leading in (1, 2, 5)]
+    return [value for value in every if passes.min() <= value <= passes.max()]
 
 
 def differences(regime: Regimes) -> tuple[np.ndarray, np.ndarray]:

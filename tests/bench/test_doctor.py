@@ -8,7 +8,8 @@ from bench import doctor
 from bench.assets import AssetStatus
 from bench.compose import compose
 from bench.config import DatasetConfig
-from bench.doctor import Finding, check_dataset, check_folder, check_slurm, main, needed_assets
+from bench.doctor import Finding, check_dataset, check_folder, check_slurm, main
+from bench.needs import assets_of
 
 
 @pytest.fixture(autouse=True)
@@ -63,18 +64,18 @@ def test_missing_weights_are_a_problem_only_where_they_are_needed(monkeypatch):
     monkeypatch.setattr(doctor, "asset_status", lambda name: AssetStatus(name, False, None, "missing"))
     spec = compose(["preset=smoke"])
     levels = {f.what.split(" ")[0]: f for f in doctor.check_assets([spec])}
-    assert {name for name, f in levels.items() if f.level == "problem"} == set(needed_assets([spec]))
+    assert {name for name, f in levels.items() if f.level == "problem"} == set(assets_of([spec]))
     assert "fetch=true" in levels["inception"].remedy and "sha256" in levels["inception"].remedy
 
 
 def test_only_the_weights_of_the_metrics_asked_for_are_needed():
-    assert "inception" not in needed_assets([compose(["preset=smoke", "metrics.names=[nll,speed]"])])
+    assert "inception" not in assets_of([compose(["preset=smoke", "metrics.names=[nll,speed]"])])
 
 
 def test_the_tokenizer_s_own_perceptual_net_is_needed_unless_a_checkpoint_is_given():
-    assert "lpips-vgg" in needed_assets([compose(["preset=smoke", "vq.perceptual_net=vgg"])])
+    assert "lpips-vgg" in assets_of([compose(["preset=smoke", "vq.perceptual_net=vgg"])])
     given = compose(["preset=smoke", "vq.perceptual_net=vgg", "vq.path=model.safetensors"])
-    assert "lpips-vgg" not in needed_assets([given])
+    assert "lpips-vgg" not in assets_of([given])
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):

@@ -16,9 +16,10 @@ from bench.config import DatasetConfig
 from bench.data.npz import ImageArray, NpzImages
 from bench.errors import InputError
 from bench.foreign import look_at, name_of
+from bench.needs import check_data
 from bench.pipeline import label_of
 from bench.recipes import Recipes
-from bench.run import check_data, execute, with_baselines
+from bench.run import execute, with_baselines
 
 DATASET = DatasetConfig(name="digits", resolution=16)
 
@@ -287,7 +288,7 @@ def test_real_against_real_stands_beside_samples_from_elsewhere(tmp_path):
 
 def test_the_command_says_what_it_took(tmp_path):
     said: list[str] = []
-    check_data([Run(spec(saved(tmp_path / "run1" / "a.npz", images(50))), ())], announce=said.append)
+    check_data([spec(saved(tmp_path / "run1" / "a.npz", images(50)))], announce=said.append)
     assert said == ["source run1/a.npz: 6 of 50 images, arr_0: uint8 NHWC"]
 
 
@@ -310,7 +311,7 @@ def test_a_new_label_is_a_new_record_and_the_same_one_is_not(tmp_path, monkeypat
         return records
 
     monkeypatch.setattr(run_module, "launch", launch)
-    monkeypatch.setattr(run_module, "check_assets", lambda runs: None)
+    monkeypatch.setattr(run_module, "have_assets", lambda names: None)
     path, quiet = saved(tmp_path / "a.npz", images()), Console(quiet=True)
     for label in (["label=one"], ["label=two"], ["label=two"], []):
         execute([Run(spec(path, f"results_dir={tmp_path / 'results'}", *label), ())], "command", quiet)

@@ -8,6 +8,7 @@ from bench import assets
 from bench.asset_sources import Source
 from bench.assets import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError, weights_mark
 from bench.compose import compose
+from bench.errors import InputError
 from bench.plugin_code import marked
 from bench.recipes import Recipes
 
@@ -81,5 +82,9 @@ def test_an_extractor_that_states_its_weights_has_them_in_its_name():
 
 
 def test_an_unknown_lpips_network_is_refused_before_anything_is_built():
+    with pytest.raises(InputError, match="protocol.neighbours_net=squeeze: Valid: alex, vgg"):
+        recipes("protocol.neighbours_net=squeeze")
+    unchecked = recipes()
+    unchecked.spec.protocol.neighbours_net = "squeeze"
     with pytest.raises(AssetError, match="lpips-squeeze"):
-        recipes("protocol.neighbours_net=squeeze").protocol_id   # noqa: B018
+        unchecked.protocol_id   # noqa: B018

@@ -128,7 +128,7 @@ def test_a_finished_run_is_launched_again_and_so_it_is_after_an_interruption(bui
     save_record(Record("a", "2026", "prior", "absorbing", {}, key, "ok",
                        provenance={"artefacts": {"prior": {"key": prior.key}}}), tmp_path / "results")
     launched: list[list[Run]] = []
-    for name in ("check_assets", "print_summary"):
+    for name in ("have_assets", "print_summary"):
         monkeypatch.setattr(run, name, lambda *args: None)
     monkeypatch.setattr(run, "launch", lambda missing, console: launched.append(missing) or [])
     for more in ([], ["rebuild=prior"], []):

@@ -1,0 +1,123 @@
+"""What a run must have before it starts: data, checkpoints, weights. bench.run, bench.edit and bench.doctor ask it.
+
+    check_data(specs); check_own_files(specs)         # in a moment and without torch: InputError says what is not there
+    assets_of(specs)                              # ["inception", "lpips-alex"]: weights and public data sets to be had
+    have_assets(assets_of(specs)); check_checkpoints(specs)     # fetched and read, before anything is built
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.assets import ASSETS, asset_folder
+from bench.compose import schema_of
+from bench.config import DatasetConfig, RunSpec
+from bench.errors import InputError
+from bench.foreign import OWN_SOURCES, name_of
+from bench.recipes import Recipes
+
+WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
+
+
+def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print) -> None:
+    """Raise InputError, before torch is imported, if a data set or samples to be judged are not as they should be.
+
+    Says of samples from elsewhere how they are read.
+    """
+    configs = {repr(spec.dataset): spec.dataset for spec in specs}
+    for config in configs.values():
+        dataset_of(config).check(config)
+    foreign = [spec for spec in specs if spec.source not in OWN_SOURCES]
+    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Recipes(spec).foreign.described}" for spec in foreign):
+        announce(said)
+
+
+def dataset_of(config: DatasetConfig) -> Any:
+    return registry.resolve("datasets", config.target or config.name)()
+
+
+def check_own_files(specs: Iterable[RunSpec]) -> None:
+    """Raise InputError, before torch is imported, if a checkpoint or tokens of the user's are not there."""
+    for spec in specs:
+        for key, file in files_of(spec):
+            if not file.is_file():
+                raise InputError(f"{key}: no such file as {file}. Give the path of a file that is there, or leave "
+                                 f"{key.partition('=')[0]} out.")
+
+
+def files_of(spec: RunSpec) -> list[tuple[str, Path]]:
+    """Files of the user's that a run reads, each with the `key=value` that names it."""
+    vq, prior = spec.vq, spec.prior
+    found = []
+    if spec.source in WITH_TOKENIZER and vq.path:
+        found.append((f"vq.path={vq.path}", Path(vq.path)))
+    if spec.source == "prior" and prior.path:
+        found.append((f"prior.path={prior.path}", Path(prior.path)))
+    if spec.source == "prior" and vq.tokens:
+        found += [(f"vq.tokens={vq.tokens}", Path(vq.tokens) / f"{split}.npy") for split in ("train", "validation")]
+    return found
+
+
+def assets_of(specs: Iterable[RunSpec]) -> list[str]:
+    """Names of the weights and public data sets that runs read; each metric and each extractor states its own."""
+    return sorted({name for spec in specs for name in (*_of_models(spec), *_of_metrics(spec))})
+
+
+def assets_of_edits(specs: Iterable[RunSpec], *, measured: bool) -> list[str]:
+    """The same for edits, which build models; measured ones are compared by FID and LPIPS besides."""
+    found: set[str] = set()
+    for spec in specs:
+        found |= _of_models(spec)
+        if measured:
+            found |= {*extractor_assets(spec), lpips_of(spec)}
+    return sorted(found)
+
+
+def have_assets(names: Iterable[str]) -> None:
+    """Fetch, verify and convert what is missing. Raises AssetError, which says where else a file may be put."""
+    for name in names:
+        asset_folder(name)
+
+
+def check_checkpoints(specs: Sequence[RunSpec]) -> None:
+    """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
+    imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
+               if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path)}
+    for spec in imports.values():
+        from bench.pipeline import Pipeline
+        Pipeline(spec).check_imports()
+
+
+def extractor_assets(spec: RunSpec) -> set[str]:
+    """The assets that the protocol's extractor states (a model of torchvision's has weights of its own)."""
+    if spec.protocol.extractor.startswith("torchvision:"):
+        return set()
+    return set(getattr(registry.resolve("extractors", spec.protocol.extractor), "assets", ()))
+
+
+def lpips_of(spec: RunSpec) -> str:
+    """The asset behind the LPIPS of the protocol."""
+    return f"lpips-{spec.protocol.neighbours_net}"
+
+
+def _of_models(spec: RunSpec) -> set[str]:
+    """Of the data set, and of training a tokenizer."""
+    found = set()
+    if spec.dataset.path is None and spec.dataset.name in ASSETS:
+        found.add(spec.dataset.name)
+    if spec.source in WITH_TOKENIZER and spec.vq.path is None:
+        options = schema_of(spec.vq, "tokenizers")[0](**spec.vq.options)
+        found.add(f"lpips-{getattr(options, 'perceptual_net', 'alex')}")
+    return found
+
+
+def _of_metrics(spec: RunSpec) -> set[str]:
+    """Of what is measured; jobs of a launcher extract features whatever is measured of them."""
+    found: set[str] = set() if spec.launcher.name == "debug" else extractor_assets(spec)
+    for name in spec.metrics.names:
+        if assets := getattr(registry.resolve("metrics", name)(), "assets", None):
+            found |= assets(spec)
+    return found
