@@ -8,6 +8,7 @@ from bench import assets
 from bench.asset_sources import Source
 from bench.assets import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError, weights_mark
 from bench.compose import compose
+from bench.errors import InputError
 from bench.recipes import Recipes
 
 SMOKE = ["preset=smoke", "dataset=digits", "prior=unigram"]
