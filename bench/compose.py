@@ -99,8 +99,12 @@ def compose(arguments: Sequence[str]) -> RunSpec:
 def schema_of(stage: StageConfig, kind: str) -> tuple[type, type | None]:
     """The Options and Sampler dataclasses of a tokenizer (kind "tokenizers", no Sampler) or a prior ("priors")."""
     if stage.schema:
-        options, sampler = f"{stage.schema}Options", registry.load_dotted(f"{stage.schema}Sampler", missing=None)
-        return _dataclass(registry.load_dotted(options), options), sampler and _dataclass(sampler, stage.schema)
+        try:
+            options = registry.load_dotted(f"{stage.schema}Options")
+            sampler = registry.load_dotted(f"{stage.schema}Sampler", missing=None)
+        except InputError as error:
+            raise InputError(f"schema={stage.schema}: {error}") from error
+        return _dataclass(options, f"{stage.schema}Options"), sampler and _dataclass(sampler, f"{stage.schema}Sampler")
     name = stage.target or stage.name
     cls = registry.resolve(kind, name)
     sampler = getattr(cls, "Sampler", None)
@@ -180,6 +184,8 @@ def _check_key(key: str) -> None:
         return   # checked against the chosen class's own dataclass
     if key.startswith("launcher.additional."):
         return
+    if key == "dataset.default_preset":
+        raise InputError(f"{key} is what a data set's own file says: choose one with preset=<name>.")
     valid = [name for name in _schema_keys(RunSpec) if name != "autoencoder"] + list(GROUPS)
     if key not in valid:
         near = difflib.get_close_matches(key, valid, n=1) or difflib.get_close_matches(parts[-1], valid, n=1)
@@ -358,7 +364,9 @@ def _check_names(spec: RunSpec) -> None:
 def _check_metrics(names: Sequence[str]) -> None:
     known = registry.names("metrics")
     for name in names:
-        if known and ":" not in name and name not in known:
+        if ":" in name:
+            registry.resolve("metrics", name)
+        elif known and name not in known:
             raise InputError(f"metrics.names: unknown metric '{name}'. {did_you_mean(name, known)}")
 
 

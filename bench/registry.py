@@ -58,7 +58,7 @@ def load_dotted(path: str, *, missing: Any = MISSING) -> Any:
     """The object that package.module:Name stands for, or `missing` if the module has none. Raises InputError."""
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
-        raise InputError(f"'{path}' is not of the form package.module:Name, such as my_package.prior:Mine.")
+        raise InputError(f"'{path}': expected package.module:Name, such as my_package.prior:Mine.")
     try:
         value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -54,8 +54,8 @@ def mutants():
         for value in draw.sample([*ODD, KeyError], 6 if shallow else 1):
             yield changed(record, path, value)
     for path in [("spec", "sampler", "steps"), ("spec", "sampler", "temperature"), ("spec", "seed"),
-                 ("spec", "dataset"),
-                 ("spec", "prior", "options", "objective"), ("spec", "vq", "options", "channel_multipliers"),
+                 ("spec", "dataset"), ("spec", "prior", "options", "objective"),
+                 ("spec", "vq", "options", "channel_multipliers"),
                  ("spec", "prior", "training", "steps"), ("provenance", "parameters"), ("provenance", "device"),
                  ("measurements", 0, "value"), ("measurements", 0, "extra", "rounds"), ("spec", "prior", "schema")]:
         yield from (changed(record, path, value) for value in ODD)
@@ -96,16 +96,14 @@ def report_of(folder, *arguments):
 
 def test_no_mutant_of_a_record_ends_the_report_in_a_traceback(folder):
     every = [*mutants(), *texts()]
-    for start in range(0, len(every), 40):
-        paths = [write_mutant(folder, start + at, mutant) for at, mutant in enumerate(every[start:start + 40])]
-        assert report_of(folder, "figures=false", f"page={str(start % 160 == 0).lower()}") in (0, 1)
-        for path in paths:
-            path.unlink()
-    assert len(every) > 500
+    random.Random(0).shuffle(every)
+    for number, mutant in enumerate(every[:300]):
+        write_mutant(folder, number, mutant)
+    assert len(every) > 300 and report_of(folder, "figures=false") == 1
 
 
 def test_mutants_that_are_read_can_be_drawn(folder):
-    for number, mutant in enumerate(random.Random(1).sample([*mutants()], 60)):
+    for number, mutant in enumerate(random.Random(1).sample([*mutants()], 30)):
         write_mutant(folder, number, mutant)
     assert report_of(folder, "page=false") == 1
     assert list((folder.parent / "report" / "figures").glob("*.png"))
