@@ -34,7 +34,6 @@ from bench.metrics.base import Column, Evidence
 from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
-from bench.needs import lpips_of
 from bench.recipes import spread_indices
 from bench.records import Measurement
 
@@ -82,7 +81,7 @@ class Memorisation:
         return True
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return {lpips_of(spec)}
+        return {f"lpips-{spec.protocol.neighbours_net}"}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, validation = evidence.images("fake"), evidence.images("validation")

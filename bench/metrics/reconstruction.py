@@ -15,7 +15,6 @@ from bench.config import RunSpec
 from bench.metrics.base import Column, Evidence
 from bench.metrics.intervals import normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
-from bench.needs import lpips_of
 from bench.recipes import spread_indices
 from bench.records import Measurement
 from vq import health
@@ -37,7 +36,7 @@ class ReconstructionQuality:
         return evidence.role == "reconstruction"
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return {lpips_of(spec)} if spec.source == "reconstruction" else set()
+        return {f"lpips-{spec.protocol.neighbours_net}"} if spec.source == "reconstruction" else set()
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         reconstructed, held_out = evidence.images("fake"), evidence.images("validation")
