@@ -143,7 +143,7 @@ def _swept(override: Override, argument: str) -> list[str]:
         raise InputError(f"'{argument}': expected the values themselves, as {override.key_or_group}=a,b or "
                          f"{override.key_or_group}=range(0,10).")
     if isinstance(sweep, RangeSweep):
-        start, stop, step = (float(end or 0) for end in (sweep.start, sweep.stop, sweep.step))
+        start, stop, step = (math.nan if end is None else float(end) for end in (sweep.start, sweep.stop, sweep.step))
         num = (stop - start) / step if step and all(map(math.isfinite, (start, stop, step))) else math.nan
         if not num > 0:
             raise InputError(f"'{argument}' holds no value: expected range(first, end) or range(first, end, step), "

@@ -72,7 +72,7 @@ def assets_of_edits(specs: Iterable[RunSpec], *, measured: bool) -> list[str]:
     for spec in specs:
         found |= _of_models(spec)
         if measured:
-            found |= {*extractor_assets(spec), lpips_of(spec)}
+            found |= {*_of_extractor(spec), f"lpips-{spec.protocol.neighbours_net}"}
     return sorted(found)
 
 
@@ -91,18 +91,6 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
         Pipeline(spec).check_imports()
 
 
-def extractor_assets(spec: RunSpec) -> set[str]:
-    """The assets that the protocol's extractor states (a model of torchvision's has weights of its own)."""
-    if spec.protocol.extractor.startswith("torchvision:"):
-        return set()
-    return set(getattr(registry.resolve("extractors", spec.protocol.extractor), "assets", ()))
-
-
-def lpips_of(spec: RunSpec) -> str:
-    """The asset behind the LPIPS of the protocol."""
-    return f"lpips-{spec.protocol.neighbours_net}"
-
-
 def _of_models(spec: RunSpec) -> set[str]:
     """Of the data set, and of training a tokenizer."""
     found = set()
@@ -116,8 +104,13 @@ def _of_models(spec: RunSpec) -> set[str]:
 
 def _of_metrics(spec: RunSpec) -> set[str]:
     """Of what is measured; jobs of a launcher extract features whatever is measured of them."""
-    found: set[str] = set() if spec.launcher.name == "debug" else extractor_assets(spec)
+    found: set[str] = set() if spec.launcher.name == "debug" else _of_extractor(spec)
     for name in spec.metrics.names:
         if assets := getattr(registry.resolve("metrics", name)(), "assets", None):
             found |= assets(spec)
     return found
+
+
+def _of_extractor(spec: RunSpec) -> set[str]:
+    from bench.metrics.features import extractor_assets
+    return extractor_assets(spec.protocol.extractor)

@@ -16,11 +16,11 @@ from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
 from bench.metrics.columns import Column, column_of, columns
+from bench.metrics.features import extractor_assets
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
-from bench.needs import extractor_assets
 from bench.records import Measurement
 
 LEAST_FOR_INTERVAL = 30   # images a side; at 16 the intervals of FID covered 88%
@@ -38,7 +38,7 @@ class FrechetDistance:
         return True
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec)
+        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
@@ -74,7 +74,7 @@ class KernelDistance:
         return True
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec)
+        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
@@ -98,7 +98,7 @@ class PrecisionRecall:
         return True
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec)
+        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k

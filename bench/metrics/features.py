@@ -57,6 +57,11 @@ def resolve_extractor(name: str, *, device: str | torch.device = "cpu") -> Extra
     return registry.resolve("extractors", name)(device=device)
 
 
+def extractor_assets(name: str) -> set[str]:
+    """Names in bench.assets.ASSETS of what the extractor of that name reads; torchvision's weights are a file's."""
+    return set() if name.startswith(TORCHVISION) else set(getattr(registry.resolve("extractors", name), "assets", ()))
+
+
 def extractor_identity(extractor: Extractor) -> dict[str, Any]:
     """What makes features comparable: name, weights, resize, number of features."""
     return {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize,

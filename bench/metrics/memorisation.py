@@ -36,7 +36,6 @@ from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
-from bench.needs import lpips_of
 from bench.records import Measurement
 
 QUERIES = 500
@@ -80,7 +79,7 @@ class Memorisation:
         return True
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return {lpips_of(spec)}
+        return {f"lpips-{spec.protocol.neighbours_net}"}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, validation = evidence.images("fake"), evidence.images("validation")

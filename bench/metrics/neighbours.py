@@ -32,7 +32,6 @@ from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
-from bench.needs import lpips_of
 from bench.records import Measurement, content_id
 
 EXTRA = 8
@@ -75,7 +74,7 @@ class NearestNeighbours:
         return True
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return {lpips_of(spec)}
+        return {f"lpips-{spec.protocol.neighbours_net}"}
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         protocol = evidence.protocol

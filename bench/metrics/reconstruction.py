@@ -17,7 +17,6 @@ from bench.metrics.base import Evidence
 from bench.metrics.columns import columns
 from bench.metrics.intervals import normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
-from bench.needs import lpips_of
 from bench.records import Measurement
 from vq import health
 
@@ -36,7 +35,7 @@ class ReconstructionQuality:
         return evidence.role == "reconstruction"
 
     def assets(self, spec: RunSpec) -> set[str]:
-        return {lpips_of(spec)} if spec.source == "reconstruction" else set()
+        return {f"lpips-{spec.protocol.neighbours_net}"} if spec.source == "reconstruction" else set()
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         reconstructed, held_out = evidence.images("fake"), evidence.images("validation")
