@@ -107,7 +107,7 @@ def test_a_data_set_that_is_a_device_is_refused(path):
 
 def test_a_pipe_in_place_of_the_whole_data_set_is_refused(tmp_path):
     os.mkfifo(tmp_path / "photos.zip")
-    with pytest.raises(InputError, match="is a pipe"):
+    with pytest.raises(InputError, match="no device, pipe or socket"):
         ImageFolder().check(config(tmp_path / "photos.zip"))
 
 
