@@ -131,7 +131,8 @@ def flops_of_training(prior: Any) -> float:
     """
     tokens = prior.num_tokens
     weights = sum(module.weight.numel() for module in prior.modules() if isinstance(module, nn.Linear))
-    width, layers = (getattr(prior.options, name, 0) for name in ("width", "num_layers"))
+    options = getattr(prior, "options", None)   # a third party's prior need not keep them; its attention is not known
+    width, layers = (getattr(options, name, 0) for name in ("width", "num_layers"))
     return 3.0 * tokens * (2 * weights + 4 * tokens * width * layers)
 
 

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from bench.compose import compose
 from bench.errors import InputError
 from bench.pipeline import Pipeline
 from bench.store import Store
+from bench.trainer import flops_of_training
 from bench.trajectories import SPLITS, Trajectory, is_measured
 
 LOG = ["preset=smoke", "dataset=digits", "metrics.names=[nll]", "prior.training.measure_at=log",
@@ -135,3 +137,9 @@ def test_keys_of_trainings_without_a_trajectory_are_what_they_were():
     training = compose(["preset=smoke", "dataset=digits", "prior=autoregressive"]).prior.training
     assert not {"measure_at", "measure_images", "measure_budget", "patience"} & set(_training(training))
     assert "measure_at" in _training(dataclasses.replace(training, measure_at="log", schedule="constant"))
+
+
+def test_operations_of_a_prior_without_options_are_those_of_its_linear_layers():
+    prior = torch.nn.Linear(3, 5)
+    prior.num_tokens = 4
+    assert flops_of_training(prior) == 3 * 4 * 2 * 15
