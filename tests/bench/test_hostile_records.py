@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ ODD = [None, True, -1, 0, 1.5, 1e308, -1e308, 10**30, 10**400, "", "x", "../" * 
 """What is put in the place of a field."""
 
 
+@cache
 def committed():
     """A record of a real run, with an interval, pictures and curves."""
     found = [load_record(path) for path in sorted((REFERENCE / "records").glob("*.json"))]
