@@ -110,6 +110,12 @@ class HardwareOf(TypedDict, total=False):
     cpu: Line | None
 
 
+class SampledOf(TypedDict, total=False):
+    """`provenance.sampling`."""
+
+    num_tokens: Positive | None
+
+
 class ProvenanceOf(TypedDict, total=False):
     """What made a record, as far as it is relied upon."""
 
@@ -122,6 +128,7 @@ class ProvenanceOf(TypedDict, total=False):
     threads: Count | None
     parameters: dict[str, Count]
     protocol: dict[str, Any]
+    sampling: Annotated[dict[str, Any], Holds(SampledOf)] | None
     wall_seconds: Number | None
 
 

@@ -29,7 +29,7 @@ def record(synthetic, tmp_path):
 
 
 def damage_of(record, tmp_path, path=None, **changes):
-    """Where the report of this record, with another path (or size) of its sheet, stands: what is damaged, and the page."""
+    """Of a report of this record, with another path or size of its sheet: exit code, what is damaged, the page."""
     sheet = dataclasses.replace(record.media["samples"], **({"path": str(path)} if path else {}), **changes)
     save_record(dataclasses.replace(record, media={"samples": sheet}), tmp_path / "results")
     code = report.main([f"results_dir={tmp_path / 'results'}", f"out={tmp_path / 'out'}", "figures=false"])
@@ -47,8 +47,8 @@ def test_its_own_sheet_is_shown(record, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["{root}/private.png", "../private.png", "media/{id}/../../../private.png",
-                                  "media/{id}/..", "media/{id}", "media/other/samples.png", "private.png", "", "/dev/zero",
-                                  "media/{id}/sub/samples.png", "./media/{id}/samples.png"])
+                                  "media/{id}/..", "media/{id}", "media/other/samples.png", "private.png", "",
+                                  "/dev/zero", "media/{id}/sub/samples.png", "./media/{id}/samples.png"])
 def test_a_path_that_leads_elsewhere_is_named_and_nothing_of_it_is_shown(record, tmp_path, path):
     for folder in ("media/other", f"media/{record.id}/sub"):
         (tmp_path / "results" / folder).mkdir(parents=True)
