@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.assets import ASSETS, asset_status, cache_root
+from bench.assets.cache import ASSETS, asset_status
 from bench.command import run_command
 from bench.compose import expand
 from bench.config import DatasetConfig, RunSpec
 from bench.errors import InputError
 from bench.needs import assets_of, check_own_files, dataset_of, have_assets
 from bench.run import with_baselines
+from bench.store.cache import cache_root
 
 Level = Literal["ok", "note", "problem"]
 DISK_GB = {"needed": 2.0, "comfortable": 10.0}
@@ -87,7 +88,7 @@ def check_packages(specs: Sequence[RunSpec]) -> Iterator[Finding]:
 
 def check_torchvision() -> Finding:
     """torch-fidelity and lpips import torchvision, which must fit torch."""
-    from bench.torchvision_compat import ensure_torchvision
+    from bench.assets.torchvision_compat import ensure_torchvision
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision"))
     try:

@@ -31,16 +31,16 @@ from rich.console import Console
 from bench.command import run_command
 from bench.compose import Run, expand
 from bench.config import RunSpec
-from bench.editing_inputs import Inputs, check_files, load
-from bench.editing_options import EditOptions, parse
+from bench.editing.inputs import Inputs, check_files, load
+from bench.editing.options import EditOptions, parse
 from bench.errors import InputError
-from bench.files import write_json
 from bench.needs import assets_of_edits, check_checkpoints, check_data, check_own_files, have_assets
+from bench.store.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.editing_models import Editor, Shape
+    from bench.editing.models import Editor, Shape
     from priors.canvas import Windows
 
 MANIFEST = "edit.json"
@@ -61,7 +61,7 @@ def perform(arguments: list[str]) -> int:
     for run in runs:
         check_files(options, run.spec.dataset)
     if options.task == "benchmark":
-        from bench.editing_benchmark import benchmark, print_status
+        from bench.editing.benchmark import benchmark, print_status
         if any(run.spec.status for run in runs):
             return print_status(options, runs, console)
         specs = [run.spec for run in runs]
@@ -99,7 +99,7 @@ def edit_all(options: EditOptions, runs: list[Run], console: Console) -> int:
 
 def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> str:
     """One prior's edits into the folder `out`; returns why the prior cannot, or ""."""
-    from bench.editing_models import Editor, shape_of, why_unsupported
+    from bench.editing.models import Editor, shape_of, why_unsupported
     from bench.pipeline import Pipeline
     from priors.base import Unsupported
 
@@ -145,7 +145,7 @@ def plan(options: EditOptions, spec: RunSpec, shape: Shape, held_out: Any) -> Jo
     """Images and masks read and checked, and turned into what is hidden. Raises InputError."""
     import torch
 
-    from bench.editing_models import canvas_sampler, windows_on
+    from bench.editing.models import canvas_sampler, windows_on
     from priors import editing
 
     inputs = load(options, spec.dataset, patch=shape.patch, held_out=held_out) if options.image else None
@@ -198,7 +198,7 @@ def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict
     """Fill every row of the job, save the pictures, and say what it cost."""
     import torch
 
-    from bench.editing_pictures import line_up, save_image, save_tiles
+    from bench.editing.pictures import line_up, save_image, save_tiles
     from bench.metrics.speed import synchronise
 
     if options.task == "filmstrip":
@@ -252,7 +252,7 @@ def _given(options: EditOptions, job: Job, editor: Editor, row: int) -> list[Ten
     """Tiles that come before the variants: the original and what is known of it, or the regions that are stitched."""
     import torch
 
-    from bench.editing_pictures import decode_known, greyed
+    from bench.editing.pictures import decode_known, greyed
 
     if job.inputs is None:
         return []
@@ -285,8 +285,8 @@ def _pasted(options: EditOptions, job: Job, row: int, images: Tensor) -> Tensor:
 
 def _filmstrip(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict[str, Any]:
     """One sample a row, from nothing to all of it."""
-    from bench.editing_pictures import save_image, save_tiles
-    from bench.editing_showcase import film_of
+    from bench.editing.pictures import save_image, save_tiles
+    from bench.editing.showcase import film_of
 
     assert job.windows is not None
     frames, sample = film_of(editor, job.windows, options.variants, options.frames, options.order)

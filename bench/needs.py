@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.assets import ASSETS, asset_folder
+from bench.assets.cache import ASSETS, asset_folder
 from bench.compose import schema_of
 from bench.config import DatasetConfig, RunSpec
+from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.foreign import OWN_SOURCES, name_of
 from bench.recipes import Recipes
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one

@@ -29,14 +29,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench import assets, files, registry
+from bench import registry
+from bench.assets.weights import lpips_model
 from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
 from bench.data.base import ImageData
+from bench.data.foreign import OWN_SOURCES, as_written, name_of
 from bench.data.tokens import TokenArray, encode_split, import_tokens
 from bench.errors import BenchError, InputError
-from bench.foreign import OWN_SOURCES, as_written, name_of
 from bench.metrics.base import Evidence, Metric, Side
 from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.plugin_code import what_changed
@@ -45,9 +46,10 @@ from bench.provenance import provenance, utc_now
 from bench.recipes import FEATURE_CHUNK, Judged, Recipes
 from bench.records import Measurement, Record, Sheet, Status, save_record
 from bench.sources import ImageDataSource, PriorSource, ReconstructionSource, Source
-from bench.store import Artefact, Recipe, Store
-from bench.trainer import PriorTask, flops_of_training, make_fabric, process_device, process_rank, train
-from bench.trajectories import Trajectory
+from bench.store import files
+from bench.store.store import Artefact, Recipe, Store
+from bench.training.loop import PriorTask, flops_of_training, make_fabric, process_device, process_rank, train
+from bench.training.trajectories import Trajectory
 from priors.base import Draws
 
 STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
@@ -212,7 +214,7 @@ class Pipeline:
         model, config = self._new_tokenizer(), self.spec.vq
         if config.path:
             return _save_model(self._imported(model, config), out)
-        perceptual = assets.lpips_model(getattr(model.options, "perceptual_net", "alex")).to(self.device)
+        perceptual = lpips_model(getattr(model.options, "perceptual_net", "alex")).to(self.device)
         task = model.trainable(perceptual=perceptual, learning_rate=config.training.learning_rate,
                                betas=tuple(config.training.betas))
         self._train_on_images(task, config.training, out, work, "tokenizer", self.recipes.tokenizer())

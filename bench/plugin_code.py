@@ -26,7 +26,7 @@ from bench.errors import InputError
 from bench.records import content_id
 
 if TYPE_CHECKING:
-    from bench.store import Artefact, Recipe
+    from bench.store.store import Artefact, Recipe
 
 OURS = ("bench", "priors", "vq")
 ROOT = Path(__file__).resolve().parent.parent

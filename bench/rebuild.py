@@ -16,7 +16,7 @@ from bench.compose import Run
 from bench.errors import InputError, did_you_mean
 from bench.recipes import Recipes
 from bench.records import Record
-from bench.store import Artefact, Recipe, Store
+from bench.store.store import Artefact, Recipe, Store
 
 STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
 OPTION = "rebuild"

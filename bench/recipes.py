@@ -15,16 +15,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import assets, registry
+from bench import registry
+from bench.assets import cache as assets
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.data.base import Splits
+from bench.data.foreign import OWN_SOURCES, ForeignSamples, look_at
 from bench.errors import InputError
-from bench.foreign import OWN_SOURCES, ForeignSamples, look_at
 from bench.plugin_code import marked
 from bench.provenance import sha256_of
 from bench.records import Role, content_id
-from bench.store import Recipe
+from bench.store.store import Recipe
 
 # Raised whenever a stage's code changes what comes out of it.
 VERSIONS = {"tokenizer": 1, "likelihood": 1, "tokens": 1, "prior": 1, "samples": 1, "features": 1, "metric": 1}

@@ -23,8 +23,8 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import pandas as pd
 
-from bench.files import write_text
 from bench.printable import one_line
+from bench.store.files import write_text
 from bench.typed_json import AtMost, Holds, Malformed, Matches, Within, fit, read_json
 
 Status = Literal["ok", "failed", "unsupported", "partial"]

@@ -23,17 +23,17 @@ from rich.table import Table
 from bench import rebuild
 from bench.command import run_command
 from bench.compose import Run, expand
+from bench.data.foreign import OWN_SOURCES, as_written, name_of
 from bench.errors import InputError
-from bench.foreign import OWN_SOURCES, as_written, name_of
-from bench.launch import launch
-from bench.launch_status import print_status
+from bench.launch.launch import launch
+from bench.launch.status import print_status
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.plugin_code import what_changed
 from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
 from bench.recipes import Recipes
 from bench.records import Record, Sweep, load_records, save_sweep
-from bench.store import Store
+from bench.store.store import Store
 
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token", "seconds_per_image",
            "network_evaluations", "token_forwards")

@@ -27,9 +27,9 @@ from rich.table import Table
 
 from bench.command import run_command
 from bench.errors import InputError, did_you_mean
-from bench.files import write_text
 from bench.provenance import provenance, utc_now
 from bench.reporting.options import split_commas
+from bench.store.files import write_text
 
 ROW_NAMES = ("ar", "absorbing", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training", "tokenizer",
              "scaling", "pipeline")
@@ -85,7 +85,7 @@ def measure(options: Options, console: Console) -> int:
     from threadpoolctl import threadpool_limits
 
     from bench.metrics.speed import threads
-    from bench.speed_rows import ROWS, Settings, gemm_peak
+    from bench.timing.rows import ROWS, Settings, gemm_peak
 
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device={options.device}: torch sees no CUDA device here. Use device=cpu.")

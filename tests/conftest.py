@@ -16,7 +16,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """A fresh cache folder whose assets and data sets are those of the machine's cache."""
-    from bench.assets import cache_root
+    from bench.store.cache import cache_root
     shared, own = cache_root(), tmp_path_factory.mktemp("cache")
     for name in ("assets", "datasets", "downloads"):
         (shared / name).mkdir(parents=True, exist_ok=True)

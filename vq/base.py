@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
 
     def trainable(self, *, perceptual: Callable[[Tensor, Tensor], Tensor], learning_rate: float,
                   betas: tuple[float, float]) -> nn.Module:
-        """What the training loop trains (bench.trainer.Trainable); perceptual is an LPIPS network."""
+        """What the training loop trains (bench.training.loop.Trainable); perceptual is an LPIPS network."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, N) int64 in [0, K), row by row."""
@@ -55,7 +55,7 @@ class LikelihoodTokenizer(Tokenizer, Protocol):
     likelihood_head: nn.Module
 
     def trainable_likelihood(self, *, bits: int, learning_rate: float, betas: tuple[float, float]) -> nn.Module:
-        """What the training loop trains (bench.trainer.Trainable); its `model` is `likelihood_head` alone."""
+        """What the training loop trains (bench.training.loop.Trainable); its `model` is `likelihood_head` alone."""
 
     def log_likelihood(self, images: Tensor, *, bits: int) -> PixelLikelihood:
         """Of (B, 3, H, W) uint8 images reduced to their `bits` highest bits."""

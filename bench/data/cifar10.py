@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import assets
-from bench.asset_conversion import CIFAR10_TEST_SHA256, CIFAR10_TRAIN_SHA256, cifar10_batches
+from bench.assets import cache as assets
+from bench.assets.convert import CIFAR10_TEST_SHA256, CIFAR10_TRAIN_SHA256, cifar10_batches
+from bench.assets.weights import cifar10_arrays
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.regular import read_regular
@@ -46,7 +47,7 @@ def _arrays(config: DatasetConfig) -> tuple[np.ndarray, np.ndarray]:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} is not CIFAR-10 as published: {error}") from error
     path = None if config.path is None else Path(config.path).expanduser()
-    paths = assets.cifar10_arrays(path)
+    paths = cifar10_arrays(path)
     return np.load(paths.train, mmap_mode="r"), np.load(paths.test, mmap_mode="r")
 
 

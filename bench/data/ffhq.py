@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.assets import cache_root
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.files import TreeFiles, ZipFiles, is_image_name, open_files, walk
@@ -18,6 +17,7 @@ from bench.data.pixels import CorruptImage, size_of
 from bench.data.regular import read_regular
 from bench.data.splits import capped, check_options, fingerprint, located, num_validation
 from bench.errors import InputError
+from bench.store.cache import cache_root
 
 SIZE = 70_000
 RELEASED_FOLDERS = ("thumbnails128x128", "images256x256", "images512x512", "images1024x1024")   # smallest first

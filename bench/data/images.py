@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.assets import cache_root
 from bench.data import pixels
 from bench.data.files import Files
 from bench.data.threads import in_threads
 from bench.errors import InputError
-from bench.files import keep_json, read
+from bench.store.cache import cache_root
+from bench.store.files import keep_json, read
 
 
 class FileImages:

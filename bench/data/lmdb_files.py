@@ -18,13 +18,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from bench.asset_sources import say
-from bench.assets import cache_root
+from bench.assets.fetch import say
 from bench.data.files import hash_of
 from bench.data.pixels import CorruptImage
 from bench.data.regular import too_large
 from bench.errors import InputError
-from bench.files import keeping, read
+from bench.store.cache import cache_root
+from bench.store.files import keeping, read
 
 DIGEST_SAMPLES = 256   # values whose bytes enter the fingerprint, beside all keys and the size of the file
 REPORT_EVERY = 500_000

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.assets import cache_root
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.images import FileImages, take_inventory
 from bench.data.lmdb_files import LmdbFiles, check_complete
 from bench.data.splits import check_options, fingerprint, located
 from bench.errors import InputError
+from bench.store.cache import cache_root
 
 
 class Lsun:

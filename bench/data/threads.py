@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from bench.asset_sources import say
+from bench.assets.fetch import say
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import files
-from bench.asset_sources import say
+from bench.assets.fetch import say
 from bench.data.base import ImageData
 from bench.errors import BenchError, InputError
 from bench.provenance import sha256_of
+from bench.store import files
 
 FORMAT = 1
 MANIFEST = "tokens.json"

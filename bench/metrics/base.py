@@ -64,7 +64,7 @@ class Metric(Protocol):
 
     depends_on: the parts of the run's spec that change its output, such as ("protocol", "metrics.nll"); its cached
         measurements are reused while these, the samples and the versions of its columns stay the same.
-    A metric that reads weights states `assets(spec)`, their names in bench.assets.ASSETS: had before anything is built.
+    A metric that reads weights states `assets(spec)`, their names in the catalogue: had before anything is built.
     A metric with `is_machine_bound = True` is measured anew on other hardware. One with `ignores_samples = True` is of
     the prior and the seed alone, and is measured once for all samplers.
     """

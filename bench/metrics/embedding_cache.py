@@ -24,9 +24,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench.data.base import ImageData
-from bench.files import discard, replacing
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.progress import LINE_EVERY_SECONDS
+from bench.store.files import discard, replacing
 
 BLOCK_IMAGES = 256
 """The most images in a block."""

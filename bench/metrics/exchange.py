@@ -15,9 +15,9 @@ from PIL import Image
 
 from bench.data.base import ImageData
 from bench.errors import InputError
-from bench.files import replacing
 from bench.metrics.features import Extractor
 from bench.metrics.frechet import ReferenceStatistics, moments
+from bench.store.files import replacing
 
 READ_AT_ONCE = 500
 

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import files, registry
+from bench import registry
 from bench.data.base import ImageData
 from bench.errors import BenchError, InputError
+from bench.store import files
 
 DEFAULT = "inception-v3-compat"
 MANIFEST = "features.json"
@@ -35,7 +36,7 @@ class Extractor(Protocol):
     name: as the protocol names it.  num_features: D.  resize: how images reach its input size.
     weights: a sha256 of its weights, so that caches know them; stated on the class it is part of the protocol's id
         and of the features' key, and must be where the weights behind one name can change.
-    assets: on the class, where there are any: names in bench.assets.ASSETS of what it reads.
+    assets: on the class, where there are any: names of `bench.assets.catalogue` of what it reads.
     """
 
     name: str
@@ -58,7 +59,7 @@ def resolve_extractor(name: str, *, device: str | torch.device = "cpu") -> Extra
 
 
 def extractor_assets(name: str) -> set[str]:
-    """Names in bench.assets.ASSETS of what the extractor of that name reads; torchvision's weights are a file's."""
+    """Names of the assets that the extractor of that name reads; torchvision's weights are a file's."""
     return set() if name.startswith(TORCHVISION) else set(getattr(registry.resolve("extractors", name), "assets", ()))
 
 

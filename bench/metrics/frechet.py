@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import blas, eigvalsh, lapack
 
-from bench import files
 from bench.metrics.checks import check_features, check_one
 from bench.metrics.frechet_expansion import expand
+from bench.store import files
 
 BLOCK = 1024   # images read at a time; small enough for the cache, large enough for the product's kernels
 INFINITY = "FID without its bias of order 1/n; what is left of the bias is unknown, so no interval"
@@ -182,7 +182,7 @@ def symmetric_root(covariance: np.ndarray) -> np.ndarray:
 
 def fid_torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
     """The oracle: torch-fidelity's own statistics and eigenvalues on the same features."""
-    from bench.assets import ensure_torchvision
+    from bench.assets.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     import torch

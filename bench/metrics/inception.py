@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.assets import inception_weights
+from bench.assets.torchvision_compat import ensure_torchvision
+from bench.assets.weights import inception_weights
 from bench.errors import InputError
 from bench.metrics.lpips_embedding import full_precision
-from bench.torchvision_compat import ensure_torchvision
 
 SIZE = 299
 CPU_BATCH = 16   # on CPUs more images at once are no faster, and 27 MB each

@@ -27,7 +27,6 @@ import torch
 from scipy.optimize import brentq
 from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
-from bench import files
 from bench.config import RunSpec
 from bench.data.arrays import spread_indices
 from bench.errors import InputError
@@ -37,6 +36,7 @@ from bench.metrics.embedding_cache import Candidates
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.neighbours import nearest, training_candidates
 from bench.records import Measurement
+from bench.store import files
 
 QUERIES = 500
 """Samples and held-out images compared: the error of the share is then about 1%, of the probability about 2%."""

@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import files
-from bench.assets import lpips_model
+from bench.assets.weights import lpips_model
 from bench.config import RunSpec
 from bench.data.arrays import SubsetImages, spread_indices
 from bench.errors import InputError
@@ -33,6 +32,7 @@ from bench.metrics.embedding_cache import Block, Candidates, open_candidates, sq
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.records import Measurement, content_id
+from bench.store import files
 
 EXTRA = 8
 """Candidates kept beyond k while streaming; the search repeats with more if that proves too few."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import assets
+from bench.assets.weights import lpips_model
 from bench.config import RunSpec
 from bench.data.arrays import spread_indices
 from bench.metrics.base import Evidence
@@ -40,7 +40,7 @@ class ReconstructionQuality:
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         reconstructed, held_out = evidence.images("fake"), evidence.images("validation")
         matching = spread_indices(len(held_out), len(reconstructed))   # as the reconstruction source took them
-        embedding = LpipsEmbedding(assets.lpips_model(evidence.protocol.neighbours_net), device=evidence.device,
+        embedding = LpipsEmbedding(lpips_model(evidence.protocol.neighbours_net), device=evidence.device,
                                    resolution=evidence.protocol.neighbours_resolution)
         counts = torch.zeros(evidence.tokenizer.codebook_size, dtype=torch.int64)
         values: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}

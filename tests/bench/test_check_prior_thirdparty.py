@@ -10,7 +10,7 @@ import torch
 from bench.compose import compose
 from bench.config import TrainingConfig
 from bench.testing import check_prior
-from bench.trainer import PriorTask, train
+from bench.training.loop import PriorTask, train
 from priors.base import Draws
 
 FOLDER = Path(__file__).parent / "thirdparty"

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from bench import doctor, launch_local, trainer
+from bench import doctor
 from bench.compose import compose
 from bench.config import TrainingConfig
 from bench.errors import InputError
+from bench.launch import local as launch_local
 from bench.metrics.inception import InceptionCompat
 from bench.pipeline import Pipeline
-from bench.store import Store
+from bench.store.store import Store
+from bench.training import loop as trainer
 
 
 @pytest.fixture

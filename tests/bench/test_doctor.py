@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from bench import doctor
-from bench.assets import AssetStatus
+from bench.assets.cache import AssetStatus
 from bench.compose import compose
 from bench.config import DatasetConfig
 from bench.doctor import Finding, check_dataset, check_folder, check_slurm, main

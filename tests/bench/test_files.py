@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 
-from bench import files
+from bench.store import files
 
 VALUE = {"numbers": list(range(50))}
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from bench.compose import Run, compose
 from bench.config import DatasetConfig
+from bench.data.foreign import look_at, name_of
 from bench.data.npz import ImageArray, NpzImages
 from bench.errors import InputError
-from bench.foreign import look_at, name_of
 from bench.needs import check_data
 from bench.pipeline import label_of
 from bench.recipes import Recipes

@@ -8,7 +8,7 @@ from bench.compose import compose, expand
 from bench.errors import InputError
 from bench.pipeline import Pipeline, run
 from bench.run import main
-from bench.store import Store
+from bench.store.store import Store
 from priors.absorbing import AbsorbingDiffusion
 from priors.autoregressive import Autoregressive
 from priors.official import PREFIX, _official_keys

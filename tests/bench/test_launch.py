@@ -13,9 +13,8 @@ from rich.console import Console
 
 from bench.compose import compose
 from bench.errors import BenchError, InputError
-from bench.launch import OneRun, launch
-from bench.launch_graph import graph, register
-from bench.launch_jobs import (
+from bench.launch.graph import graph, register
+from bench.launch.jobs import (
     LostError,
     SweepFolder,
     lost_units,
@@ -23,11 +22,12 @@ from bench.launch_jobs import (
     run_or_record_failure,
     units_of,
 )
-from bench.launch_local import _Plan, _Task
-from bench.launch_slurm import _started_again_if_killed
-from bench.launch_status import status
+from bench.launch.launch import OneRun, launch
+from bench.launch.local import _Plan, _Task
+from bench.launch.slurm import _started_again_if_killed
+from bench.launch.status import status
 from bench.recipes import Recipes
-from bench.store import Store
+from bench.store.store import Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "baselines=false"]
 
@@ -220,7 +220,7 @@ def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatc
 
 
 def test_launching_imports_no_torch():
-    code = "import sys, bench.launch, bench.launch_status; sys.exit('torch' in sys.modules)"
+    code = "import sys, bench.launch.launch, bench.launch.status; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -254,7 +254,7 @@ def test_status_says_what_runs_now_and_what_was_lost(folder, monkeypatch):
     spec = _spec("launcher=slurm")
     tokenizer, tokens, *_ = (stage.recipe for stage in Recipes(spec).stages())
     register(spec.launcher, tokens.key, "7", folder)
-    monkeypatch.setattr("bench.launch_status.active_jobs", lambda: {"8"})
+    monkeypatch.setattr("bench.launch.status.active_jobs", lambda: {"8"})
     seen = []
     Store().obtain(tokenizer, lambda out, work: seen.append(_states(spec)[tokenizer.key]))
     assert seen == ["running"] and _states(spec)[tokens.key] == "lost"

@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from bench import launch_queue
 from bench.compose import compose
 from bench.errors import InputError
-from bench.launch import OneRun, launch
-from bench.launch_jobs import MAX_STALLS, RunJob, StageJob, SweepFolder, lost_units
+from bench.launch import queue as launch_queue
+from bench.launch.jobs import MAX_STALLS, RunJob, StageJob, SweepFolder, lost_units
+from bench.launch.launch import OneRun, launch
 from bench.recipes import Recipes
 from bench.records import load_records
-from bench.store import Store
+from bench.store.store import Store
 
 
 @pytest.fixture

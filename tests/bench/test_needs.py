@@ -3,7 +3,7 @@
 import pytest
 
 from bench import doctor, needs, run
-from bench.assets import ASSETS, AssetStatus
+from bench.assets.cache import ASSETS, AssetStatus
 from bench.compose import compose, expand
 from bench.errors import InputError
 

@@ -13,7 +13,7 @@ import pytest
 
 from bench.compose import compose
 from bench.pipeline import Pipeline, build, run
-from bench.store import Store
+from bench.store.store import Store
 
 pytestmark = pytest.mark.network
 SMOKE = ["dataset=digits", "preset=smoke", "metrics.names=[fid,kid,prdc,nll]", "protocol.num_fake=12",

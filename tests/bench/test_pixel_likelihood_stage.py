@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from bench.compose import compose
 from bench.pipeline import Pipeline, run
 from bench.recipes import Recipes
-from bench.store import Interrupted, Store
+from bench.store.store import Interrupted, Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "prior=unigram", "protocol.num_fake=4", "sampling.chunk=4",
          "protocol.prdc_num=4", "vq.training.steps=2", "vq.perceptual_weight=0"]
@@ -59,7 +59,7 @@ def test_tokens_are_those_of_the_tokenizer_before_fine_tuning(record, store):
 
 @pytest.mark.network
 def test_an_interrupted_fine_tuning_ends_in_the_weights_of_an_undisturbed_one(record, store, tmp_path, monkeypatch):
-    from bench import trainer
+    from bench.training import loop as trainer
     spec = compose([*PIXELS, "vq.likelihood.checkpoint_every=3"])
     other, asked = Store(tmp_path), []
     (tmp_path / "tokenizer").symlink_to(store.root / "tokenizer")

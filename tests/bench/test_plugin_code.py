@@ -13,7 +13,7 @@ from bench.compose import compose
 from bench.errors import InputError
 from bench.plugin_code import marked, sources_of, what_changed
 from bench.recipes import Recipes
-from bench.store import Store
+from bench.store.store import Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "prior=unigram"]
 METRIC = """

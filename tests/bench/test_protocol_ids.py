@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from bench import assets
-from bench.asset_sources import Source
-from bench.assets import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError, weights_mark
+from bench.assets import cache as assets
+from bench.assets.cache import ASSETS, weights_mark
+from bench.assets.catalogue import PUBLISHED_WEIGHTS, Asset, AssetError
+from bench.assets.fetch import Source
 from bench.compose import compose
 from bench.errors import InputError
 from bench.plugin_code import marked

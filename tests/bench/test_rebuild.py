@@ -10,7 +10,8 @@ from bench.compose import Run, compose, expand
 from bench.errors import InputError
 from bench.recipes import Recipes
 from bench.records import Record, save_record
-from bench.store import Recipe, Store, _gc
+from bench.store.__main__ import gc
+from bench.store.store import Recipe, Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "prior=absorbing", "metrics.names=[fid,nll]"]
 PRIOR = Recipe("prior", {"size": 3})
@@ -77,7 +78,7 @@ def test_nothing_of_the_old_is_left_once_the_new_is_there(store):
 
 def test_gc_keeps_what_is_asked_anew_and_that_it_is(store):
     store.ask_anew(store.obtain(PRIOR, _write("old")))
-    _gc(store)
+    gc(store)
     assert store.keys_asked_anew() == {PRIOR.key} and len(list(store.artefacts())) == 1
 
 

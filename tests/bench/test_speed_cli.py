@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.errors import InputError
 from bench.speed import ROW_NAMES, Options, main, parse, render
-from bench.speed_rows import (
+from bench.timing.rows import (
     ROWS,
     Cell,
     Settings,
@@ -91,14 +91,14 @@ def test_fid_and_prdc_rows_check_their_output_against_the_oracle():
 
 
 def test_neighbours_run_without_any_download(monkeypatch):
-    monkeypatch.setattr("bench.speed_rows.asset_status", lambda name: type("Status", (), {"ready": False}))
+    monkeypatch.setattr("bench.timing.rows.asset_status", lambda name: type("Status", (), {"ready": False}))
     first, cached = cells("neighbours")
     assert first.naive == cached.naive and "scaled up" in first.note
 
 
 def test_a_row_without_its_weights_is_a_hole_with_its_reason(monkeypatch):
     missing = type("Status", (), {"ready": False, "message": "missing"})
-    monkeypatch.setattr("bench.speed_rows.asset_status", lambda name: missing)
+    monkeypatch.setattr("bench.timing.rows.asset_status", lambda name: missing)
     cell, = cells("inception")
     assert cell.ratio is None and cell.note == "not run: missing"
 

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from bench.store import Interrupted, Recipe, Store, _gc
+from bench.store.__main__ import gc
+from bench.store.store import Interrupted, Recipe, Store
 
 RECIPE = Recipe("thing", {"size": 3})
 
@@ -115,7 +116,7 @@ def test_a_killed_builder_is_replaced_at_once_on_its_own_host(tmp_path, monkeypa
     assert started.wait(300)
     os.kill(job.pid, signal.SIGKILL)
     job.join()
-    monkeypatch.setattr("bench.store.LEASE_SECONDS", math.inf)   # no lease runs out: only the dead pid can tell
+    monkeypatch.setattr("bench.store.leases.LEASE_SECONDS", math.inf)   # no lease runs out: only the dead pid can tell
     assert Store(tmp_path).obtain(RECIPE, _write("a")).path.is_dir()
 
 
@@ -196,9 +197,9 @@ def test_gc_keeps_what_interrupted_work_resumes_from_unless_asked(tmp_path, caps
         folder.mkdir()
     half = checkpoint.parent.with_name(f".{RECIPE.key}.status.json.12345678")
     half.write_text("{")
-    _gc(store)
+    gc(store)
     said = capsys.readouterr().out
     assert checkpoint.exists() and not any(path.exists() for path in [*dead, half])
     assert f"removing thing/{RECIPE.key}.tmp.host.1" in said and "gc work=true" in said
-    _gc(store, work=True)
+    gc(store, work=True)
     assert not checkpoint.parent.exists()

@@ -10,7 +10,7 @@ from bench.errors import InputError
 from bench.pipeline import Pipeline, run
 from bench.recipes import Recipes, nested_indices
 from bench.reporting.identity import row_key
-from bench.store import Store
+from bench.store.store import Store
 
 SMOKE = ["preset=smoke", "dataset=digits", "prior=autoregressive", "metrics.names=[nll]"]
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bench import trainer
 from bench.config import TrainingConfig
 from bench.errors import BenchError
-from bench.trainer import batch_indices, learning_rate_factor, train
+from bench.training import loop as trainer
+from bench.training.loop import batch_indices, learning_rate_factor, train
 
 CONFIG = TrainingConfig(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, ema_decay=0.5, ema_every=2,
                         validate_every=4, checkpoint_every=4, log_every=3)

@@ -9,9 +9,9 @@ import torch
 from bench.compose import compose
 from bench.errors import InputError
 from bench.pipeline import Pipeline
-from bench.store import Store
-from bench.trainer import flops_of_training
-from bench.trajectories import SPLITS, Trajectory, is_measured
+from bench.store.store import Store
+from bench.training.loop import flops_of_training
+from bench.training.trajectories import SPLITS, Trajectory, is_measured
 
 LOG = ["preset=smoke", "dataset=digits", "metrics.names=[nll]", "prior.training.measure_at=log",
        "prior.training.schedule=constant", "prior.training.measure_images=40", "prior.training.select=latest"]

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 import torch
 from bench.config import TrainingConfig
-from bench.trainer import PriorTask, make_fabric, train
+from bench.training.loop import PriorTask, make_fabric, train
 from priors.options import VQDiffusionOptions
 from priors.vq_diffusion import VQDiffusion
 

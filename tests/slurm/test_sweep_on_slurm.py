@@ -12,13 +12,13 @@ import pytest
 from driving import HERE, SLURM, SMOKE, new_cache, records_of, sh, start, until
 
 from bench.compose import compose
-from bench.launch_graph import registered, sweep_folder
-from bench.launch_jobs import MAX_STALLS
-from bench.launch_slurm import submit
+from bench.launch.graph import registered, sweep_folder
+from bench.launch.jobs import MAX_STALLS
+from bench.launch.slurm import submit
 from bench.pipeline import run
 from bench.recipes import Recipes
 from bench.records import load_record
-from bench.store import Store
+from bench.store.store import Store
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network]
 SWEEP = [*SMOKE, "prior=absorbing,autoregressive", "sampler.steps=4,8"]

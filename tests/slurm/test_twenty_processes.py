@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from driving import HERE, eventually
 
-from bench.launch_jobs import read_json
-from bench.store import LEASE_SECONDS
+from bench.launch.jobs import read_json
+from bench.store.leases import LEASE_SECONDS
 
 pytestmark = pytest.mark.network
 RUN = ["dataset=digits", "preset=smoke", "metrics.names=[fid,nll]", "protocol.num_fake=12", "protocol.num_real=16",

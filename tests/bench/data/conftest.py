@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.assets import AssetError, asset_folder
+from bench.assets.cache import asset_folder
+from bench.assets.catalogue import AssetError
 
 
 @pytest.fixture(autouse=True)

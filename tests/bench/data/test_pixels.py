@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.assets.torchvision_compat import ensure_torchvision
 from bench.data.pixels import CorruptImage, check_decodes, decode, fit, fit_array
-from bench.torchvision_compat import ensure_torchvision
 
 
 def photograph(height, width, seed=0):

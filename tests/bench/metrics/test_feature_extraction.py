@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.assets.torchvision_compat import ensure_torchvision
 from bench.errors import BenchError, InputError
 from bench.metrics import exchange
 from bench.metrics.features import MANIFEST, extract, extract_to, extractor_identity, load_features, resolve_extractor
 from bench.metrics.frechet import fid, fid_to
 from bench.metrics.inception import tf1_resize
-from bench.torchvision_compat import ensure_torchvision
 
 
 class Pixels:

@@ -37,7 +37,7 @@ def test_kid_of_an_array_with_itself_is_that_with_its_copy():
 
 
 def test_kid_equals_torch_fidelity_with_one_subset_of_everything():
-    from bench.torchvision_compat import ensure_torchvision
+    from bench.assets.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     import torch

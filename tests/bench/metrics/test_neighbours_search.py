@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.assets.torchvision_compat import ensure_torchvision
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
 from bench.errors import InputError
@@ -14,7 +15,6 @@ from bench.metrics.base import Evidence
 from bench.metrics.embedding_cache import compress, open_candidates
 from bench.metrics.lpips_embedding import LpipsEmbedding
 from bench.metrics.neighbours import NearestNeighbours, nearest
-from bench.torchvision_compat import ensure_torchvision
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +85,7 @@ def test_distances_of_features_are_lpips(embedding):
 @pytest.mark.network
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_embeddings_equal_lpips_with_the_real_weights(net):
-    from bench.assets import lpips_model
+    from bench.assets.weights import lpips_model
 
     real = LpipsEmbedding(lpips_model(net), resolution=64)
     left, right = pictures(4, seed=1), pictures(4, seed=2)

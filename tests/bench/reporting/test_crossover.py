@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.reporting.crossover import Training, crossover
-from bench.trajectories import Trajectory
+from bench.training.trajectories import Trajectory
 
 PASSES = 4 * 2 ** (np.arange(19) / 3)
 

@@ -10,7 +10,7 @@ from bench.report import main
 from bench.reporting.regime_figures import figures_of
 from bench.reporting.regime_map import frame, regimes_of
 from bench.reporting.rows import gather
-from bench.trajectories import SPLITS, Trajectory
+from bench.training.trajectories import SPLITS, Trajectory
 
 STEPS = [100, 126, 159, 200, 252, 317, 400, 504, 635, 800]
 GENERATOR = np.random.default_rng(0)

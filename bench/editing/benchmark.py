@@ -27,13 +27,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import assets
+from bench.assets.weights import lpips_model
 from bench.compose import Run
 from bench.config import RunSpec
 from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
-from bench.editing_models import Editor, Shape, shape_of, why_unsupported
-from bench.editing_options import EditOptions
-from bench.editing_showcase import completed_sheet, showcase
+from bench.editing.models import Editor, Shape, shape_of, why_unsupported
+from bench.editing.options import EditOptions
+from bench.editing.showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
 from bench.metrics.columns import column_of
 from bench.metrics.distances import fid_measurement, why_no_interval
@@ -61,7 +61,7 @@ from bench.records import (
     save_record,
     save_sweep,
 )
-from bench.store import Recipe
+from bench.store.store import Recipe
 from priors import editing
 from priors.base import UNKNOWN, Draws, Unsupported
 from priors.canvas import strided_windows
@@ -286,7 +286,7 @@ class Cell:
 
     def _lpips(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
         protocol = self.spec.protocol
-        embedding = LpipsEmbedding(assets.lpips_model(protocol.neighbours_net), device=self.pipeline.device,
+        embedding = LpipsEmbedding(lpips_model(protocol.neighbours_net), device=self.pipeline.device,
                                    resolution=protocol.neighbours_resolution)
         pieces = [slice(at, at + 100) for at in range(0, len(images), 100)]
         parts = [embedding.distances(embedding.features(images[p]), embedding.features(originals[p])) for p in pieces]

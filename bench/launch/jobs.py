@@ -23,14 +23,14 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission
 
-from bench import launch_queue
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import BenchError
-from bench.files import write_json
+from bench.launch import queue as launch_queue
 from bench.provenance import utc_now
 from bench.recipes import Judged, Recipes, Stage
 from bench.records import Record, content_id
-from bench.store import Interrupted, Store
+from bench.store.files import write_json
+from bench.store.store import Interrupted, Store
 
 WARNING = signal.SIGUSR2
 MAX_STALLS = 3

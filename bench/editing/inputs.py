@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bench.config import DatasetConfig
 from bench.data import pixels
 from bench.data.regular import read_regular
-from bench.editing_options import EditOptions
+from bench.editing.options import EditOptions
 from bench.errors import InputError
 
 HELD_OUT = "validation:"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import LauncherConfig, RunSpec
-from bench.files import write_json
-from bench.launch_jobs import SweepFolder, read_json
+from bench.launch.jobs import SweepFolder, read_json
 from bench.provenance import utc_now
 from bench.recipes import Recipes, Stage
+from bench.store.files import write_json
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def sweep_folder(launcher: LauncherConfig) -> SweepFolder:
 
 
 def launch_root(launcher: LauncherConfig) -> Path:
-    from bench.assets import cache_root
+    from bench.store.cache import cache_root
     return (Path(launcher.folder) if launcher.folder else cache_root() / "launch").resolve()
 
 

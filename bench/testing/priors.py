@@ -15,7 +15,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
 
-from bench.testing_contracts import CheckFailed, Note, check_dataclass, require, unchanged
+from bench.testing.contracts import CheckFailed, Note, check_dataclass, require, unchanged
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 
 NUM = 64   # images in most checks

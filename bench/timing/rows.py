@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import registry
-from bench.assets import asset_status, cifar10_arrays, lpips_model
+from bench.assets.cache import asset_status
+from bench.assets.weights import cifar10_arrays, lpips_model
 from bench.config import PriorTrainingConfig
 from bench.data.arrays import ArrayImages
 from bench.data.base import ImageData
@@ -39,7 +40,7 @@ from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.metrics.neighbours import nearest
 from bench.metrics.prdc import prdc, prdc_reference
 from bench.metrics.speed import Laps, forget_peak_memory, peak_memory_gb, take_turns
-from bench.trainer import PriorTask
+from bench.training.loop import PriorTask
 from priors.base import Draws
 from priors.linear import linear
 from priors.reference import naive_absorbing_sample, naive_autoregressive_sample, textbook_logits
@@ -378,7 +379,7 @@ def pipeline_rows(settings: Settings) -> Iterator[Cell]:
         return
     from bench.compose import compose
     from bench.pipeline import run
-    from bench.store import Store
+    from bench.store.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
         spec = compose(["preset=smoke", "dataset=digits", "metrics.names=[nll]", f"results_dir='{folder}/results'",
@@ -644,7 +645,7 @@ def _lpips() -> Any:
     """The real metric where its weights are at hand, else one with a random trunk: the work is the same."""
     if asset_status("lpips-alex").ready:
         return lpips_model("alex")
-    from bench.torchvision_compat import ensure_torchvision
+    from bench.assets.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     import lpips

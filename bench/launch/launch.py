@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bench import launch_local, launch_slurm
 from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
-from bench.launch_graph import sweep_folder
-from bench.launch_jobs import run_or_record_failure
+from bench.launch import local as launch_local
+from bench.launch import slurm as launch_slurm
+from bench.launch.graph import sweep_folder
+from bench.launch.jobs import run_or_record_failure
 from bench.records import Record
 
 LAUNCHERS = ("debug", "local", "slurm")

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.editing_models import Editor, canvas_sampler
-from bench.editing_pictures import decode_known, greyed, line_up, record_sheet
+from bench.editing.models import Editor, canvas_sampler
+from bench.editing.pictures import decode_known, greyed, line_up, record_sheet
 from bench.records import Sheet
 from priors import editing
 from priors.base import UNKNOWN, Sample

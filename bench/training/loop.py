@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bench import files
 from bench.config import PriorTrainingConfig, TrainingConfig
 from bench.errors import BenchError, InputError
 from bench.progress import Bar
-from bench.store import Interrupted
-from bench.trajectories import Trajectory, is_measured
+from bench.store import files
+from bench.store.store import Interrupted
+from bench.training.trajectories import Trajectory, is_measured
 from priors.base import Draws, Unsupported
 
 if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.config import RunSpec
-from bench.launch_graph import Node, graph, registered
-from bench.launch_jobs import SweepFolder, units_of
-from bench.launch_queue import active_jobs
+from bench.launch.graph import Node, graph, registered
+from bench.launch.jobs import SweepFolder, units_of
+from bench.launch.queue import active_jobs
 from bench.printable import cell, last_line
 from bench.recipes import Recipes
 from bench.records import load_records
-from bench.store import Store
+from bench.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.testing_contracts import CheckFailed, Note, check_dataclass, require, unchanged
+from bench.testing.contracts import CheckFailed, Note, check_dataclass, require, unchanged
 
 
 @dataclass

@@ -19,27 +19,25 @@ import os
 import shutil
 import socket
 import sys
-import threading
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.errors import BenchError, InputError, did_you_mean
-from bench.files import sync, write_json
+from bench.errors import BenchError
 from bench.provenance import provenance, sha256_of, utc_now
 from bench.records import content_id
+from bench.store.cache import cache_root
+from bench.store.files import sync, write_json
+from bench.store.leases import is_alive, lease
 
 State = Literal["cached", "running", "queued", "failed", "missing"]
 ANEW = ".anew"
-HEARTBEAT_SECONDS = 2.0
-LEASE_SECONDS = 30.0
-"""A lease whose heartbeat is older belongs to the dead; on the holder's own host a dead pid says so at once."""
 
 
 class Interrupted(BenchError):
@@ -76,7 +74,6 @@ class Store:
     """Artefacts under one root, shared by any number of processes."""
 
     def __init__(self, root: str | Path | None = None):
-        from bench.assets import cache_root
         self.root = Path(root) if root else cache_root() / "artefacts"
 
     def find(self, recipe: Recipe) -> Artefact | None:
@@ -94,7 +91,7 @@ class Store:
         while True:
             if artefact := self.find(recipe):
                 return artefact
-            with self._lease(recipe) as mine:
+            with lease(self._base(recipe).with_name(f"{recipe.key}.lease")) as mine:
                 if not mine:
                     if not said:
                         announce(f"{recipe.stage} {recipe.key}: another process is building it, waiting")
@@ -118,7 +115,7 @@ class Store:
             _manifest(base)
             if not self.is_asked_anew(recipe):
                 return "cached"
-        if _is_alive(base.with_name(f"{recipe.key}.lease")):
+        if is_alive(base.with_name(f"{recipe.key}.lease")):
             return "running"
         status = self.status(recipe).get("state")
         return status if status in ("failed", "queued") else "missing"
@@ -160,7 +157,7 @@ class Store:
     def drop_work(self, recipe: Recipe) -> None:
         """Forget what an interrupted build would resume from, unless someone builds it now."""
         base = self._base(recipe)
-        if not _is_alive(base.with_name(f"{recipe.key}.lease")):
+        if not is_alive(base.with_name(f"{recipe.key}.lease")):
             shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)
 
     def _base(self, recipe: Recipe) -> Path:
@@ -233,32 +230,12 @@ class Store:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _wait(self, recipe: Recipe) -> None:
-        lease = self._base(recipe).with_name(f"{recipe.key}.lease")
+        held = self._base(recipe).with_name(f"{recipe.key}.lease")
         pause = 0.05
-        while _is_alive(lease) and (self.is_asked_anew(recipe)
+        while is_alive(held) and (self.is_asked_anew(recipe)
                                     or not (self._base(recipe) / "manifest.json").is_file()):
             time.sleep(pause)
             pause = min(1.0, pause * 1.5)
-
-    @contextmanager
-    def _lease(self, recipe: Recipe) -> Iterator[bool]:
-        """Hold the recipe's lease, with a heartbeat, if nobody alive does; yields whether it is ours."""
-        path = self._base(recipe).with_name(f"{recipe.key}.lease")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        token = uuid.uuid4().hex
-        if not _take(path, token):
-            yield False
-            return
-        stop = threading.Event()
-        beat = threading.Thread(target=_heartbeat, args=(path, token, stop), daemon=True)
-        beat.start()
-        try:
-            yield True
-        finally:
-            stop.set()
-            beat.join()
-            if _holder(path).get("token") == token:
-                path.unlink(missing_ok=True)
 
 
 def _mark_of(base: Path) -> Path:
@@ -308,148 +285,3 @@ def _damage(folder: Path, manifest: dict[str, Any]) -> str:
 @cache
 def _hash_once(path: Path, mtime_ns: int, size: int) -> str:
     return sha256_of(path)
-
-
-def _take(path: Path, token: str) -> bool:
-    """Create the lease file; break it first if its holder is dead."""
-    if path.exists() and not _is_alive(path):
-        _break(path)
-    mine = path.with_name(f".{path.name}.{token}")
-    mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": token}))
-    try:
-        os.link(mine, path)   # appears whole, and only if there is none
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        mine.unlink(missing_ok=True)
-
-
-def _break(path: Path) -> None:
-    """Remove a dead lease; of several that try, one does, and it looks again before it removes."""
-    breaker = path.with_name(f"{path.name}.break")
-    try:
-        os.close(os.open(breaker, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        if not 0 <= _age(breaker) <= LEASE_SECONDS:   # left behind, or its clock is not ours
-            breaker.unlink(missing_ok=True)
-        time.sleep(0.05)
-        return
-    try:
-        if not _is_alive(path):
-            path.unlink(missing_ok=True)
-    finally:
-        breaker.unlink(missing_ok=True)
-
-
-def _is_alive(path: Path) -> bool:
-    """Whether its holder beat within LEASE_SECONDS of now, by this machine's clock, and is not a dead process here."""
-    holder = _holder(path)
-    host, pid = holder.get("host"), holder.get("pid")
-    if not isinstance(host, str) or not isinstance(pid, int) or pid <= 0:
-        return False
-    if host == socket.gethostname() and not _pid_exists(pid):
-        return False
-    return -LEASE_SECONDS < _age(path) < LEASE_SECONDS
-
-
-def _holder(path: Path) -> dict[str, Any]:
-    try:
-        holder = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _pid_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    try:   # a zombie holds nothing
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return True
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return float("inf")
-
-
-def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT_SECONDS):
-        if _holder(path).get("token") != token:
-            return   # taken over: we were thought dead
-        try:
-            os.utime(path)
-        except OSError:
-            return
-
-
-def main(arguments: list[str]) -> int:
-    """ls: every artefact; du: bytes a stage; gc: remove what damaged and killed builds left; gc work=true: also what
-    interrupted work needs to go on from where it was.
-    """
-    commands = {"ls": _ls, "du": _du, "gc": _gc, "gc work=true": lambda store: _gc(store, work=True)}
-    given = " ".join(arguments)
-    if given not in commands:
-        print(f"usage: python -m bench.store ls|du|gc [work=true]. {did_you_mean(given, commands)}", file=sys.stderr)
-        return InputError.exit_code
-    commands[given](Store())
-    return 0
-
-
-def _ls(store: Store) -> None:
-    for artefact in store.artefacts():
-        manifest = artefact.manifest
-        size = sum(entry["size"] for entry in manifest["files"])
-        print(f"{manifest['stage']:<12} {manifest['key']}  {size / 1e6:9.1f} MB  {manifest['wall_seconds']:8.1f} s  "
-              f"{manifest['built_at']}")
-
-
-def _du(store: Store) -> None:
-    for stage in sorted(path for path in store.root.glob("*") if path.is_dir()):
-        size = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
-        print(f"{stage.name:<12} {size / 1e6:10.1f} MB")
-
-
-LEFTOVERS = (".tmp.", ".damaged.", ".replaced.", ".lease")
-RESUMABLE = (".work", ".status.json")
-
-
-def _gc(store: Store, *, work: bool = False) -> None:
-    """Remove, and name, what no living process needs; what an interrupted build resumes from only with `work`."""
-    freed = kept = 0
-    for path in sorted(store.root.glob("*/*")):
-        key = path.name.lstrip(".").split(".")[0]
-        marks = LEFTOVERS + RESUMABLE if work else LEFTOVERS
-        hidden = path.name.startswith(".")   # half an atomic write
-        if _is_alive(path.with_name(f"{key}.lease")):
-            continue
-        size = _bytes_of(path)
-        if hidden or any(mark in path.name for mark in marks):
-            print(f"removing {path.parent.name}/{path.name} ({size / 1e6:.1f} MB)")
-            freed += size
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        elif any(mark in path.name for mark in RESUMABLE):
-            kept += size
-    print(f"freed {freed / 1e6:.1f} MB in {store.root}")
-    if kept:
-        print(f"kept {kept / 1e6:.1f} MB that interrupted work resumes from; `gc work=true` removes it as well")
-
-
-def _bytes_of(path: Path) -> int:
-    total = 0
-    for file in [path, *path.rglob("*")]:
-        with suppress(OSError):
-            total += file.lstat().st_size if not file.is_dir() else 0
-    return total
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -18,8 +18,8 @@ from typing import Any
 import submitit
 
 from bench.config import RunSpec
-from bench.launch_graph import Node, graph, register
-from bench.launch_jobs import (
+from bench.launch.graph import Node, graph, register
+from bench.launch.jobs import (
     LostError,
     RunJob,
     StageJob,
@@ -30,7 +30,7 @@ from bench.launch_jobs import (
 )
 from bench.recipes import Recipes
 from bench.records import Record, load_record
-from bench.store import Store
+from bench.store.store import Store
 
 POLL_SECONDS = 0.1
 MAX_MINUTES = 60 * 24 * 30

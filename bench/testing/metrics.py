@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.metrics.base import Column, Evidence
 from bench.records import Measurement
-from bench.testing_contracts import CheckFailed, Note, require
+from bench.testing.contracts import CheckFailed, Note, require
 
 NOTHING = "Nothing was measured: it does not apply to this evidence; pass evidence=... with what it needs."
 

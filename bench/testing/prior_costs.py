@@ -1,6 +1,6 @@
 """Checks behind `bench.testing.check_prior`: are stated costs what happened, and are options and known tokens used?
 
-As in bench.testing_priors, each docstring's first line is the fact it establishes.
+As in bench.testing.priors, each docstring's first line is the fact it establishes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from scipy.stats import chi2_contingency
 from torch import Tensor, nn
 
-from bench.testing_contracts import Note, require
-from bench.testing_priors import PriorCase
+from bench.testing.contracts import Note, require
+from bench.testing.priors import PriorCase
 from priors.base import UNKNOWN, Unsupported
 
 PROBES = {"temperature": 0.05, "top_k": 1, "top_p": 0.05, "steps": 1}

@@ -23,11 +23,11 @@ from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
 from bench.errors import InputError
 from bench.metrics.base import Evidence
-from bench.testing_contracts import CheckFailed, Note, built, first_line
-from bench.testing_metrics import METRIC_CHECKS, MetricCase
-from bench.testing_prior_costs import COST_CHECKS
-from bench.testing_priors import PRIOR_CHECKS, PriorCase
-from bench.testing_tokenizers import TOKENIZER_CHECKS, TokenizerCase
+from bench.testing.contracts import CheckFailed, Note, built, first_line
+from bench.testing.metrics import METRIC_CHECKS, MetricCase
+from bench.testing.prior_costs import COST_CHECKS
+from bench.testing.priors import PRIOR_CHECKS, PriorCase
+from bench.testing.tokenizers import TOKENIZER_CHECKS, TokenizerCase
 
 __all__ = ["CheckFailed", "Report", "check_metric", "check_prior", "check_tokenizer"]
 

@@ -170,7 +170,7 @@ def _inception_skeleton() -> dict[str, Any]:
     """Names and shapes of the installed torch-fidelity's Inception, with random values."""
     import torch
 
-    from bench.torchvision_compat import ensure_torchvision
+    from bench.assets.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

@@ -18,11 +18,11 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from bench.asset_sources import locked
+from bench.assets.fetch import locked
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import InputError
-from bench.launch_graph import Node, graph, launch_root, register, registered
-from bench.launch_jobs import (
+from bench.launch.graph import Node, graph, launch_root, register, registered
+from bench.launch.jobs import (
     LostError,
     RunJob,
     StageJob,
@@ -31,10 +31,10 @@ from bench.launch_jobs import (
     run_or_record_failure,
     units_of,
 )
-from bench.launch_queue import active_jobs
+from bench.launch.queue import active_jobs
 from bench.recipes import Recipes
 from bench.records import Record, load_record
-from bench.store import Store
+from bench.store.store import Store
 
 MAX_TIME_LIMITS = 100
 """How often a job may go back into the queue at its time limit: that is progress, not loss, but not for ever."""

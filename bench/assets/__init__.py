@@ -1,0 +1,1 @@
+"""Weights and public data sets: pinned, fetched, converted, verified."""

@@ -1,0 +1,1 @@
+"""Edits of images through a prior's grid of tokens."""

@@ -1,0 +1,1 @@
+"""Where and when runs are worked on: this machine or SLURM."""
