@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import SEED, RunSpec, StageConfig, TokenizerConfig
+from bench.config import SEED, ModelConfig, RunSpec, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 from bench.rules import check, check_all, is_plain, shown
 
@@ -38,11 +38,11 @@ LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   #
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
 NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
-                "prior": {f.name for f in dataclasses.fields(StageConfig)} - {"options"}}
+                "prior": {f.name for f in dataclasses.fields(ModelConfig)} - {"options"}}
 
 
 @dataclass(frozen=True)
-class Run:
+class Request:
     """One cell of a sweep. unsupported: why it cannot be run, or empty; the report prints that reason as a hole."""
 
     spec: RunSpec
@@ -62,7 +62,7 @@ class _Assignment:
         return len(self.texts) > 1
 
 
-def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
+def expand(arguments: Sequence[str], announce: Any = print) -> list[Request]:
     """All runs a command line asks for, in the order of its lists; InputError if anything in it is wrong.
 
     Of a key given twice the last counts.
@@ -72,7 +72,7 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
         _check_key(assignment.key)
     if (num_runs := math.prod(len(assignment.texts) for assignment in assignments)) > MOST_RUNS:
         raise _too_many(f"{num_runs:,}", [a.key for a in assignments if a.swept])
-    runs: dict[tuple[str, ...], Run] = {}
+    runs: dict[tuple[str, ...], Request] = {}
     collapsed: set[tuple[str, str]] = set()
     for texts in itertools.product(*(assignment.texts for assignment in assignments)):
         chosen = [(a.key, text, a.swept) for a, text in zip(assignments, texts, strict=True)]
@@ -80,7 +80,7 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
         overrides = tuple(f"{key}={text}" for key, text, _ in kept)
         collapsed |= {(name, key) for name, key in dropped}
         if overrides not in runs:
-            runs[overrides] = Run(_compose(overrides), overrides, unsupported)
+            runs[overrides] = Request(_compose(overrides), overrides, unsupported)
     for prior, key in sorted(collapsed):
         announce(f"{prior} has no {key}: its runs over that list collapse to one.")
     return list(runs.values())
@@ -96,7 +96,7 @@ def compose(arguments: Sequence[str]) -> RunSpec:
     return runs[0].spec
 
 
-def schema_of(stage: StageConfig, kind: str) -> tuple[type, type | None]:
+def schema_of(stage: ModelConfig, kind: str) -> tuple[type, type | None]:
     """The Options and Sampler dataclasses of a tokenizer (kind "tokenizers", no Sampler) or a prior ("priors")."""
     if stage.schema:
         try:
@@ -249,13 +249,13 @@ def _load(path: Path) -> DictConfig:
     return loaded
 
 
-def _stage_choice(group: str, name: str) -> StageConfig:
+def _stage_choice(group: str, name: str) -> ModelConfig:
     """Name, target and schema of a prior or tokenizer, without composing the rest."""
     path = CONF / group / f"{name}.yaml"
     if path.is_file():
         raw = _load(path)
-        return StageConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
-    return StageConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
+        return ModelConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
+    return ModelConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
 
 
 def _compose(overrides: tuple[str, ...]) -> RunSpec:
