@@ -41,7 +41,7 @@ from bench.store.files import write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.editing.models import Editor, Shape
+    from bench.stages.editor import Editor, Shape
     from priors.canvas import Windows
 
 MANIFEST = "edit.json"
@@ -100,8 +100,8 @@ def edit_all(options: EditOptions, runs: list[Request], console: Console) -> int
 
 def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> str:
     """One prior's edits into the folder `out`; returns why the prior cannot, or ""."""
-    from bench.editing.models import Editor, shape_of, why_unsupported
-    from bench.pipeline import begun
+    from bench.stages.base import begun
+    from bench.stages.editor import Editor, shape_of, why_unsupported
     from priors.base import Unsupported
 
     shape = shape_of(spec)
@@ -146,7 +146,7 @@ def plan(options: EditOptions, spec: RunSpec, shape: Shape, held_out: Any) -> Jo
     """Images and masks read and checked, and turned into what is hidden. Raises InputError."""
     import torch
 
-    from bench.editing.models import canvas_sampler, windows_on
+    from bench.stages.editor import canvas_sampler, windows_on
     from priors import editing
 
     inputs = load(options, spec.dataset, patch=shape.patch, held_out=held_out) if options.image else None

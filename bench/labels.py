@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.compose import Request, schema_of
+from bench.compose import Request
 from bench.config import RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
+from bench.schema import schema_of
 
 
 def label_of(spec: RunSpec) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from bench import registry
 from bench.assets.cache import ASSETS, asset_folder
-from bench.compose import schema_of
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
+from bench.schema import schema_of
 from bench.stages.base import Run
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
@@ -88,10 +88,9 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
                if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path)}
     if not imports:
         return
-    from bench.pipeline import begun
     from bench.stages.prior import check_imports
     for spec in imports.values():
-        check_imports(begun(spec))
+        check_imports(Run(spec))
 
 
 def _of_models(spec: RunSpec) -> set[str]:

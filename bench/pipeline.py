@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from bench.config import RunSpec
 from bench.data.foreign import as_written
@@ -27,7 +26,7 @@ from bench.data.pictures import save_sheet
 from bench.labels import label_of
 from bench.provenance import provenance, utc_now
 from bench.records import Record, Sheet, Status, save_record
-from bench.stages.base import Announce, Run, Stage
+from bench.stages.base import Announce, Run, Stage, begun
 from bench.stages.features import judged_images
 from bench.stages.identity import plugins_of, protocol_details, run_key
 from bench.stages.measurements import Measured, measure
@@ -41,13 +40,6 @@ from bench.store.store import Artefact, Store
 def run(spec: RunSpec, *, store: Store | None = None, announce: Announce = print) -> Record:
     """Build whatever is missing, measure, and save the record. Raises what went wrong; nothing finished is lost."""
     return record_of(begun(spec, store=store, announce=announce))
-
-
-def begun(spec: RunSpec, *, store: Store | None = None, announce: Announce = print) -> Run:
-    """The run, with as many threads as its spec asks for."""
-    if spec.threads:
-        torch.set_num_threads(spec.threads)
-    return Run(spec, store=store, announce=announce)
 
 
 def build(run: Run, stage: Stage, shard: int | None = None) -> None:

@@ -11,7 +11,6 @@ Exit codes: 0 done, 1 something failed while working (what was finished is kept)
 
 from __future__ import annotations
 
-import copy
 import sys
 import uuid
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import rebuild
+from bench.baselines import with_baselines
 from bench.command import run_command
 from bench.compose import Request, expand
 from bench.data.foreign import as_written
@@ -67,25 +67,6 @@ def run_all(arguments: list[str]) -> int:
     records = execute(runs, " ".join(["python -m bench.run", *arguments]), console, anew=wanted)
     print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0
-
-
-def with_baselines(runs: list[Request]) -> list[Request]:
-    """Put the real and reconstruction rows of each data set, tokenizer and protocol before the runs that need them.
-
-    Samples from elsewhere need the real row alone: no tokenizer of ours stands behind them.
-    """
-    baselines: dict[str, Request] = {}
-    for run in runs:
-        if not run.spec.baselines or run.spec.source in ("real", "reconstruction"):
-            continue
-        for source in ("real", "reconstruction") if run.spec.source == "prior" else ("real",):
-            spec = copy.deepcopy(run.spec)
-            spec.source, spec.label, spec.sampler = source, None, {"seed": 0}
-            spec.prior = type(spec.prior)()
-            identity = repr((source, spec.dataset, spec.vq if source == "reconstruction" else "", spec.protocol,
-                             spec.metrics, spec.seed if source == "reconstruction" else 0))
-            baselines.setdefault(identity, Request(spec, (*run.overrides, f"source={source}")))
-    return [*baselines.values(), *runs]
 
 
 def execute(runs: list[Request], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:

@@ -30,7 +30,6 @@ from bench.assets.weights import lpips_model
 from bench.compose import Request
 from bench.config import RunSpec
 from bench.data.arrays import SubsetImages
-from bench.editing.models import Editor, Shape, shape_of, why_unsupported
 from bench.editing.options import EditOptions
 from bench.editing.showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
@@ -41,23 +40,13 @@ from bench.metrics.editing import border_step, ratio_of_means, seam_ratio, windo
 from bench.metrics.frechet import fid
 from bench.metrics.intervals import mean_error, normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
-from bench.pipeline import begun
 from bench.printable import cell as plain_cell
 from bench.printable import last_line, one_line
-from bench.provenance import provenance, utc_now
-from bench.records import (
-    Measurement,
-    Record,
-    Role,
-    Sheet,
-    Status,
-    Sweep,
-    content_id,
-    load_records,
-    save_record,
-    save_sweep,
-)
+from bench.provenance import content_id, provenance, utc_now
+from bench.records import Measurement, Record, Role, Sheet, Status, Sweep, load_records, save_record, save_sweep
+from bench.stages.base import Run, begun
 from bench.stages.completions import CompletionFeatures, Completions, hidden_of, hidden_tokens
+from bench.stages.editor import Editor, Shape, shape_of, why_unsupported
 from bench.stages.features import REAL_FEATURES
 from bench.stages.identity import protocol_details
 from priors.base import UNKNOWN, Unsupported
@@ -203,11 +192,11 @@ class Cell:
 
     def measurements(self, *, with_seams: bool) -> list[Measurement]:
         images, originals = self.completed["images"], self.originals.images(np.arange(len(self.originals)))
-        found = [self._fid(), self._mean("lpips", self._lpips(images, originals)),
+        found = [self._fid(), _mean(self, "lpips", _lpips(self.run, images, originals)),
                  self._border(images, originals)]
         for name in ("seconds_per_image", "network_evaluations", "token_forwards"):
             if name in self.completed:
-                found.append(self._mean(name, self.completed[name].astype(np.float64)))
+                found.append(_mean(self, name, self.completed[name].astype(np.float64)))
         return found + ([self._seams()] if with_seams and self.role == "edit" else [])
 
     def _fid(self) -> Measurement:
@@ -215,14 +204,6 @@ class Cell:
         result = fid(fake, real)
         return fid_measurement(result, why_no_interval(fake, real), self.protocol_id,
                                label=f"FID@{result.n} of completed images")
-
-    def _lpips(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
-        protocol = self.spec.protocol
-        embedding = LpipsEmbedding(lpips_model(protocol.neighbours_net), device=self.run.device,
-                                   resolution=protocol.neighbours_resolution)
-        pieces = [slice(at, at + 100) for at in range(0, len(images), 100)]
-        parts = [embedding.distances(embedding.features(images[p]), embedding.features(originals[p])) for p in pieces]
-        return torch.cat(parts).double().cpu().numpy()
 
     def _border(self, images: np.ndarray, originals: np.ndarray) -> Measurement:
         """Step across the mask's border over that of the originals at the same place; 1: it cannot be seen."""
@@ -247,18 +228,6 @@ class Cell:
                            note=f"canvases of {2 * h}x{2 * w} tokens, {len(windows)} windows",
                            extra={"window_evaluations": float(sample.network_evaluations.double().mean())})
 
-    def _mean(self, name: str, values: np.ndarray) -> Measurement:
-        unit, better = column_of(name).unit, column_of(name).better
-        if name != "lpips":   # chunks share a clock and a batch: no interval over images
-            middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
-            return Measurement(name, middle, self.protocol_id, n=len(values), unit=unit, better=better,
-                               note=f"in batches of {self.spec.sampling.chunk}"
-                                    + ", their median" * (name == "seconds_per_image"))
-        mean, error = float(values.mean()), mean_error(values)
-        low, high = normal_interval(mean, error)
-        return Measurement(name, mean, self.protocol_id, n=len(values), ci_low=low, ci_high=high, standard_error=error,
-                           unit=unit, better=better)
-
     # -- the record ---------------------------------------------------------------------------------------------------
 
     def record(self, *, with_showcase: bool) -> Record:
@@ -281,6 +250,29 @@ class Cell:
         originals, hidden = torch.from_numpy(self.originals.images(few)), torch.from_numpy(self.hidden[few])
         sheets = {"inpaint": completed_sheet(self.editor, originals, hidden, folder / "inpaint.png", results)}
         return sheets | (showcase(self.editor, originals, folder, results) if with_showcase else {})
+
+
+def _lpips(run: Run, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """(n,) distances of each completed image to its original."""
+    protocol = run.spec.protocol
+    embedding = LpipsEmbedding(lpips_model(protocol.neighbours_net), device=run.device,
+                               resolution=protocol.neighbours_resolution)
+    pieces = [slice(at, at + 100) for at in range(0, len(images), 100)]
+    parts = [embedding.distances(embedding.features(images[p]), embedding.features(originals[p])) for p in pieces]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _mean(cell: Cell, name: str, values: np.ndarray) -> Measurement:
+    unit, better = column_of(name).unit, column_of(name).better
+    if name != "lpips":   # chunks share a clock and a batch: no interval over images
+        middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
+        return Measurement(name, middle, cell.protocol_id, n=len(values), unit=unit, better=better,
+                           note=f"in batches of {cell.spec.sampling.chunk}"
+                                + ", their median" * (name == "seconds_per_image"))
+    mean, error = float(values.mean()), mean_error(values)
+    low, high = normal_interval(mean, error)
+    return Measurement(name, mean, cell.protocol_id, n=len(values), ci_low=low, ci_high=high, standard_error=error,
+                       unit=unit, better=better)
 
 
 def print_rows(records: list[Record]) -> None:

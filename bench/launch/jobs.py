@@ -26,9 +26,9 @@ from submitit.helpers import DelayedSubmission
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import BenchError
 from bench.launch import queue as launch_queue
-from bench.provenance import utc_now
-from bench.records import Record, content_id
-from bench.stages.base import Run
+from bench.provenance import content_id, utc_now
+from bench.records import Record
+from bench.stages.base import Run, begun
 from bench.stages.chain import Planned, planned
 from bench.stages.identity import run_key
 from bench.store.files import write_json
@@ -145,7 +145,7 @@ class StageJob:
         return DelayedSubmission(self)
 
     def _build(self) -> None:
-        from bench.pipeline import begun, build  # torch is imported in the job, never where jobs are submitted
+        from bench.pipeline import build  # torch is imported in the job, never where jobs are submitted
         run = begun(self.spec)
         build(run, self.stage.stage, self.shard)
         if self.shard is None:

@@ -207,6 +207,14 @@ class Run:
             time.sleep(0.5)
 
 
+def begun(spec: RunSpec, *, store: Store | None = None, announce: Announce = print) -> Run:
+    """The run, with as many threads as its spec asks for."""
+    if spec.threads:
+        import torch
+        torch.set_num_threads(spec.threads)
+    return Run(spec, store=store, announce=announce)
+
+
 def once(function: Callable[[Run], T]) -> Callable[[Run], T]:
     """A function of a run that is computed once and remembered by the run."""
     @wraps(function)

@@ -26,7 +26,7 @@ from bench.store.chunks import chunk_path, missing_chunks, save_chunk
 from bench.store.store import Artefact, Recipe
 
 if TYPE_CHECKING:
-    from bench.editing.models import Editor
+    from bench.stages.editor import Editor
 
 MASKS = ("centre", "lower", "random")
 
@@ -80,7 +80,7 @@ class Completions(Stage):
             return dict(arrays)
 
     def _fill(self, run: Run, work: Path, starts: range) -> None:
-        from bench.editing.models import Editor
+        from bench.stages.editor import Editor
 
         editor, originals = Editor(run), hidden_of(run)
         with Bar(self.label(run), len(starts), unit="chunk") as bar:

@@ -9,8 +9,7 @@ from typing import Any
 from bench import registry
 from bench.assets import cache as assets
 from bench.plugin_code import marked
-from bench.provenance import sha256_of
-from bench.records import content_id
+from bench.provenance import content_id, sha256_of
 from bench.stages.base import Run, once
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.compose import schema_of
 from bench.config import ModelConfig, TrainingConfig
 from bench.errors import InputError
 from bench.plugin_code import marked
 from bench.provenance import sha256_of
+from bench.schema import schema_of
 from bench.stages.base import Run
 from bench.store.store import Artefact
 

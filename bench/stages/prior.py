@@ -64,8 +64,8 @@ class Prior(Stage):
     def build(self, run: Run, out: Path, work: Path) -> None:
         import torch
 
-        from bench.training.loop import PriorTask
         from bench.training.processes import process_rank
+        from bench.training.tasks import PriorTask
 
         train_tokens, held_out = run.open(TOKENS)
         model, config = new_prior(run, run.open(TOKENIZER)), run.spec.prior
@@ -119,7 +119,7 @@ def check_imports(run: Run) -> None:
 
 def regime(run: Run) -> dict[str, float]:
     """How often the prior saw how many images, which is what a verdict holds for; {} if not trained in steps."""
-    from bench.training.loop import flops_of_training
+    from bench.training.tasks import flops_of_training
     from bench.training.trajectories import Trajectory
 
     if run.role != "prior" or run.spec.prior.path or hasattr(run.open(PRIOR), "fit"):

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.baselines import with_baselines
 from bench.compose import Request, compose
 from bench.config import DatasetConfig
 from bench.data.foreign import look_at, name_of
 from bench.data.npz import ImageArray, NpzImages
 from bench.errors import InputError
+from bench.labels import label_of
 from bench.needs import check_data
-from bench.pipeline import label_of
-from bench.run import execute, with_baselines
+from bench.run import execute
 from bench.stages.base import Run
 from bench.stages.identity import run_key
 

@@ -227,7 +227,8 @@ def test_launching_imports_no_torch():
 
 
 def test_work_that_trains_nothing_does_not_import_lightning():
-    code = "import sys, bench.pipeline as p; p.process_rank(); sys.exit('lightning_fabric' in sys.modules)"
+    code = ("import sys, bench.pipeline, bench.training.processes as p; p.process_rank(); "
+            "sys.exit('lightning_fabric' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -7,8 +7,13 @@ from safetensors.torch import load_file
 from bench.compose import compose
 from bench.pipeline import build, run
 from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import run_key
 from bench.stages.likelihood import LIKELIHOOD
+from bench.stages.prior import PRIOR
+from bench.stages.samples import SAMPLES
 from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokens import TOKENS
 from bench.store.store import Interrupted, Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "prior=unigram", "protocol.num_fake=4", "sampling.chunk=4",
@@ -86,18 +91,18 @@ def test_a_tokenizer_without_the_head_leaves_a_hole(folder, store):
 
 def test_the_head_moves_no_key_but_its_metric_s_and_the_run_s():
     plain, tuned = (Run(compose([*PIXELS, *more])) for more in ([], ["vq.likelihood.steps=11"]))
-    for stage in ("tokenizer", "tokens", "prior", "samples"):
-        assert getattr(plain, stage)().key == getattr(tuned, stage)().key
-    assert plain.likelihood().key != tuned.likelihood().key and plain.run_key != tuned.run_key
+    for stage in (TOKENIZER, TOKENS, PRIOR, SAMPLES):
+        assert plain.recipe(stage) == tuned.recipe(stage)
+    assert plain.recipe(LIKELIHOOD).key != tuned.recipe(LIKELIHOOD).key and run_key(plain) != run_key(tuned)
 
 
 @pytest.mark.parametrize("change", ["vq.likelihood.steps=11", "metrics.pixel_bits=5"])
 def test_without_the_metric_its_settings_move_no_run(change):
     plain, other = (Run(compose([*SMOKE, "metrics.names=[nll]", *more])) for more in ([], [change]))
-    assert plain.run_key == other.run_key
+    assert run_key(plain) == run_key(other)
 
 
 def test_the_plan_lists_the_stage_where_a_metric_asks_for_it():
-    stages = {arguments: [stage.name for stage in Run(compose(list(arguments))).stages()]
+    stages = {arguments: [stage.name for stage in planned(Run(compose(list(arguments))))]
               for arguments in (tuple(PIXELS), tuple(SMOKE))}
     assert "likelihood" in stages[tuple(PIXELS)] and "likelihood" not in stages[tuple(SMOKE)]

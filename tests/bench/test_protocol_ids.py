@@ -90,4 +90,4 @@ def test_an_unknown_lpips_network_is_refused_before_anything_is_built():
     unchecked = run_of()
     unchecked.spec.protocol.neighbours_net = "squeeze"
     with pytest.raises(AssetError, match="lpips-squeeze"):
-        unchecked.protocol_id   # noqa: B018
+        protocol_id(unchecked)

@@ -13,7 +13,7 @@ from bench.stages.models import training_of
 from bench.stages.prior import PRIOR
 from bench.stages.prior import regime as regime_of
 from bench.store.store import Store
-from bench.training.loop import flops_of_training
+from bench.training.tasks import flops_of_training
 from bench.training.trajectories import SPLITS, Trajectory, is_measured
 
 LOG = ["preset=smoke", "dataset=digits", "metrics.names=[nll]", "prior.training.measure_at=log",

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.compose import schema_of
 from bench.config import RunSpec
 from bench.errors import InputError
+from bench.schema import schema_of
 from bench.stages.base import Run
 from bench.stages.models import sampler_of
 from bench.stages.prior import PRIOR
