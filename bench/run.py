@@ -97,7 +97,7 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
     if not missing:
         console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
     announce_changed_code(missing, console)
-    fresh = launch(missing, console=console)
+    fresh = launch([run.spec for run in missing], console=console)
     found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
     return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported
