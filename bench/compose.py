@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import SEED, RunSpec, StageConfig, TokenizerConfig
+from bench.config import SEED, PriorConfig, RunSpec, StageConfig, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 from bench.rules import check, check_all, is_plain, shown
 
@@ -38,7 +38,7 @@ LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   #
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
 NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
-                "prior": {f.name for f in dataclasses.fields(StageConfig)} - {"options"}}
+                "prior": {f.name for f in dataclasses.fields(PriorConfig)} - {"options"}}
 
 
 @dataclass(frozen=True)

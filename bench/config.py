@@ -152,9 +152,19 @@ class TokenizerConfig(StageConfig):
 
 @dataclass
 class PriorConfig(StageConfig):
-    """training: with the number of images it may see."""
+    """training: with the number of images it may see.
+
+    seed: of the prior's training alone, so that several share one tokenizer (None: the run's `seed`).
+    """
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
+    seed: Annotated[int | None, Whole(0, SEED_MOST, null="the run's seed")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path is not None and self.seed is not None:
+            raise InputError(f"prior.seed={self.seed}: it is the seed of a training, and prior.path={self.path} is "
+                             "trained already. Leave one of them out.")
 
 
 @dataclass
@@ -296,7 +306,7 @@ class RunSpec(Checked):
     baselines: also measure the reconstruction and real rows of the same data set, tokenizer and protocol.
     backbone, autoencoder: sizes a preset gives to whatever prior and tokenizer is chosen, where its Options has the
         field; `prior.<field>` and `vq.<field>` go before them.
-    seed: of training; sampler["seed"]: of sampling.
+    seed: of training; prior.seed: of the prior's training alone; sampler["seed"]: of sampling.
     device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
     """

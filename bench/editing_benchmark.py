@@ -35,6 +35,7 @@ from bench.editing_models import Editor, Shape, shape_of, why_unsupported
 from bench.editing_options import EditOptions
 from bench.editing_showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
+from bench.foreign import as_written
 from bench.metrics.columns import column_of
 from bench.metrics.distances import fid_measurement, why_no_interval
 from bench.metrics.editing import border_step, ratio_of_means, seam_ratio, window_edges
@@ -203,7 +204,7 @@ class Cell:
 
     def spec_of_record(self) -> dict[str, Any]:
         """The run's spec, under the protocol of the mask."""
-        spec = dataclasses.asdict(self.spec)
+        spec = as_written(self.spec)
         spec["protocol"] |= {"name": f"edit-{self.mask}"}
         return spec
 

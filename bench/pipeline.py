@@ -280,7 +280,7 @@ class Pipeline:
         model.load_state_dict(load_file(out / "model.safetensors", device=self.device))
         held_out = self.tokens[1]
         tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(self.device)
-        model.eval().calibrate(tokens, draws=Draws.seeded("calibration", self.spec.seed, device=self.device))
+        model.eval().calibrate(tokens, draws=Draws.seeded("calibration", self.recipes.prior_seed, device=self.device))
         _save_model(model, out)
 
     def _build_samples(self, out: Path, work: Path) -> None:
@@ -371,7 +371,7 @@ class Pipeline:
     def _new_prior(self, tokenizer: Any) -> Any:
         config = self.spec.prior
         cls = registry.resolve("priors", config.target or config.name)
-        with _seeded("prior", self.spec.seed):
+        with _seeded("prior", self.recipes.prior_seed):
             return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
                        options=schema_of(config, "priors")[0](**config.options)).to(self.device)
 
@@ -408,7 +408,7 @@ class Pipeline:
                           "results, lower ema_decay or train longer")
         fabric = make_fabric(config.precision, device=self.device)
         train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
-              seed=self.spec.seed, work=work, out=out, fabric=fabric, label=label,
+              seed=recipe.config["seed"], work=work, out=out, fabric=fabric, label=label,
               resume_from=self._shorter(recipe, config), measured=measured)
 
     def _train_on_images(self, task: Any, config: TrainingConfig, out: Path, work: Path, label: str,

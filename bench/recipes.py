@@ -113,6 +113,11 @@ class Recipes:
                              "Give at most that many, or null for all.")
         return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), {})
 
+    @property
+    def prior_seed(self) -> int:
+        """Of the prior's training: its own, or the run's."""
+        return self.spec.seed if self.spec.prior.seed is None else self.spec.prior.seed
+
     @cached_property
     def prior_indices(self) -> np.ndarray:
         """Which training images' grids the prior sees."""
@@ -264,6 +269,7 @@ class Recipes:
 
     def _model_recipe(self, stage: str, config: StageConfig, inputs: tuple[str, ...], more: dict[str, Any]) -> Recipe:
         kind = "tokenizers" if stage == "tokenizer" else "priors"
+        seed = self.prior_seed if stage == "prior" else self.spec.seed
         identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
         if config.path:
             path = Path(config.path)
@@ -273,7 +279,7 @@ class Recipes:
                                  f"{section}.path out to train one.")
             recipe = {**identity, "imported": sha256_of(path), "layout": config.layout}
         else:
-            recipe = {**identity, "training": _training(config.training), "seed": self.spec.seed}
+            recipe = {**identity, "training": _training(config.training), "seed": seed}
         return Recipe(stage, recipe, inputs, VERSIONS[stage])
 
 
