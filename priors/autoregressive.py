@@ -97,7 +97,9 @@ class Autoregressive(nn.Module):
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
         extend = self._cached_extend(num) if sampler.cache else self._uncached_extend(num)
         tokens = samplers.autoregressive(extend, known, adjust=adjust, draws=draws)
-        return Sample(tokens[:, self.rank], *self._cost(num, int(prefix.min()), sampler.cache))
+        return Sample(
+            tokens[:, self.rank], *costs(num, self.num_tokens, int(prefix.min()), cached=sampler.cache)
+        )
 
     def _cached_extend(self, num: int):
         cache = self.net.new_cache(num)
@@ -118,9 +120,9 @@ class Autoregressive(nn.Module):
 
         return extend
 
-    def _cost(self, num: int, prefix: int, cached: bool) -> tuple[Tensor, Tensor]:
-        """(num,) network evaluations and token-forwards: N of them with a cache, without one i + 1 for token i."""
-        evaluations = self.num_tokens - prefix
-        forwards = self.num_tokens if cached else sum(range(prefix + 1, self.num_tokens + 1))
-        forwards = forwards if evaluations else 0
-        return torch.full((num,), evaluations), torch.full((num,), forwards)
+
+def costs(num: int, num_tokens: int, prefix: int, *, cached: bool) -> tuple[Tensor, Tensor]:
+    """(num,) network evaluations and token-forwards: N of them with a cache, without one i + 1 for token i."""
+    evaluations = num_tokens - prefix
+    forwards = num_tokens if cached else sum(range(prefix + 1, num_tokens + 1))
+    return torch.full((num,), evaluations), torch.full((num,), forwards if evaluations else 0)
