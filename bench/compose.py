@@ -34,7 +34,8 @@ from bench.rules import check, check_all, is_plain, shown
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
-LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   # with an example each
+LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
+         "launcher.setup": "'module load cuda'"}   # with an example each
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
 NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import assets, registry
-from bench.config import RunSpec, StageConfig, TrainingConfig
+from bench.config import ORDERED_METRIC, RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.data.base import Splits
 from bench.errors import InputError
@@ -220,6 +220,8 @@ class Recipes:
         measured = {"metrics": dataclasses.asdict(self.spec.metrics), "speed": dataclasses.asdict(self.spec.speed)}
         if PIXEL_METRIC not in self.spec.metrics.names:   # keys stay those of before there was one
             del measured["metrics"]["pixel_bits"]
+        if ORDERED_METRIC not in self.spec.metrics.names:   # likewise
+            del measured["metrics"]["orders"]
         likelihood = [self.likelihood().key] if self.uses_likelihood else []
         plugins = [mark for name in self.spec.metrics.names if "+" in (mark := marked("metrics", name))]
         return content_id([self.samples().key, self.protocol_id, measured, *likelihood, *plugins])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from priors import samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
-from priors.checks import check_known, check_tokens
+from priors.checks import check_known, check_order, check_tokens
 from priors.official import convert, read_state
 from priors.options import AutoregressiveOptions, AutoregressiveSampler, check_choice, check_sampler
 from priors.transformer import Transformer, seeded_dropout
@@ -76,6 +76,17 @@ class Autoregressive(nn.Module):
         logits = self.net(sequence).float()
         nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double().sum(1)
         return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
+
+    def nll_in_order(self, tokens: Tensor, order: Tensor) -> Likelihood:
+        """`nll`, where `order` is the walk of the options; Unsupported for every other one."""
+        order = check_order(order, *tokens.shape).to(self.order.device)
+        if not torch.equal(order, self.order.expand_as(order)):
+            raise Unsupported(f"an autoregressive prior has a likelihood in its own order, {self.options.order}, alone")
+        return self.nll(tokens, draws=Draws.seeded(0))
+
+    def random_order_nll(self, tokens: Tensor, *, draws: Draws, budget: int) -> Likelihood:
+        """Unsupported."""
+        raise Unsupported(f"an autoregressive prior has a likelihood in its own order, {self.options.order}, alone")
 
     @torch.inference_mode()
     def sample(
