@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import bounds, samplers, schedules
+from priors import bounds, chain_rule, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.official import convert, read_state, timesteps_of
@@ -110,8 +110,21 @@ class AbsorbingDiffusion(nn.Module):
         if budget >= self.timesteps:
             estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
             return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
+        return self.random_order_nll(tokens, draws=draws, budget=budget)
+
+    @torch.no_grad()
+    def random_order_nll(self, tokens: Tensor, *, draws: Draws, budget: int) -> Likelihood:
+        """The limit of infinite T of that bound: the mean of `nll_in_order` over all orders, estimated in `budget`."""
+        estimate = bounds.continuous_bound(self._scorer(tokens), tokens, budget=budget, draws=draws)
         return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+
+    def nll_in_order(self, tokens: Tensor, order: Tensor) -> Likelihood:
+        """Negative log-likelihood of revealing one token at a time in `order`, (N,) or (B, N), exact by N evaluations.
+
+        No bound on the diffusion, which reveals in a random order, but a distribution that the same network defines.
+        """
+        check_tokens(tokens, self.num_tokens, self.codebook_size)
+        return chain_rule.exact(self.logits_at, tokens, order)
 
     def _scorer(self, tokens: Tensor) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

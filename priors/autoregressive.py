@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from priors import samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
-from priors.checks import check_known, check_tokens
+from priors.checks import check_known, check_order, check_tokens
 from priors.official import convert, read_state
 from priors.options import AutoregressiveOptions, AutoregressiveSampler, check_choice, check_sampler
 from priors.transformer import Transformer, seeded_dropout
@@ -77,6 +77,17 @@ class Autoregressive(nn.Module):
         nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double().sum(1)
         return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
 
+    def nll_in_order(self, tokens: Tensor, order: Tensor) -> Likelihood:
+        """`nll`, where `order` is the walk of the options; Unsupported for every other one."""
+        order = check_order(order, *tokens.shape).to(self.order.device)
+        if not torch.equal(order, self.order.expand_as(order)):
+            raise Unsupported(f"an autoregressive prior has a likelihood in its own order, {self.options.order}, alone")
+        return self.nll(tokens, draws=Draws.seeded(0))
+
+    def random_order_nll(self, tokens: Tensor, *, draws: Draws, budget: int) -> Likelihood:
+        """Unsupported."""
+        raise Unsupported(f"an autoregressive prior has a likelihood in its own order, {self.options.order}, alone")
+
     @torch.inference_mode()
     def sample(
         self, num: int, *, sampler: AutoregressiveSampler, known: Tensor | None = None, draws: Draws
@@ -97,7 +108,9 @@ class Autoregressive(nn.Module):
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
         extend = self._cached_extend(num) if sampler.cache else self._uncached_extend(num)
         tokens = samplers.autoregressive(extend, known, adjust=adjust, draws=draws)
-        return Sample(tokens[:, self.rank], *self._cost(num, int(prefix.min()), sampler.cache))
+        return Sample(
+            tokens[:, self.rank], *costs(num, self.num_tokens, int(prefix.min()), cached=sampler.cache)
+        )
 
     def _cached_extend(self, num: int):
         cache = self.net.new_cache(num)
@@ -118,9 +131,9 @@ class Autoregressive(nn.Module):
 
         return extend
 
-    def _cost(self, num: int, prefix: int, cached: bool) -> tuple[Tensor, Tensor]:
-        """(num,) network evaluations and token-forwards: N of them with a cache, without one i + 1 for token i."""
-        evaluations = self.num_tokens - prefix
-        forwards = self.num_tokens if cached else sum(range(prefix + 1, self.num_tokens + 1))
-        forwards = forwards if evaluations else 0
-        return torch.full((num,), evaluations), torch.full((num,), forwards)
+
+def costs(num: int, num_tokens: int, prefix: int, *, cached: bool) -> tuple[Tensor, Tensor]:
+    """(num,) network evaluations and token-forwards: N of them with a cache, without one i + 1 for token i."""
+    evaluations = num_tokens - prefix
+    forwards = num_tokens if cached else sum(range(prefix + 1, num_tokens + 1))
+    return torch.full((num,), evaluations), torch.full((num,), forwards if evaluations else 0)

@@ -165,6 +165,36 @@ class AutoregressiveSampler:
 
 
 @dataclass(frozen=True)
+class AnyOrderOptions(BackboneOptions):
+    """An autoregressive prior that is told which position comes next (sigma-GPT: Pannatier et al. 2024).
+
+    order: of training. "random" draws a new one for every image; "raster" takes them row by row, as a plain
+        autoregressive prior does.
+    """
+
+    order: str = "random"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("random", "raster"))
+
+
+@dataclass(frozen=True)
+class AnyOrderSampler(AutoregressiveSampler):
+    """One token at a time; temperature, top_k, top_p and cache as for the autoregressive sampler.
+
+    order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
+        "spiral", "halton", or "random", another one for every image.
+    """
+
+    order: str = "raster"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("raster", "column", "spiral", "halton", "random"))
+
+
+@dataclass(frozen=True)
 class UnigramOptions:
     """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one)."""
 

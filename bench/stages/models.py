@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 
 
-def identity_of(run: Run, kind: str, config: ModelConfig, **more: Any) -> dict[str, Any]:
-    """What a model's weights depend on, as the configuration of its recipe."""
+def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: Any) -> dict[str, Any]:
+    """What a model's weights depend on, as the configuration of its recipe. seed: of its training."""
     identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
     if not config.path:
-        return {**identity, "training": training_of(config.training), "seed": run.spec.seed}
+        return {**identity, "training": training_of(config.training), "seed": seed}
     path = Path(config.path)
     if not path.exists():
         section = "vq" if kind == "tokenizers" else "prior"
@@ -55,6 +55,11 @@ def training_of(config: TrainingConfig) -> dict[str, Any]:
     return training
 
 
+def prior_seed(run: Run) -> int:
+    """Of the prior's training: its own, or the run's."""
+    return run.spec.seed if run.spec.prior.seed is None else run.spec.prior.seed
+
+
 def new_tokenizer(run: Run) -> Any:
     """The tokenizer with initial weights, of the seed alone."""
     config = run.spec.vq
@@ -68,7 +73,7 @@ def new_prior(run: Run, tokenizer: Any) -> Any:
     """The prior for this tokenizer's grids with initial weights, of the seed alone."""
     config = run.spec.prior
     cls = registry.resolve("priors", config.target or config.name)
-    with _seeded("prior", run.spec.seed):
+    with _seeded("prior", prior_seed(run)):
         return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
                    options=schema_of(config, "priors")[0](**config.options)).to(run.device)
 
