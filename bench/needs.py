@@ -17,7 +17,7 @@ from bench.compose import schema_of
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.recipes import Recipes
+from bench.recipes import Recipes, is_frozen
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -92,11 +92,11 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
 
 
 def _of_models(spec: RunSpec) -> set[str]:
-    """Of the data set, and of training a tokenizer."""
+    """Of the data set, and of training a tokenizer where one is trained."""
     found = set()
     if spec.dataset.path is None and spec.dataset.name in ASSETS:
         found.add(spec.dataset.name)
-    if spec.source in WITH_TOKENIZER and spec.vq.path is None:
+    if spec.source in WITH_TOKENIZER and spec.vq.path is None and not is_frozen(spec.vq):
         options = schema_of(spec.vq, "tokenizers")[0](**spec.vq.options)
         found.add(f"lpips-{getattr(options, 'perceptual_net', 'alex')}")
     return found

@@ -43,7 +43,7 @@ from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.plugin_code import what_changed
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import FEATURE_CHUNK, Judged, Recipes
+from bench.recipes import FEATURE_CHUNK, Judged, Recipes, is_frozen
 from bench.records import Measurement, Record, Sheet, Status, save_record
 from bench.sources import ImageDataSource, PriorSource, ReconstructionSource, Source
 from bench.store import files
@@ -110,7 +110,7 @@ class Pipeline:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The frozen tokenizer: imported, or trained here."""
+        """The frozen tokenizer: imported, trained here, or taken as its class makes it."""
         artefact = self._obtain("tokenizer", self.recipes.tokenizer(), self._build_tokenizer)
         return self._load(self._new_tokenizer(), artefact)
 
@@ -214,7 +214,9 @@ class Pipeline:
         model, config = self._new_tokenizer(), self.spec.vq
         if config.path:
             return _save_model(self._imported(model, config), out)
-        perceptual = lpips_model(getattr(model.options, "perceptual_net", "alex")).to(self.device)
+        if is_frozen(config):
+            return _save_model(model, out)
+        perceptual = lpips_model(config.options.get("perceptual_net", "alex")).to(self.device)
         task = model.trainable(perceptual=perceptual, learning_rate=config.training.learning_rate,
                                betas=tuple(config.training.betas))
         self._train_on_images(task, config.training, out, work, "tokenizer", self.recipes.tokenizer())
@@ -366,7 +368,7 @@ class Pipeline:
     def _new_tokenizer(self) -> Any:
         config = self.spec.vq
         cls = registry.resolve("tokenizers", config.target or config.name)
-        with _seeded("tokenizer", self.spec.seed):
+        with _seeded("tokenizer", 0 if is_frozen(config) else self.spec.seed):
             return cls(options=schema_of(config, "tokenizers")[0](**config.options),
                        resolution=self.spec.dataset.resolution).to(self.device)
 

@@ -22,7 +22,7 @@ from bench.data.arrays import spread_indices
 from bench.data.base import Splits
 from bench.data.foreign import OWN_SOURCES, ForeignSamples, look_at
 from bench.errors import InputError
-from bench.plugin_code import marked
+from bench.plugin_code import is_ours, marked
 from bench.provenance import sha256_of
 from bench.records import Role, content_id
 from bench.store.store import Recipe
@@ -236,7 +236,7 @@ class Recipes:
         chain: list[Stage] = []
         if self.uses_tokenizer:
             training = self.spec.vq.training
-            steps = 0 if self.spec.vq.path else training.steps
+            steps = 0 if self.spec.vq.path or is_frozen(self.spec.vq) else training.steps
             chain.append(Stage(self.tokenizer(), (), f"tokenizer {self.spec.vq.name}", work=steps, unit="steps"))
         if self.role == "prior":
             images = len(self.splits.train) + len(self.splits.validation)
@@ -273,9 +273,19 @@ class Recipes:
                 raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
                                  f"{section}.path out to train one.")
             recipe = {**identity, "imported": sha256_of(path), "layout": config.layout}
+        elif stage == "tokenizer" and is_frozen(config):
+            recipe = {**identity, "frozen": True}   # neither a training nor its seed has a part in it
         else:
             recipe = {**identity, "training": _training(config.training), "seed": self.spec.seed}
         return Recipe(stage, recipe, inputs, VERSIONS[stage])
+
+
+def is_frozen(config: StageConfig) -> bool:
+    """Whether a tokenizer's class cannot be trained: without a checkpoint it is what its constructor makes of it."""
+    name = config.target or config.name
+    if config.schema and is_ours(registry.target_of("tokenizers", name)):
+        return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
+    return not hasattr(registry.resolve("tokenizers", name), "trainable")
 
 
 def _training(config: TrainingConfig) -> dict[str, Any]:

@@ -170,8 +170,8 @@ class VQGANOptions:
         start = self.disc_start_step
         _check(start is None or _is_integer(start, 0), "disc_start_step", start,
                "a step number, or null for no discriminator")
-        _check(self.codebook_size <= 65_536, "codebook_size", self.codebook_size,
-               "at most 65536, since tokens are stored as uint16")
+        _check(self.codebook_size <= 2**32, "codebook_size", self.codebook_size,
+               "at most 4294967296, since tokens are stored as uint32")
         _check(0 < self.gumbel_temperature_floor <= 1, "gumbel_temperature_floor", self.gumbel_temperature_floor,
                "a temperature in (0, 1]")
         _check(self.disc_learning_rate_factor > 0, "disc_learning_rate_factor", self.disc_learning_rate_factor,
