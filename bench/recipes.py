@@ -17,6 +17,7 @@ import numpy as np
 
 from bench import registry
 from bench.assets import cache as assets
+from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.data.base import Splits
@@ -265,7 +266,7 @@ class Recipes:
 
     def _model_recipe(self, stage: str, config: StageConfig, inputs: tuple[str, ...], more: dict[str, Any]) -> Recipe:
         kind = "tokenizers" if stage == "tokenizer" else "priors"
-        identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
+        identity = {"class": marked(kind, config.target or config.name), "options": _in_key(config, kind), **more}
         if config.path:
             path = Path(config.path)
             if not path.exists():
@@ -278,6 +279,14 @@ class Recipes:
         else:
             recipe = {**identity, "training": _training(config.training), "seed": self.spec.seed}
         return Recipe(stage, recipe, inputs, VERSIONS[stage])
+
+
+def _in_key(config: StageConfig, kind: str) -> dict[str, Any]:
+    """The options, those that came after there were keys (`Options.later`) only where they are set."""
+    schema: Any = schema_of(config, kind)[0]
+    unset = {field.name: field.default for field in dataclasses.fields(schema)
+             if field.name in getattr(schema, "later", ())}
+    return {name: value for name, value in config.options.items() if name not in unset or value != unset[name]}
 
 
 def is_frozen(config: StageConfig) -> bool:

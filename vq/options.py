@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 _CHOICES = {
     "quantizer": ("nearest", "gumbel"),
@@ -40,6 +40,7 @@ class VQGANOptions:
     final_activation: SiLU between the last GroupNorm and the last convolution (taming: yes; official: no).
     quant_convs: 1x1 convolutions around the quantiser: "none", "separate" (taming), or "folded" into the encoder's
         last convolution and a second codebook that only decoding reads (an imported model; it cannot be trained).
+    z_channels: what the encoder gives and the decoder takes on the far sides of the quant convs (None: embedding_dim).
     input_range: pixel values inside the networks, "unit" [0, 1] or "signed" [-1, 1] (taming).
     likelihood_head: the decoder also has the log-sigma head of the pixel likelihood.
 
@@ -67,6 +68,9 @@ class VQGANOptions:
     diffaug: augment what the discriminator sees (Zhao et al. 2020).
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"z_channels"})
+    """Options that keys of artefacts hold only where they are set: there were keys before there were these."""
+
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     num_res_blocks: int = 2
@@ -75,6 +79,7 @@ class VQGANOptions:
     norm_groups: int = 32
     final_activation: bool = False
     quant_convs: str = "none"
+    z_channels: int | None = None
     input_range: str = "unit"
     likelihood_head: bool = True
 
@@ -122,23 +127,37 @@ class VQGANOptions:
         return 2 ** (len(self.channel_multipliers) - 1)
 
     @property
+    def encoder_channels(self) -> int:
+        """Of the encoder's last convolution."""
+        return self.decoder_channels if self.quant_convs == "separate" else self.embedding_dim
+
+    @property
+    def decoder_channels(self) -> int:
+        """Of what the decoder's first convolution reads."""
+        return self.embedding_dim if self.z_channels is None else self.z_channels
+
+    @property
     def blocks_in_decoder(self) -> int:
         """Residual blocks a level of the decoder."""
         return self.num_res_blocks if self.decoder_res_blocks is None else self.decoder_res_blocks
 
     @staticmethod
     def of_layout(layout: str, sizes: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint of another code base (vq.checkpoints.LAYOUTS) implies, whatever its `sizes`.
+        """What a checkpoint of another code base (vq.checkpoints.LAYOUTS) implies for a model of these `sizes`.
 
-        ValueError on an unknown layout.
+        sizes: options as far as they are known, and the `resolution` of the images. ValueError on an unknown layout.
         """
         both = {"norm_groups": 32, "lookup": "euclidean", "codebook_init": "uniform", "restart_dead_codes_every": 0}
         blocks = sizes.get("num_res_blocks", VQGANOptions.num_res_blocks)
+        taming = {"final_activation": True, "decoder_res_blocks": blocks + 1, "input_range": "signed",
+                  "likelihood_head": False,
+                  "quant_convs": "separate" if sizes.get("quantizer") == "gumbel" else "folded"}
         layouts = {
             "unleashing": {"final_activation": False, "decoder_res_blocks": None, "quant_convs": "none",
                            "input_range": "unit", "likelihood_head": True},
-            "taming": {"final_activation": True, "decoder_res_blocks": blocks + 1, "quant_convs": "folded",
-                       "input_range": "signed", "likelihood_head": False}}
+            "taming": taming,
+            "llamagen": taming | {"quant_convs": "folded", "lookup": "cosine", "codebook_size": 16_384,
+                                  "embedding_dim": 8, "z_channels": 256, **_attention_at_the_bottom(sizes)}}
         _check(layout in layouts, "layout", layout, f"native or one of {', '.join(layouts)}")
         return both | layouts[layout]
 
@@ -164,7 +183,7 @@ class VQGANOptions:
                f"a divisor of every level's width {widths}; lower it or change channels")
         for name in ("disc_warmup_steps", "restart_dead_codes_every"):
             _check(_is_integer(getattr(self, name), 0), name, getattr(self, name), "a number of steps, zero or more")
-        for name in ("decoder_res_blocks", "perceptual_resolution"):
+        for name in ("decoder_res_blocks", "perceptual_resolution", "z_channels"):
             value = getattr(self, name)
             _check(value is None or _is_integer(value, 1), name, value, "a positive integer, or null")
         start = self.disc_start_step
@@ -180,11 +199,21 @@ class VQGANOptions:
     def _check_combinations(self) -> None:
         if self.quantizer == "gumbel":
             for name, default in (("lookup", "euclidean"), ("codebook_init", "uniform"),
-                                  ("restart_dead_codes_every", 0), ("quant_convs", "none")):
+                                  ("restart_dead_codes_every", 0)):
                 _check(getattr(self, name) == default, name, getattr(self, name),
                        f"{default!r} with quantizer=gumbel, which has no nearest-code lookup; use quantizer=nearest")
-        _check(not (self.quant_convs == "folded" and self.lookup == "cosine"), "lookup", self.lookup,
-               "'euclidean' with quant_convs=folded")
+            _check(self.quant_convs != "folded", "quant_convs", self.quant_convs,
+                   "'none' or 'separate' with quantizer=gumbel")
+        _check(self.quant_convs != "none" or self.z_channels in (None, self.embedding_dim), "z_channels",
+               self.z_channels, f"embedding_dim ({self.embedding_dim}) or null with quant_convs=none, where nothing "
+               "stands between the two; set quant_convs=separate")
+
+
+def _attention_at_the_bottom(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Attention at the lowest level alone, where resolution and levels are known."""
+    if not {"resolution", "channel_multipliers"} <= sizes.keys():
+        return {}
+    return {"attention_resolutions": (sizes["resolution"] // 2 ** (len(sizes["channel_multipliers"]) - 1),)}
 
 
 def _is_integer(value: object, least: int) -> bool:
