@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vq.autoencoder import Attention, Downsample, ResBlock, Upsample
 from vq.model import VQGANModel
 from vq.options import VQGANOptions
-from vq.quantize import GumbelQuantizer
+from vq.quantize import GumbelQuantizer, NearestQuantizer
 
 log = logging.getLogger(__name__)
 WRAPPERS = ("state_dict", "ema", "model")
@@ -130,6 +130,7 @@ def fold_quant_convs(model: VQGANModel) -> VQGANModel:
     key = f"encoder.blocks.{len(model.encoder.blocks) - 1}"
     state[f"{key}.weight"] = torch.einsum("om,mihw->oihw", mix, last_weight).float()
     state[f"{key}.bias"] = (mix @ last_bias + before_bias).float()
+    assert isinstance(model.quantizer, NearestQuantizer)   # Gumbel models are not folded
     codes = model.quantizer.codes().double()
     state["quantizer.decoded.weight"] = (codes @ spread.t() + after_bias).float()
     folded.load_state_dict(state)
