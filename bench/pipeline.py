@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import registry
+from bench.assets.torchvision_compat import ensure_torchvision
 from bench.assets.weights import lpips_model
 from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
@@ -368,6 +369,8 @@ class Pipeline:
     def _new_tokenizer(self) -> Any:
         config = self.spec.vq
         cls = registry.resolve("tokenizers", config.target or config.name)
+        if not hasattr(cls, "trainable"):
+            ensure_torchvision()   # which packages of pretrained models import
         with _seeded("tokenizer", 0 if is_frozen(config) else self.spec.seed):
             return cls(options=schema_of(config, "tokenizers")[0](**config.options),
                        resolution=self.spec.dataset.resolution).to(self.device)

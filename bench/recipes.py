@@ -273,7 +273,7 @@ class Recipes:
                 section = "vq" if stage == "tokenizer" else "prior"
                 raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
                                  f"{section}.path out to train one.")
-            recipe = {**identity, "imported": sha256_of(path), "layout": config.layout}
+            recipe = {**identity, "imported": _content_of(path), "layout": config.layout}
         elif stage == "tokenizer" and is_frozen(config):
             recipe = {**identity, "frozen": True}   # neither a training nor its seed has a part in it
         else:
@@ -295,6 +295,14 @@ def is_frozen(config: StageConfig) -> bool:
     if config.schema and is_ours(registry.target_of("tokenizers", name)):
         return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
     return not hasattr(registry.resolve("tokenizers", name), "trainable")
+
+
+def _content_of(path: Path) -> str:
+    """Hash of a checkpoint: of the file, or of a folder's weights and what describes them."""
+    if not path.is_dir():
+        return sha256_of(path)
+    return content_id({file.name: sha256_of(file) for file in sorted(path.iterdir())
+                       if file.suffix in (".json", ".safetensors")})
 
 
 def _training(config: TrainingConfig) -> dict[str, Any]:
