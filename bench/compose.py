@@ -321,6 +321,8 @@ def _to_spec(composed: DictConfig) -> RunSpec:
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
     implied = _implied_by_layout(autoencoder, spec, sizes | spec.vq.options)
+    if hasattr(autoencoder, "implied"):
+        implied = implied | autoencoder.implied(spec.vq.options, sizes)
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
     _check_grid(autoencoder, spec)
     seed = sampler.pop("seed")

@@ -17,7 +17,7 @@ from bench.compose import schema_of
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.recipes import Recipes, is_frozen
+from bench.recipes import Recipes, is_foreign, is_frozen
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -83,9 +83,12 @@ def have_assets(names: Iterable[str]) -> None:
 
 
 def check_checkpoints(specs: Sequence[RunSpec]) -> None:
-    """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
+    """Read the user's own checkpoints, and try their tokenizers, once, before anything is trained.
+
+    Raises InputError for one that does not fit.
+    """
     imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
-               if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path)}
+               if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path or is_foreign(spec.vq))}
     for spec in imports.values():
         from bench.pipeline import Pipeline
         Pipeline(spec).check_imports()

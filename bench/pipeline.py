@@ -44,11 +44,12 @@ from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.plugin_code import what_changed
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import FEATURE_CHUNK, Judged, Recipes, is_frozen
+from bench.recipes import FEATURE_CHUNK, Judged, Recipes, is_foreign, is_frozen
 from bench.records import Measurement, Record, Sheet, Status, save_record
 from bench.sources import ImageDataSource, PriorSource, ReconstructionSource, Source
 from bench.store import files
 from bench.store.store import Artefact, Recipe, Store
+from bench.tokenizer_fit import check_fit
 from bench.training.loop import PriorTask, flops_of_training, make_fabric, process_device, process_rank, train
 from bench.training.trajectories import Trajectory
 from priors.base import Draws
@@ -201,11 +202,21 @@ class Pipeline:
             getattr(self, stage)
 
     def check_imports(self) -> None:
-        """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work."""
+        """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work.
+
+        So is a tokenizer, imported or of somebody else's class, that does not suit the data set.
+        """
         spec, recipes = self.spec, self.recipes
-        tokenizer = self._new_tokenizer()
-        if spec.vq.path and not self.store.find(recipes.tokenizer()):
-            self._imported(tokenizer, spec.vq)
+        name = spec.vq.target or spec.vq.name
+        try:
+            tokenizer = self._new_tokenizer()
+        except ValueError as error:
+            raise InputError(f"vq={name}: {' '.join(str(error).split())[:600]}") from error
+        if not self.store.find(recipes.tokenizer()):
+            if spec.vq.path:
+                self._imported(tokenizer, spec.vq)
+            if spec.vq.path or is_foreign(spec.vq):
+                check_fit(tokenizer, name, resolution=spec.dataset.resolution)
         if spec.prior.path and recipes.role == "prior" and not self.store.find(recipes.prior()):
             self._imported(self._new_prior(tokenizer), spec.prior)
 

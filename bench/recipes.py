@@ -297,6 +297,11 @@ def is_frozen(config: StageConfig) -> bool:
     return not hasattr(registry.resolve("tokenizers", name), "trainable")
 
 
+def is_foreign(config: StageConfig) -> bool:
+    """Whether a tokenizer's class is somebody else's."""
+    return not is_ours(registry.target_of("tokenizers", config.target or config.name))
+
+
 def _content_of(path: Path) -> str:
     """Hash of a checkpoint: of the file, or of a folder's weights and what describes them."""
     if not path.is_dir():

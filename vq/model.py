@@ -20,9 +20,10 @@ from vq.discriminator import Discriminator
 from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
 from vq.options import VQGANOptions
 from vq.quantize import GumbelQuantizer, NearestQuantizer
+from vq.scalar_quantize import BinaryQuantizer, ScalarQuantizer
 
-QUANTIZERS: dict[str, type[NearestQuantizer] | type[GumbelQuantizer]] = {
-    "nearest": NearestQuantizer, "gumbel": GumbelQuantizer}
+QUANTIZERS: dict[str, type[NearestQuantizer | GumbelQuantizer | ScalarQuantizer | BinaryQuantizer]] = {
+    "nearest": NearestQuantizer, "gumbel": GumbelQuantizer, "fsq": ScalarQuantizer, "lfq": BinaryQuantizer}
 
 class VQGANModel(nn.Module):
     """Networks on float tensors (`encoder`, `quantizer`, `decoder`, `discriminator`) and a Tokenizer on uint8 images.

@@ -21,6 +21,7 @@ from vq.base import UniformDraws
 from vq.diffaug import diffaug
 from vq.losses import Perceptual, adaptive_weight, discriminator_loss, generator_loss, l1, perceptual_distance
 from vq.model import VQGANModel
+from vq.quantize import NearestQuantizer
 
 
 def textbook_copy(model: VQGANModel) -> VQGANModel:
@@ -93,16 +94,21 @@ def _to_float(model: VQGANModel, images: Tensor) -> Tensor:
 
 
 def _nearest(model: VQGANModel, h: Tensor) -> Tensor:
-    vectors, codes = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]), model.quantizer.embedding.weight
+    vectors, codes = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]), _codebook(model)
     distances = vectors.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * vectors @ codes.t()
     return distances.argmin(1).view(len(h), -1)
+
+
+def _codebook(model: VQGANModel) -> Tensor:
+    assert isinstance(model.quantizer, NearestQuantizer)   # `textbook_copy` lets no other through
+    return model.quantizer.embedding.weight
 
 
 def _codes(model: VQGANModel, tokens: Tensor) -> Tensor:
     """(B, N) -> (B, D, h, w), by a one-hot product."""
     hot = F.one_hot(tokens, model.codebook_size).float()   # (B, N, K)
     height, width = model.grid
-    vectors = hot @ model.quantizer.embedding.weight
+    vectors = hot @ _codebook(model)
     return vectors.transpose(1, 2).reshape(len(tokens), -1, height, width)
 
 

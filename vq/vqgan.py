@@ -22,7 +22,7 @@ SIZES = ("channels", "channel_multipliers", "num_res_blocks", "attention_resolut
          "z_channels")
 """What no checkpoint says of itself, and `vq.checkpoints.load_official` must be told."""
 ARCHITECTURE = (*SIZES, "norm_groups", "final_activation", "decoder_res_blocks", "quant_convs", "input_range",
-                "likelihood_head", "quantizer", "lookup", "codebook_init", "restart_dead_codes_every")
+                "likelihood_head", "quantizer", "levels", "lookup", "codebook_init", "restart_dead_codes_every")
 """The options that decide which weights there are and what they mean."""
 
 

@@ -6,12 +6,14 @@ import torch
 
 from bench import needs
 from bench.compose import compose
+from bench.errors import InputError
 from bench.pipeline import Pipeline
 from bench.recipes import Recipes
 from bench.run import main
 from bench.sources import PriorSource, ReconstructionSource
 from bench.store.store import Store
 from bench.testing import check_tokenizer
+from bench.tokenizer_fit import check_fit
 from priors.base import Draws
 
 SOURCE = '''
@@ -100,14 +102,14 @@ def test_the_plan_counts_no_steps_of_training_for_it():
 
 
 def test_ids_beyond_65_535_come_back_as_they_were_encoded(tmp_path):
-    made = pipeline(tmp_path, "vq.levels=47")   # 103,823 ids
+    made = pipeline(tmp_path, "vq.levels=44")   # 85,184 ids
     images = made.recipes.splits.train.images(range(128))
     tokens = made.tokens[0][range(128)]
     assert tokens.max() > 65_535 and np.array_equal(tokens, made.tokenizer.encode(torch.from_numpy(images)).numpy())
 
 
 def test_samples_and_reconstructions_keep_ids_beyond_65_535(tmp_path):
-    made = pipeline(tmp_path, "vq.levels=47")
+    made = pipeline(tmp_path, "vq.levels=44")
     images = made.recipes.splits.train
     reconstructed = ReconstructionSource(images, made.tokenizer, device="cpu").chunk(0, 128)["tokens"]
     sampler = type(made.prior).Sampler()
@@ -115,3 +117,53 @@ def test_samples_and_reconstructions_keep_ids_beyond_65_535(tmp_path):
     assert np.array_equal(reconstructed, made.tokens[0][range(128)])
     direct = made.prior.sample(64, sampler=sampler, draws=Draws.seeded("sampling", 0, 0, device="cpu")).tokens
     assert np.array_equal(drawn, direct.numpy()) and drawn.max() > 65_535
+
+
+# -- what does not suit the data set is said before any work ----------------------------------------------------------
+
+def unsuited(fault):
+    """Colours for 16 pixels with one fault."""
+    from tests_frozen import Colours
+
+    class Mine(Colours):
+        def encode(self, images):
+            if fault == "failure":
+                raise KeyError("weights")
+            return super().encode(images)
+
+        def decode(self, tokens):
+            images = super().decode(tokens)
+            return images / 127.5 - 1 if fault == "range" else images[..., ::2, ::2] if fault == "size" else images
+
+    made = Mine(options=Colours.Options(), resolution=32 if fault == "resolution" else 16)
+    changed = {"downsampling": {"grid": (8, 8)}, "codebook": {"codebook_size": 5}}
+    made.__dict__.update(changed.get(fault, {}))
+    return made
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    ("resolution", "is for images of 32 pixels, and dataset.resolution=16"),
+    ("downsampling", r"says grid=\(8, 8\), 64 tokens an image, and encodes one to \(16,\)"),
+    ("codebook", r"expected int64 ids in \[0, 5\)"),
+    ("range", "decodes to torch.float32 from -.* to .*: expected uint8 from 0 to 255"),
+    ("size", r"decodes two images to \(2, 3, 8, 8\): expected \(2, 3, 16, 16\)"),
+    ("failure", r"cannot encode and decode images \(2, 3, 16, 16\) uint8: KeyError"),
+])
+def test_what_does_not_suit_the_data_set_is_named(fault, message):
+    with pytest.raises(InputError, match=message):
+        check_fit(unsuited(fault), "Mine", resolution=16)
+
+
+def test_what_suits_the_data_set_is_let_through():
+    check_fit(unsuited(""), "Mine", resolution=16)
+
+
+@pytest.mark.parametrize(("resolution", "message"), [
+    ("32", "is for images of 32 pixels, and dataset.resolution=16"), ("int('256 only')", "256 only")])
+def test_a_run_stops_before_any_work_if_its_tokenizer_does_not_suit(no_assets, tmp_path, capsys, resolution, message):
+    (tmp_path / f"tests_unsuited_{len(message)}.py").write_text(
+        "from tests_frozen import Colours\nclass Mine(Colours):\n    def __init__(self, *, options, resolution):\n"
+        f"        super().__init__(options=options, resolution={resolution})\n")
+    assert main([f"vq=tests_unsuited_{len(message)}:Mine", *COMMAND[1:], f"results_dir={tmp_path / 'runs'}"]) == 2
+    said = capsys.readouterr()
+    assert message in " ".join(said.err.split()) and "building" not in said.out + said.err
