@@ -13,11 +13,10 @@ from typing import Any
 
 from bench import registry
 from bench.assets.cache import ASSETS, asset_folder
-from bench.compose import schema_of
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.recipes import Recipes, is_foreign, is_frozen
+from bench.recipes import Recipes, is_foreign, is_frozen, perceptual_net
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -100,8 +99,8 @@ def _of_models(spec: RunSpec) -> set[str]:
     if spec.dataset.path is None and spec.dataset.name in ASSETS:
         found.add(spec.dataset.name)
     if spec.source in WITH_TOKENIZER and spec.vq.path is None and not is_frozen(spec.vq):
-        options = schema_of(spec.vq, "tokenizers")[0](**spec.vq.options)
-        found.add(f"lpips-{getattr(options, 'perceptual_net', 'alex')}")
+        if net := perceptual_net(spec.vq):
+            found.add(f"lpips-{net}")
     return found
 
 

@@ -44,7 +44,7 @@ from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.plugin_code import what_changed
 from bench.progress import Bar
 from bench.provenance import provenance, utc_now
-from bench.recipes import FEATURE_CHUNK, Judged, Recipes, is_foreign, is_frozen
+from bench.recipes import FEATURE_CHUNK, Judged, Recipes, is_foreign, is_frozen, perceptual_net
 from bench.records import Measurement, Record, Sheet, Status, save_record
 from bench.sources import ImageDataSource, PriorSource, ReconstructionSource, Source
 from bench.store import files
@@ -228,7 +228,8 @@ class Pipeline:
             return _save_model(self._imported(model, config), out)
         if is_frozen(config):
             return _save_model(model, out)
-        perceptual = lpips_model(config.options.get("perceptual_net", "alex")).to(self.device)
+        net = perceptual_net(config)
+        perceptual = lpips_model(net).to(self.device) if net else None
         task = model.trainable(perceptual=perceptual, learning_rate=config.training.learning_rate,
                                betas=tuple(config.training.betas))
         self._train_on_images(task, config.training, out, work, "tokenizer", self.recipes.tokenizer())

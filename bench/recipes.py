@@ -302,6 +302,11 @@ def is_foreign(config: StageConfig) -> bool:
     return not is_ours(registry.target_of("tokenizers", config.target or config.name))
 
 
+def perceptual_net(config: StageConfig) -> str | None:
+    """The LPIPS network of a tokenizer's training: what its Options says (None: it needs none), else "alex"."""
+    return getattr(schema_of(config, "tokenizers")[0](**config.options), "perceptual_net", "alex")
+
+
 def _content_of(path: Path) -> str:
     """Hash of a checkpoint: of the file, or of a folder's weights and what describes them."""
     if not path.is_dir():
