@@ -116,7 +116,7 @@ class PriorTrainingConfig(TrainingConfig):
 
 
 @dataclass
-class StageConfig(Checked):
+class ModelConfig(Checked):
     """A tokenizer (`vq`) or a `prior`.
 
     name: registry name, or "plugin" with target=package.module:Name.
@@ -138,7 +138,7 @@ class StageConfig(Checked):
 
 
 @dataclass
-class TokenizerConfig(StageConfig):
+class TokenizerConfig(ModelConfig):
     """path: a file, or a folder where the layout is one of folders (diffusers).
     tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
     tokenizer, in the order of the data set's images; None encodes the data set here.
@@ -153,7 +153,7 @@ class TokenizerConfig(StageConfig):
 
 
 @dataclass
-class PriorConfig(StageConfig):
+class PriorConfig(ModelConfig):
     """training: with the number of images it may see."""
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)

@@ -16,7 +16,8 @@ from bench.assets.cache import ASSETS, asset_folder
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.recipes import Recipes, is_foreign, is_frozen, perceptual_net
+from bench.stages.base import Run
+from bench.stages.models import is_foreign, is_frozen, perceptual_net
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -30,7 +31,7 @@ def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print
     for config in configs.values():
         dataset_of(config).check(config)
     foreign = [spec for spec in specs if spec.source not in OWN_SOURCES]
-    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Recipes(spec).foreign.described}" for spec in foreign):
+    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Run(spec).foreign.described}" for spec in foreign):
         announce(said)
 
 
@@ -88,9 +89,11 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
     """
     imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
                if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path or is_foreign(spec.vq))}
+    if not imports:
+        return
+    from bench.stages.prior import check_imports
     for spec in imports.values():
-        from bench.pipeline import Pipeline
-        Pipeline(spec).check_imports()
+        check_imports(Run(spec))
 
 
 def _of_models(spec: RunSpec) -> set[str]:

@@ -7,13 +7,15 @@ import torch
 from bench import needs
 from bench.compose import compose
 from bench.errors import InputError
-from bench.pipeline import Pipeline
-from bench.recipes import Recipes
 from bench.run import main
-from bench.sources import PriorSource, ReconstructionSource
+from bench.stages.base import Run
+from bench.stages.prior import PRIOR
+from bench.stages.sources import PriorSource, ReconstructionSource
+from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokenizer_fit import check_fit
+from bench.stages.tokens import TOKENS
 from bench.store.store import Store
 from bench.testing import check_tokenizer
-from bench.tokenizer_fit import check_fit
 from priors.base import Draws
 
 SOURCE = '''
@@ -69,8 +71,12 @@ def no_assets(own_cache, monkeypatch):
     monkeypatch.setattr(needs, "asset_folder", refuse)
 
 
-def pipeline(tmp_path, *more):
-    return Pipeline(compose([*COMMAND, *more]), store=Store(tmp_path / "store"), announce=lambda text: None)
+def begin(tmp_path, *more):
+    return Run(compose([*COMMAND, *more]), store=Store(tmp_path / "store"), announce=lambda text: None)
+
+
+def key(*more):
+    return Run(compose([*COMMAND, *more])).recipe(TOKENIZER).key
 
 
 def test_a_class_without_trainable_keeps_the_contract():
@@ -83,39 +89,38 @@ def test_it_runs_through_to_records_without_weights_of_lpips(no_assets, tmp_path
 
 
 def test_its_weights_are_kept_with_the_tokens_they_made(tmp_path):
-    first, again = pipeline(tmp_path), pipeline(tmp_path)
-    images = first.recipes.splits.validation.images(range(8))
-    tokens = first.tokens[1][range(8)]
+    first, again = begin(tmp_path), begin(tmp_path)
+    images = first.splits.validation.images(range(8))
+    tokens = first.open(TOKENS)[1][range(8)]
     assert len(np.unique(tokens)) > 3
-    assert again.tokenizer.encode(torch.from_numpy(images)).tolist() == tokens.tolist()
+    assert again.open(TOKENIZER).encode(torch.from_numpy(images)).tolist() == tokens.tolist()
 
 
 def test_its_key_holds_neither_a_training_nor_its_seed(tmp_path):
-    keys = {Recipes(compose([*COMMAND, *more])).tokenizer().key
-            for more in ([], ["vq.training.steps=7"], ["seed=1"], ["vq.training.learning_rate=0.1"])}
-    assert len(keys) == 1 and keys != {Recipes(compose([*COMMAND, "vq.levels=7"])).tokenizer().key}
+    keys = {key(*more) for more in ([], ["vq.training.steps=7"], ["seed=1"], ["vq.training.learning_rate=0.1"])}
+    assert len(keys) == 1 and keys != {key("vq.levels=7")}
 
 
 def test_the_plan_counts_no_steps_of_training_for_it():
-    stage = Recipes(compose(COMMAND)).stages()[0]
-    assert stage.name == "tokenizer" and stage.work == 0
+    assert TOKENIZER.work(Run(compose(COMMAND))).amount == 0
 
 
 def test_ids_beyond_65_535_come_back_as_they_were_encoded(tmp_path):
-    made = pipeline(tmp_path, "vq.levels=44")   # 85,184 ids
-    images = made.recipes.splits.train.images(range(128))
-    tokens = made.tokens[0][range(128)]
-    assert tokens.max() > 65_535 and np.array_equal(tokens, made.tokenizer.encode(torch.from_numpy(images)).numpy())
+    made = begin(tmp_path, "vq.levels=44")   # 85,184 ids
+    images = made.splits.train.images(range(128))
+    tokens = made.open(TOKENS)[0][range(128)]
+    expected = made.open(TOKENIZER).encode(torch.from_numpy(images))
+    assert tokens.max() > 65_535 and np.array_equal(tokens, expected.numpy())
 
 
 def test_samples_and_reconstructions_keep_ids_beyond_65_535(tmp_path):
-    made = pipeline(tmp_path, "vq.levels=44")
-    images = made.recipes.splits.train
-    reconstructed = ReconstructionSource(images, made.tokenizer, device="cpu").chunk(0, 128)["tokens"]
-    sampler = type(made.prior).Sampler()
-    drawn = PriorSource(made.prior, made.tokenizer, sampler, seed=0, chunk=64, device="cpu").chunk(0, 64)["tokens"]
-    assert np.array_equal(reconstructed, made.tokens[0][range(128)])
-    direct = made.prior.sample(64, sampler=sampler, draws=Draws.seeded("sampling", 0, 0, device="cpu")).tokens
+    made = begin(tmp_path, "vq.levels=44")
+    tokenizer, prior, images = made.open(TOKENIZER), made.open(PRIOR), made.splits.train
+    reconstructed = ReconstructionSource(images, tokenizer, device="cpu").chunk(0, 128)["tokens"]
+    assert np.array_equal(reconstructed, made.open(TOKENS)[0][range(128)])
+    sampler = type(prior).Sampler()
+    drawn = PriorSource(prior, tokenizer, sampler, seed=0, chunk=64, device="cpu").chunk(0, 64)["tokens"]
+    direct = prior.sample(64, sampler=sampler, draws=Draws.seeded("sampling", 0, 0, device="cpu")).tokens
     assert np.array_equal(drawn, direct.numpy()) and drawn.max() > 65_535
 
 

@@ -11,6 +11,17 @@ import torch
 from torch import Tensor
 
 from bench.errors import InputError
+from bench.stages.base import Run
+from bench.stages.models import new_tokenizer
+
+
+def constructed(run: Run) -> Any:
+    """The tokenizer with initial weights; InputError where its constructor refuses the resolution or an option."""
+    try:
+        return new_tokenizer(run)
+    except ValueError as error:
+        name = run.spec.vq.target or run.spec.vq.name
+        raise InputError(f"vq={name}: {' '.join(str(error).split())[:600]}") from error
 
 
 def check_fit(tokenizer: Any, name: str, *, resolution: int) -> None:
