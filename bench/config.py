@@ -141,7 +141,8 @@ class ModelConfig(Checked):
 class TokenizerConfig(ModelConfig):
     """path: a file, or a folder where the layout is one of folders (diffusers).
     tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
-    tokenizer, in the order of the data set's images; None encodes the data set here.
+    tokenizer, in the order of the data set's images; where `bench.encode` wrote them, that is checked before anything
+    is built. None encodes the data set here.
 
     likelihood: how its pixel likelihood is fine-tuned where the metric pixel_nll asks for it; tokens and images do not
         depend on it.

@@ -83,12 +83,13 @@ def have_assets(names: Iterable[str]) -> None:
 
 
 def check_checkpoints(specs: Sequence[RunSpec]) -> None:
-    """Read the user's own checkpoints, and try their tokenizers, once, before anything is trained.
+    """Read the user's own checkpoints and tokens, and try their tokenizers, once, before anything is trained.
 
     Raises InputError for one that does not fit.
     """
     imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
-               if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path or is_foreign(spec.vq))}
+               if spec.source in WITH_TOKENIZER
+               and (spec.vq.path or spec.vq.tokens or spec.prior.path or is_foreign(spec.vq))}
     if not imports:
         return
     from bench.stages.prior import check_imports

@@ -167,7 +167,8 @@ class VQGANOptions:
             "taming": taming,
             "llamagen": taming | {"quant_convs": "folded", "lookup": "cosine", "codebook_size": 16_384,
                                   "embedding_dim": 8, "z_channels": 256, **_attention_at_the_bottom(sizes)}}
-        _check(layout in layouts, "layout", layout, f"native or one of {', '.join(layouts)}")
+        _check(layout in layouts, "layout", layout, f"native or one of {', '.join(layouts)}; a folder "
+               "of a diffusers VQModel is read by vq=diffusers")
         return both | layouts[layout]
 
     @staticmethod

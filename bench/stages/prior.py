@@ -21,7 +21,7 @@ from bench.stages.models import (
     save_model,
 )
 from bench.stages.tokenizer import TOKENIZER
-from bench.stages.tokens import TOKENS
+from bench.stages.tokens import TOKENS, check_imported
 from bench.stages.trainings import Batches, probe, train_stage
 from bench.store.store import Artefact, Recipe
 
@@ -111,10 +111,12 @@ def nested_indices(total: int, num: int | None) -> np.ndarray:
 def check_imports(run: Run) -> None:
     """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work.
 
-    So is a tokenizer, imported or of somebody else's class, that does not suit the data set.
+    So is a tokenizer, imported or of somebody else's class, that does not suit the data set, and so are tokens that
+    are not of its images.
     """
     from bench.stages.tokenizer_fit import check_fit, constructed
 
+    check_imported(run)
     spec, tokenizer = run.spec, constructed(run)
     if not run.store.find(run.recipe(TOKENIZER)):
         if spec.vq.path:
