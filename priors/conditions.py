@@ -115,10 +115,9 @@ class ConditionPrefix(nn.Module):
 
     def forward(self, condition: Condition | None, batch: int) -> Tensor:
         """(B, M, C); the null everywhere without a condition."""
-        positions = None if self.size.num_labels is not None else self.positions
         if condition is None:
             x = self.null.expand(batch, self.num_positions, -1)
-            return x if positions is None else x + positions
+            return x if self.size.num_labels is not None else x + self.positions
         if len(condition) != batch:
             raise ValueError(f"a condition of {len(condition)} images for {batch} images: expected one for each")
         if condition.labels is not None:
@@ -128,7 +127,7 @@ class ConditionPrefix(nn.Module):
         x = self.embedding(condition.features.to(self.null.dtype))
         x = F.pad(x, (0, 0, 0, self.num_positions - x.shape[1]))   # (B, M, C)
         given = torch.arange(self.num_positions, device=x.device) < condition.lengths.unsqueeze(1)   # (B, M)
-        return torch.where(given.unsqueeze(-1), x, self.null.to(x.dtype)) + positions
+        return torch.where(given.unsqueeze(-1), x, self.null.to(x.dtype)) + self.positions
 
 
 def check_condition(condition: Condition | None, size: ConditionSize | None, num: int, *, device) -> Condition | None:
@@ -180,8 +179,8 @@ def _check_labels(labels: Tensor, num_labels: int) -> None:
 
 def _check_features(features: Tensor, lengths: Tensor) -> None:
     if features.ndim != 3 or not features.is_floating_point():
-        raise ValueError(f"text features are {features.dtype} of shape {tuple(features.shape)}: expected floating-point "
-                         "numbers (B, M, D)")
+        raise ValueError(f"text features are {features.dtype} of shape {tuple(features.shape)}: expected floating "
+                         "point (B, M, D)")
     if lengths.shape != features.shape[:1] or lengths.dtype != torch.int64:
         raise ValueError(f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}: expected int64 "
                          f"({len(features)},), one for each image")

@@ -50,8 +50,14 @@ class Guidance:
 
     def at(self, progress: Tensor) -> Tensor:
         """(A,) settled shares -> (A,) scales."""
-        weight = {"linear": progress, "cosine": (1 - torch.cos(math.pi * progress)) / 2}[self.schedule]
-        return 1 + (self.scale - 1) * weight
+        return 1 + (self.scale - 1) * WEIGHTS[self.schedule](progress)
+
+
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "constant": torch.ones_like,
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - torch.cos(math.pi * progress)) / 2,
+}
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,29 @@ class Predictor:
     progress: Progress | None = None
     num_prefix: int = 0
 
+    @property
+    def asks_twice(self) -> bool:
+        """Whether both models are evaluated."""
+        return self.condition is not None and self.guidance.asks_twice
+
+    @property
+    def asked(self) -> Condition | None:
+        """What the network is told: the condition, or the null at s = 0, or both one after the other, (2 A,)."""
+        if self.condition is None or self.guidance.scale == 1:
+            return self.condition
+        null = self.condition.null()
+        return Condition.cat([self.condition, null]) if self.asks_twice else null
+
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Logits of the network's shape (A, ..., K)."""
-        if self.condition is None:
-            return self.network(*arguments)
-        if not self.guidance.asks_twice:
-            condition = self.condition if self.guidance.scale == 1 else self.condition.null()
-            return self.network(*arguments, condition=condition)
-        return combine(*self.both(*arguments).chunk(2), self.scale(*arguments))
+        if self.asks_twice:
+            conditional, unconditional = self.both(*arguments).chunk(2)
+            return combine(conditional, unconditional, self.scale(*arguments))
+        return self.network(*arguments) if self.condition is None else self.network(*arguments, condition=self.asked)
 
     def both(self, *arguments: Tensor) -> Tensor:
         """Logits (2 A, ..., K): of the conditional model for every image, then of the unconditional one."""
-        return self.network(*(torch.cat([argument, argument]) for argument in arguments), condition=self.pair())
-
-    def pair(self) -> Condition:
-        """The condition of every image, then as many nulls."""
-        assert self.condition is not None
-        return Condition.cat([self.condition, self.condition.null()])
+        return self.network(*(torch.cat([argument, argument]) for argument in arguments), condition=self.asked)
 
     def scale(self, *arguments: Tensor) -> Tensor | float:
         """s, or (A,) where it grows on the way."""
@@ -98,7 +110,7 @@ class Predictor:
 
     def counted(self, sample: Sample) -> Sample:
         """What a sampler counted as calls of a predictor of N tokens, as evaluations and positions of the network."""
-        times = 2 if self.condition is not None and self.guidance.asks_twice else 1
+        times = 2 if self.asks_twice else 1
         positions = sample.token_forwards + self.num_prefix * sample.network_evaluations
         return Sample(sample.tokens, times * sample.network_evaluations, times * positions)
 

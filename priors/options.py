@@ -71,6 +71,11 @@ class BackboneOptions:
         return None if size == ConditionSize() else size
 
     @property
+    def num_prefix(self) -> int:
+        """M, the positions of a condition before the tokens; 0 for an unconditional prior."""
+        return 0 if self.condition is None else self.condition.num_positions
+
+    @property
     def dropped_conditions(self) -> float:
         """Probability that training hides an image's condition."""
         return DEFAULT_CONDITION_DROPOUT if self.condition_dropout is None else self.condition_dropout
@@ -390,8 +395,8 @@ def check_condition_options(options: BackboneOptions) -> None:
     if options.num_labels is not None:
         check_integer("num_labels", options.num_labels, "leave it out for an unconditional prior")
     if (options.text_width is None) != (options.text_length is None):
-        raise ValueError(f"text_width={options.text_width!r}, text_length={options.text_length!r}: a prior conditioned on "
-                         "text needs both; leave both out for none")
+        raise ValueError(f"text_width={options.text_width!r}, text_length={options.text_length!r}: a prior conditioned "
+                         "on text needs both; leave both out for none")
     for name in ("text_width", "text_length"):
         if getattr(options, name) is not None:
             check_integer(name, getattr(options, name), "leave it out for an unconditional prior")
@@ -401,8 +406,8 @@ def check_condition_options(options: BackboneOptions) -> None:
     if options.condition_dropout is not None:
         check_number("condition_dropout", options.condition_dropout, 0.0, 1.0, "leave it out for 0.1", high_open=True)
         if options.condition is None:
-            raise ValueError(f"condition_dropout={options.condition_dropout!r}: an unconditional prior has no condition "
-                             "to hide; leave it out")
+            raise ValueError(f"condition_dropout={options.condition_dropout!r}: an unconditional prior has no "
+                             "condition to hide; leave it out")
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -60,7 +60,8 @@ class Transformer(nn.Module):
         # The official bidirectional network holds a start token that it never reads; kept, frozen, for its checkpoints.
         self.start_tok = nn.Parameter(torch.zeros(1, 1, width), requires_grad=causal)
         self.time = TimeConditioning(width, num_layers) if time_conditioned else None
-        self.prefix = ConditionPrefix(condition, width).apply(init_gpt) if condition else None   # last: it moves no draw
+        # Last, so that the rest starts as without a condition.
+        self.prefix = ConditionPrefix(condition, width).apply(init_gpt) if condition else None
 
     def forward(
         self, tokens: Tensor, t: Tensor | None = None, *, condition: Condition | None = None,
