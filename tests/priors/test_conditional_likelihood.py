@@ -34,7 +34,7 @@ IMAGES = torch.tensor(list(itertools.product(range(K), repeat=N)))   # (27, 3)
 every_label = pytest.mark.parametrize("label", LABELS)
 
 
-def of(label, num=len(IMAGES)):
+def of(label, num=K**N):
     return Condition(labels=torch.full((num,), label))
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from priors.absorbing import AbsorbingDiffusion
 from priors.autoregressive import Autoregressive
 from priors.base import UNKNOWN, Draws, Sample, Unsupported
+from priors.canvas import CanvasSampler, mixture, sample_canvas, strided_windows
 from priors.conditions import NO_LABEL, Condition
 from priors.guidance import Guidance, Predictor, combine, guided
 from priors.options import (
@@ -53,8 +54,9 @@ def make(name, grid=(2, 3), codebook_size=5):
     cls, options, sampler = CASES[name]
     torch.manual_seed(0)
     prior = cls(grid=grid, codebook_size=codebook_size, options=options).eval()
-    for parameter in prior.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    for place, parameter in prior.named_parameters():   # so that the condition matters, and no code is certain
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.5 if "head" in place else 0.1 if "time" in place else 1.0)
     if name == "unigram":
         codes = torch.arange(6 * 6).view(6, 6) % 5 * (torch.arange(6).view(6, 1) % 3) % 5
         prior.fit([codes], [LABELS])
@@ -199,12 +201,13 @@ def test_a_class_and_known_tokens_together(name):
     prior, sampler = make(name)
     known = torch.full((6, 6), UNKNOWN)
     known[:, :2] = torch.arange(12).view(6, 2) % 5
+    known[3:, 1] = UNKNOWN   # so that images end at different steps
     if name == "uniform":
         with pytest.raises(Unsupported, match="cannot keep known tokens"):
             draw(prior, sampler(guidance=2.0), known=known)
         return
     sample = draw(prior, sampler(guidance=2.0), known=known)
-    assert torch.equal(sample.tokens[:, :2], known[:, :2])
+    assert torch.equal(sample.tokens[known != UNKNOWN], known[known != UNKNOWN])
     assert not torch.equal(sample.tokens, draw(prior, sampler(), None, known=known).tokens)
 
 
@@ -213,7 +216,8 @@ def test_what_is_filled_in_has_the_guided_distribution_given_class_and_known_tok
     prior, sampler = make(name, grid=(1, 3), codebook_size=3)
     known = torch.tensor([[2, 0, UNKNOWN]]).repeat(4_000, 1)
     labels = Condition(labels=torch.arange(4_000) % 3)
-    tokens = prior.sample(4_000, sampler=sampler(guidance=2.0), condition=labels, known=known, draws=Draws.seeded(0)).tokens
+    sampler = sampler(guidance=2.0)
+    tokens = prior.sample(4_000, sampler=sampler, condition=labels, known=known, draws=Draws.seeded(0)).tokens
     seen = torch.tensor([[2, 0, 0 if name == "autoregressive" else 3]])
     for label in range(3):
         one = Condition(labels=torch.tensor([label]))
@@ -286,8 +290,26 @@ def test_guided_uniform_diffusion_is_the_enumerated_product(form):
     for label, p in expected.items():
         counts = torch.bincount(codes[labels == label], minlength=27).double()
         assert chisquare(counts, p / p.sum() * counts.sum()).pvalue > 1e-3
-    other = torch.stack([uniform_step(prior, f, 0, 0, 4) for f in ("posterior", "x_0")])
+    other = torch.stack([uniform_step(prior, f, 0, 4, 8) for f in ("posterior", "x_0")])
     assert (other[0] - other[1]).abs().max() > 0.01   # the two are different models
+
+
+def test_a_guided_canvas_mixes_guided_windows_of_its_own_class():
+    prior, _ = make("absorbing")
+    labels = Condition(labels=torch.tensor([0, 1]))
+    sampler, draws = CanvasSampler(guidance=2.0, guidance_schedule="linear"), Draws.seeded(0)
+    windows = strided_windows((4, 5), (2, 3))
+    sample = sample_canvas(prior, 2, windows=windows, sampler=sampler, condition=labels, draws=draws)
+    assert sample.token_forwards.tolist() == (7 * sample.network_evaluations).tolist()
+    state, cells = torch.full((2, 20), UNKNOWN), torch.tensor([7, 7])
+    predict = guided(prior.logits_at, labels, Guidance(2.0))
+    found, _ = mixture(predict, state, torch.tensor([0, 1]), cells, windows)
+    empty = torch.full((1, 6), UNKNOWN)
+    for label in range(2):
+        one = combine(prior.logits(empty, condition=labels[torch.tensor([label])]), prior.logits(empty), 2.0)
+        inside = windows.inside[7].nonzero().squeeze(1)   # the windows that hold cell 7
+        expected = one[0, windows.position(cells[:1].expand(len(inside)), inside)].exp().mean(0).log()
+        torch.testing.assert_close(found[label], expected, **CLOSE)
 
 
 def test_a_predictor_that_was_not_told_which_images_refuses_instead_of_mixing_them_up():
