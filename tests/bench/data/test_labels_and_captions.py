@@ -1,4 +1,4 @@
-"""Classes and captions of every data set: aligned with the images, read only when asked, refused where they are wrong."""
+"""Classes and captions of every data set: aligned with the images, read when asked, refused where they are wrong."""
 
 import gzip
 import io
@@ -141,7 +141,7 @@ def test_fashion_mnist_has_the_labels_of_its_idx_files(tmp_path):
 
 
 @pytest.mark.parametrize(("labels", "message"), [
-    ([9, 3], "2 labels for 3 training images"), ([10, 3, 4, 1], "holds label 10"), ([1, 2, 5, 0], "'cat'|coat|without")])
+    ([9, 3], "2 labels for 3 training images"), ([10, 3, 4, 1], "holds label 10"), ([1, 2, 5, 0], "without a")])
 def test_wrong_labels_of_fashion_mnist_are_an_error(tmp_path, labels, message):
     with pytest.raises(InputError, match=message):
         labels_of(clothes(tmp_path, labels), "fashion_mnist")
