@@ -9,7 +9,8 @@ from torch import nn
 
 from bench.assets.cache import asset_folder
 from bench.assets.torchvision_compat import ensure_torchvision
-from bench.data.text_encoder import EncoderConfig, TextEncoder, _names, check_folder, identity_of
+from bench.data.encoder_files import EncoderConfig, check_folder, identity_of
+from bench.data.text_encoder import TextEncoder, _names
 from bench.errors import InputError
 
 CONFIG = {"model_type": "bert", "hidden_act": "gelu", "hidden_size": 16, "num_hidden_layers": 2,
