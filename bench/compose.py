@@ -11,12 +11,11 @@ import dataclasses
 import difflib
 import itertools
 import math
-import re
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -27,22 +26,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import SEED, RunSpec, StageConfig, TokenizerConfig
+from bench.config import ModelConfig, PriorConfig, RunSpec, TokenizerConfig
 from bench.errors import InputError, did_you_mean
-from bench.rules import check, check_all, is_plain, shown
+from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
-PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
-LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   # with an example each
+LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
+         "launcher.setup": "'module load cuda'"}   # with an example each
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
-NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
-                "prior": {f.name for f in dataclasses.fields(StageConfig)} - {"options"}}
+                "prior": {f.name for f in dataclasses.fields(PriorConfig)} - {"options"}}
 
 
 @dataclass(frozen=True)
-class Run:
+class Request:
     """One cell of a sweep. unsupported: why it cannot be run, or empty; the report prints that reason as a hole."""
 
     spec: RunSpec
@@ -62,7 +60,7 @@ class _Assignment:
         return len(self.texts) > 1
 
 
-def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
+def expand(arguments: Sequence[str], announce: Any = print) -> list[Request]:
     """All runs a command line asks for, in the order of its lists; InputError if anything in it is wrong.
 
     Of a key given twice the last counts.
@@ -72,7 +70,7 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
         _check_key(assignment.key)
     if (num_runs := math.prod(len(assignment.texts) for assignment in assignments)) > MOST_RUNS:
         raise _too_many(f"{num_runs:,}", [a.key for a in assignments if a.swept])
-    runs: dict[tuple[str, ...], Run] = {}
+    runs: dict[tuple[str, ...], Request] = {}
     collapsed: set[tuple[str, str]] = set()
     for texts in itertools.product(*(assignment.texts for assignment in assignments)):
         chosen = [(a.key, text, a.swept) for a, text in zip(assignments, texts, strict=True)]
@@ -80,7 +78,7 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Run]:
         overrides = tuple(f"{key}={text}" for key, text, _ in kept)
         collapsed |= {(name, key) for name, key in dropped}
         if overrides not in runs:
-            runs[overrides] = Run(_compose(overrides), overrides, unsupported)
+            runs[overrides] = Request(_compose(overrides), overrides, unsupported)
     for prior, key in sorted(collapsed):
         announce(f"{prior} has no {key}: its runs over that list collapse to one.")
     return list(runs.values())
@@ -96,29 +94,8 @@ def compose(arguments: Sequence[str]) -> RunSpec:
     return runs[0].spec
 
 
-def schema_of(stage: StageConfig, kind: str) -> tuple[type, type | None]:
-    """The Options and Sampler dataclasses of a tokenizer (kind "tokenizers", no Sampler) or a prior ("priors")."""
-    if stage.schema:
-        try:
-            options = registry.load_dotted(f"{stage.schema}Options")
-            sampler = registry.load_dotted(f"{stage.schema}Sampler", missing=None)
-        except InputError as error:
-            raise InputError(f"schema={stage.schema}: {error}") from error
-        return _dataclass(options, f"{stage.schema}Options"), sampler and _dataclass(sampler, f"{stage.schema}Sampler")
-    name = stage.target or stage.name
-    cls = registry.resolve(kind, name)
-    sampler = getattr(cls, "Sampler", None)
-    return _dataclass(cls.Options, f"{name}.Options"), sampler and _dataclass(sampler, f"{name}.Sampler")
-
-
-def _dataclass(cls: Any, name: str) -> type:
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise InputError(f"{name} is no dataclass: expected one whose fields are the valid keys. Name another class.")
-    return cls
-
-
 def _parse(argument: str) -> _Assignment:
-    _refuse_resolvers(argument)
+    refuse_resolvers(argument)
     try:
         override: Override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -153,25 +130,13 @@ def _swept(override: Override, argument: str) -> list[str]:
     try:
         return list(override.sweep_string_iterator())
     except (HydraException, TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"cannot read '{argument}' ({_one_line(error)}). Write the values, as "
+        raise InputError(f"cannot read '{argument}' ({one_line(error)}). Write the values, as "
                          f"{override.key_or_group}=a,b.") from None
 
 
 def _too_many(num: str, keys: Sequence[str]) -> InputError:
     return InputError(f"{' x '.join(keys)} multiply out to {num} runs: expected at most {MOST_RUNS} of one command. "
                       "Split the lists over several commands; what is built once is shared by all of them.")
-
-
-def _refuse_resolvers(argument: str) -> None:
-    """Raise InputError for an interpolation that reads anything but another key: records must not hold a secret."""
-    if "${" in NODE.sub("", argument):
-        raise InputError(f"'{shown(argument)}': expected interpolations of other keys alone, such as ${{seed}}; the "
-                         "environment and other resolvers are not read, since records would keep what they say. Let "
-                         "the shell insert the value: key=\"$NAME\".")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _check_key(key: str) -> None:
@@ -249,13 +214,13 @@ def _load(path: Path) -> DictConfig:
     return loaded
 
 
-def _stage_choice(group: str, name: str) -> StageConfig:
+def _stage_choice(group: str, name: str) -> ModelConfig:
     """Name, target and schema of a prior or tokenizer, without composing the rest."""
     path = CONF / group / f"{name}.yaml"
     if path.is_file():
         raw = _load(path)
-        return StageConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
-    return StageConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
+        return ModelConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
+    return ModelConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
 
 
 def _compose(overrides: tuple[str, ...]) -> RunSpec:
@@ -265,11 +230,11 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("config", flat)
-        return _to_spec(composed)
+        return to_spec(composed)
     except InputError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{' '.join(overrides)}: {_one_line(error)}. Expected values that fit their keys; "
+        raise InputError(f"{' '.join(overrides)}: {one_line(error)}. Expected values that fit their keys; "
                          "python -m bench.run without arguments shows some.") from None
 
 
@@ -302,133 +267,3 @@ def _with_preset(overrides: list[list[str]]) -> list[list[str]]:
     dataset = choices.get("dataset", "cifar10")
     preset = _load(CONF / "dataset" / f"{dataset}.yaml").get("default_preset", "small")
     return [*overrides, [f"preset={preset}"]]
-
-
-def _to_spec(composed: DictConfig) -> RunSpec:
-    raw = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(raw, dict)
-    _refuse_resolvers(str(raw))   # merging would resolve once more what was written with a backslash
-    sampler = raw.pop("sampler")
-    merged = OmegaConf.merge(OmegaConf.structured(RunSpec), raw)
-    values = OmegaConf.to_container(merged)
-    check_all(RunSpec, cast(dict[str, Any], values))   # here, where the whole key is known
-    spec = OmegaConf.to_object(merged)
-    assert isinstance(spec, RunSpec)
-    _check_names(spec)
-    options, sampler_class = schema_of(spec.prior, "priors")
-    spec.prior.options = _checked(options, _shared(asdict(spec.backbone), options) | spec.prior.options, "prior")
-    _check_metrics(spec.metrics.names)
-    autoencoder = schema_of(spec.vq, "tokenizers")[0]
-    sizes = _shared(spec.autoencoder, autoencoder)
-    implied = _implied_by_layout(autoencoder, spec.vq, sizes | spec.vq.options)
-    spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
-    _check_grid(autoencoder, spec)
-    seed = sampler.pop("seed")
-    check("sampler.seed", seed, SEED)
-    usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
-    spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
-    return spec
-
-
-def _implied_by_layout(options: type, vq: TokenizerConfig, sizes: dict[str, Any]) -> dict[str, Any]:
-    """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
-    if vq.layout == "native" or not hasattr(options, "of_layout"):
-        return {}
-    try:
-        return options.of_layout(vq.layout, sizes)
-    except ValueError as error:
-        raise InputError(f"vq.{error}") from None
-
-
-def _check_grid(options: type, spec: RunSpec) -> None:
-    """Whether images of the data set's resolution fit the tokenizer, where its Options can tell (`grid`)."""
-    if spec.source in ("prior", "reconstruction") and hasattr(options, "grid"):
-        try:
-            options(**spec.vq.options).grid(spec.dataset.resolution)
-        except ValueError as error:
-            raise InputError(f"dataset.resolution={spec.dataset.resolution} does not suit vq: {error}") from None
-
-
-def _check_names(spec: RunSpec) -> None:
-    """Whether the models are known, and a layout has a checkpoint to be the layout of."""
-    for section, stage in (("vq", spec.vq), ("prior", spec.prior)):
-        known = registry.names(PLUGGABLE[section])
-        if stage.name != "plugin" and known and stage.name not in known:
-            raise InputError(f"{section}.name={stage.name}: {did_you_mean(stage.name, known)} "
-                             f"Choose with {section}=<name>.")
-        if stage.layout != "native" and not stage.path:
-            raise InputError(f"{section}.layout={stage.layout}: there is no checkpoint. Give {section}.path=<file>, or "
-                             "leave both out.")
-
-
-def _check_metrics(names: Sequence[str]) -> None:
-    known = registry.names("metrics")
-    for name in names:
-        if ":" in name:
-            registry.resolve("metrics", name)
-        elif known and name not in known:
-            raise InputError(f"metrics.names: unknown metric '{name}'. {did_you_mean(name, known)}")
-
-
-def _shared(sizes: dict[str, Any], cls: type) -> dict[str, Any]:
-    """Those of the sizes every model of a preset shares that this class has a field for."""
-    return {name: value for name, value in sizes.items() if name in _field_names(cls)}
-
-
-def _field_names(cls: type | None) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)} if cls else set()
-
-
-def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
-    """The fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
-    if cls is None:
-        return {}
-    for name in values:
-        if name not in _field_names(cls):
-            raise InputError(f"unknown key '{section}.{name}'. {did_you_mean(name, _field_names(cls))}")
-        if not is_plain(values[name]):
-            raise InputError(f"{section}.{name}={shown(values[name])}: expected finite numbers and texts of one line. "
-                             "Leave it out for what the preset says.")
-    hints = typing.get_type_hints(cls)
-    converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
-    try:
-        return _settled(cls(**converted))
-    except InputError:
-        raise
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:   # a plug-in's own
-        raise InputError(f"{section}: {_one_line(error)}") from None
-
-
-def _settled(options: Any) -> dict[str, Any]:
-    """Every field but those that came later (`metadata={"added": True}`) and are left at their defaults.
-
-    So keys stay those of before there were such fields.
-    """
-    later = {field.name: field.default for field in dataclasses.fields(options) if field.metadata.get("added")}
-    return {name: value for name, value in asdict(options).items() if name not in later or value != later[name]}
-
-
-def _converted(value: Any, hint: Any, key: str) -> Any:
-    """The value as its annotated type, without guessing: whole floats become ints, ints floats, lists tuples."""
-    accepted = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, list, typing.Literal, dict) else ()
-    options = accepted or (hint,)
-    for option in options:
-        origin = typing.get_origin(option) or option
-        if option is Any or option is type(None) and value is None:
-            return value
-        if origin is typing.Literal and value in typing.get_args(option):
-            return value
-        if origin is tuple and isinstance(value, list | tuple):
-            items = [item for item in typing.get_args(option) if item is not Ellipsis]
-            return tuple(_converted(item, items[0], key) for item in value) if len(set(items)) == 1 else tuple(value)
-        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(origin, type) and origin not in (int, float, tuple) and isinstance(value, origin):
-            return value
-    for option in options:
-        if typing.get_origin(option) is typing.Literal:
-            raise InputError(f"{key}={value}: {did_you_mean(str(value), map(str, typing.get_args(option)))}")
-    expected = " or ".join(getattr(option, "__name__", str(option)).replace("NoneType", "null") for option in options)
-    raise InputError(f"{key}={value}: expected {expected}, not {type(value).__name__}.")

@@ -23,7 +23,7 @@ from bench.conditions import Given
 from bench.config import PriorTrainingConfig
 from bench.data.text_encoder import TextEncoder
 from bench.store.store import Recipe
-from bench.training.loop import VALIDATION_BUDGET, Optimize, PriorTask
+from bench.training.tasks import VALIDATION_BUDGET, Optimize, PriorTask
 from priors.base import Draws, Unsupported
 from priors.conditions import Condition
 

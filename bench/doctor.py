@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.assets.cache import ASSETS, asset_status
+from bench.assets.cache import asset_status
+from bench.assets.catalogue import ASSETS
+from bench.baselines import with_baselines
 from bench.command import run_command
 from bench.compose import expand
 from bench.config import DatasetConfig, RunSpec
 from bench.errors import InputError
 from bench.needs import assets_of, check_own_files, dataset_of, have_assets
-from bench.run import with_baselines
 from bench.store.cache import cache_root
 
 Level = Literal["ok", "note", "problem"]

@@ -29,18 +29,19 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bench.command import run_command
-from bench.compose import Run, expand
+from bench.compose import Request, expand
 from bench.config import RunSpec
 from bench.editing.inputs import Inputs, check_files, load
 from bench.editing.options import EditOptions, parse
 from bench.errors import InputError
+from bench.labels import label_as_asked
 from bench.needs import assets_of_edits, check_checkpoints, check_data, check_own_files, have_assets
 from bench.store.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.editing.models import Editor, Shape
+    from bench.stages.editor import Editor, Shape
     from priors.canvas import Windows
 
 MANIFEST = "edit.json"
@@ -71,7 +72,7 @@ def perform(arguments: list[str]) -> int:
     return edit_all(options, runs, console)
 
 
-def check_runs(runs: list[Run], rest: Sequence[str]) -> None:
+def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
     """Raise InputError, before torch is imported, for keys that mean nothing here and for absent data."""
     for argument in rest:
         if argument.startswith(("launcher", "plan=", "status=", "source=", "speed.", "sampling.shards",
@@ -84,11 +85,11 @@ def check_runs(runs: list[Run], rest: Sequence[str]) -> None:
     check_own_files(run.spec for run in runs)
 
 
-def edit_all(options: EditOptions, runs: list[Run], console: Console) -> int:
+def edit_all(options: EditOptions, runs: list[Request], console: Console) -> int:
     """Every run's edits; what a prior cannot do is printed, and exit code 2 if that is all there was."""
     done, several = 0, len(runs) > 1
     for run in runs:
-        label = _label(run)
+        label = label_as_asked(run.spec, run.overrides)
         out = Path(options.out) / _slug(label) if several else Path(options.out)
         reason = edit(options, run.spec, out, console)
         if reason:
@@ -99,13 +100,13 @@ def edit_all(options: EditOptions, runs: list[Run], console: Console) -> int:
 
 def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> str:
     """One prior's edits into the folder `out`; returns why the prior cannot, or ""."""
-    from bench.editing.models import Editor, shape_of, why_unsupported
-    from bench.pipeline import Pipeline
+    from bench.stages.base import begun
+    from bench.stages.editor import Editor, shape_of, why_unsupported
     from priors.base import Unsupported
 
     shape = shape_of(spec)
-    pipeline = Pipeline(spec, announce=lambda text: console.print(text, style="dim", markup=False, highlight=False))
-    job = plan(options, spec, shape, lambda index: _held_out(pipeline, index))
+    run = begun(spec, announce=lambda text: console.print(text, style="dim", markup=False, highlight=False))
+    job = plan(options, spec, shape, lambda index: _held_out(run, index))
     reason = why_unsupported(spec, shape, job.pattern(options.variants), job.windows)
     if reason:
         return reason
@@ -114,7 +115,7 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     _clear(out)
     began = time.perf_counter()
     try:
-        report = carry_out(options, job, Editor(pipeline), out)
+        report = carry_out(options, job, Editor(run), out)
     except Unsupported as error:   # a sampler of the user's that cannot keep tokens
         return str(error)
     report |= {"seconds_with_models": time.perf_counter() - began, "spec": dataclasses.asdict(spec)}
@@ -145,7 +146,7 @@ def plan(options: EditOptions, spec: RunSpec, shape: Shape, held_out: Any) -> Jo
     """Images and masks read and checked, and turned into what is hidden. Raises InputError."""
     import torch
 
-    from bench.editing.models import canvas_sampler, windows_on
+    from bench.stages.editor import canvas_sampler, windows_on
     from priors import editing
 
     inputs = load(options, spec.dataset, patch=shape.patch, held_out=held_out) if options.image else None
@@ -206,11 +207,11 @@ def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict
     files, rows, results = [], [], []
     for row, hidden in enumerate(job.hidden):
         known = known_tokens(options, job, editor, row)
-        synchronise(editor.pipeline.device)
+        synchronise(editor.run.device)
         began = time.perf_counter()
         sample = editor.complete(known.repeat(options.variants, 1), windows=job.windows, order=options.order,
                                  draws=editor.draws(options.task, row))
-        synchronise(editor.pipeline.device)
+        synchronise(editor.run.device)
         seconds = time.perf_counter() - began
         images = editor.decode(sample.tokens, job.grid).cpu()
         images = _pasted(options, job, row, images)
@@ -257,7 +258,7 @@ def _given(options: EditOptions, job: Job, editor: Editor, row: int) -> list[Ten
     if job.inputs is None:
         return []
     images = torch.from_numpy(job.inputs.images)
-    tokens = known_tokens(options, job, editor, row).to(editor.pipeline.device)
+    tokens = known_tokens(options, job, editor, row).to(editor.run.device)
     known = decode_known(editor.tokenizer, tokens.unsqueeze(0), job.grid).cpu()
     if options.task == "enlarge":
         return [known]
@@ -301,8 +302,8 @@ def _filmstrip(options: EditOptions, job: Job, editor: Editor, out: Path) -> dic
                          "variants": sample.tokens.tolist()}]}
 
 
-def _held_out(pipeline: Any, index: int) -> Any:
-    split = pipeline.recipes.splits.validation
+def _held_out(run: Any, index: int) -> Any:
+    split = run.splits.validation
     if index >= len(split):
         raise InputError(f"image=validation:{index}: held-out images are numbered 0 to {len(split) - 1}.")
     return split.images([index])[0]
@@ -317,11 +318,6 @@ def _clear(out: Path) -> None:
         earlier = []
     for name in earlier:
         (out / Path(name).name).unlink(missing_ok=True)
-
-
-def _label(run: Run) -> str:
-    shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
-    return ", ".join([run.spec.prior.target or run.spec.prior.name, *shown])
 
 
 def _slug(label: str) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.assets.cache import ASSETS, asset_folder
-from bench.compose import schema_of
+from bench.assets.cache import asset_folder
+from bench.assets.catalogue import ASSETS
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.recipes import Recipes
+from bench.schema import schema_of
+from bench.stages.base import Run
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -31,7 +32,7 @@ def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print
     for config in configs.values():
         dataset_of(config).check(config)
     foreign = [spec for spec in specs if spec.source not in OWN_SOURCES]
-    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Recipes(spec).foreign.described}" for spec in foreign):
+    for said in dict.fromkeys(f"source {name_of(spec.source)}: {Run(spec).foreign.described}" for spec in foreign):
         announce(said)
 
 
@@ -86,9 +87,11 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
     """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
     imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
                if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path)}
+    if not imports:
+        return
+    from bench.stages.prior import check_imports
     for spec in imports.values():
-        from bench.pipeline import Pipeline
-        Pipeline(spec).check_imports()
+        check_imports(Run(spec))
 
 
 def _of_models(spec: RunSpec) -> set[str]:

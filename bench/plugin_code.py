@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.errors import InputError
-from bench.records import content_id
+from bench.provenance import content_id
 
 if TYPE_CHECKING:
     from bench.store.store import Artefact, Recipe

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.compose import Run
+from bench.compose import Request
 from bench.errors import InputError, did_you_mean
-from bench.recipes import Recipes
 from bench.records import Record
+from bench.stages.base import Run
+from bench.stages.chain import METRICS, NAMES, planned
+from bench.stages.features import Features
+from bench.stages.identity import protocol_id
+from bench.stages.measurements import Measured
 from bench.store.store import Artefact, Recipe, Store
 
-STAGES = ("tokenizer", "tokens", "prior", "likelihood", "samples", "features", "metrics")
 OPTION = "rebuild"
 
 
@@ -33,7 +36,7 @@ def split_off(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, rest
 
 
-def check_names(runs: Sequence[Run], wanted: Sequence[str]) -> None:
+def check_names(runs: Sequence[Request], wanted: Sequence[str]) -> None:
     """Raise InputError unless every name is a stage or a metric of one of these runs."""
     if not wanted:
         return
@@ -42,18 +45,18 @@ def check_names(runs: Sequence[Run], wanted: Sequence[str]) -> None:
         if name not in there:
             raise InputError(f"{OPTION}={name}: " + (
                 f"no run of this command has that stage. Valid here: {', '.join(sorted(there))}."
-                if name in STAGES else did_you_mean(name, there)))
+                if name in NAMES else did_you_mean(name, there)))
 
 
-def ask_anew(runs: Sequence[Run], wanted: Sequence[str], store: Store) -> list[Artefact]:
+def ask_anew(runs: Sequence[Request], wanted: Sequence[str], store: Store) -> list[Artefact]:
     """Mark the named stages and metrics, and what depends on them; returns the artefacts that were marked."""
     every, chosen, chains = list(store.artefacts()), set[str](), dict[str, Recipe]()
-    for recipes in (Recipes(run.spec) for run in runs if not run.unsupported):
-        chain = {stage.recipe.key: stage.recipe for stage in recipes.stages()}
+    for run in (Run(request.spec) for request in runs if not request.unsupported):
+        chain = {stage.key: stage.recipe for stage in planned(run)}
         chains |= chain
         chosen |= {key for key, recipe in chain.items() if recipe.stage in wanted}
-        names = [name for name in recipes.spec.metrics.names if name in wanted or "metrics" in wanted]
-        chosen |= {a.key for a in every if _measures(a, chain, recipes, names, whole="features" in wanted)}
+        names = [name for name in run.spec.metrics.names if name in wanted or METRICS in wanted]
+        chosen |= {a.key for a in every if _measures(a, chain, protocol_id(run), names, whole=Features.name in wanted)}
     chosen = dependents(chosen, every) | dependents(chosen, chains.values())
     for recipe in chains.values():
         if recipe.key in chosen and not store.is_asked_anew(recipe):
@@ -73,7 +76,7 @@ def dependents(keys: set[str], of: Iterable[Artefact | Recipe]) -> set[str]:
     return found
 
 
-def concerns(run: Run, wanted: Sequence[str]) -> bool:
+def concerns(run: Request, wanted: Sequence[str]) -> bool:
     """Whether the run has one of these stages or metrics."""
     return bool(wanted) and not _names(run).isdisjoint(wanted)
 
@@ -85,11 +88,11 @@ def settled(records: Iterable[Record], store: Store) -> list[Record]:
         made.get("key") for made in record.provenance.get("artefacts", {}).values())]
 
 
-def _names(run: Run) -> set[str]:
+def _names(run: Request) -> set[str]:
     """The stages and metrics of a run."""
     if run.unsupported:
         return set()
-    return {"metrics", *run.spec.metrics.names, *(stage.name for stage in Recipes(run.spec).stages())}
+    return {METRICS, *run.spec.metrics.names, *(stage.name for stage in planned(Run(run.spec)))}
 
 
 def _inputs(item: Artefact | Recipe) -> set[str]:
@@ -99,11 +102,11 @@ def _inputs(item: Artefact | Recipe) -> set[str]:
     return {*inputs, *(config.get(name) for name in ("samples", "edits") if isinstance(config.get(name), str))}
 
 
-def _measures(artefact: Artefact, chain: dict[str, Recipe], recipes: Recipes, names: Sequence[str], *,
+def _measures(artefact: Artefact, chain: dict[str, Recipe], protocol: str, names: Sequence[str], *,
               whole: bool) -> bool:
     """Whether it holds one of these metrics of this run; whole: or any under its protocol, which shares features."""
     config = artefact.manifest["config"]
-    if artefact.manifest["stage"] != "metric" or config.get("protocol_id") != recipes.protocol_id:
+    if artefact.manifest["stage"] != Measured.name or config.get("protocol_id") != protocol:
         return False
     name = str(config.get("metric"))
     is_named = any(name == known or name.startswith(f"{known}+") for known in names)

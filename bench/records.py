@@ -14,7 +14,6 @@ The annotations state what a file may hold: whatever is of another type, or out 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -63,6 +62,7 @@ class ModelOf(TypedDict, total=False):
     name: Name
     target: Line | None
     schema: Line | None
+    seed: Seed | None
     options: Annotated[dict[str, Any], Holds(ModelOptions)]
     training: Annotated[dict[str, Any], Holds(TrainingOf)]
 
@@ -289,11 +289,6 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
                     "run_key": record.run_key, "status": record.status, **_flatten(record.spec, "spec")}
         rows += [{**identity, **asdict(measurement)} for measurement in record.measurements]
     return pd.DataFrame(rows)
-
-
-def content_id(value: Any, length: int = 16) -> str:
-    """A short hash of any JSON-like value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]
 
 
 def _fit_named(kind: Any, raw: Any, what: str, path: Path) -> Any:

@@ -11,7 +11,6 @@ Exit codes: 0 done, 1 something failed while working (what was finished is kept)
 
 from __future__ import annotations
 
-import copy
 import sys
 import uuid
 from collections.abc import Sequence
@@ -21,18 +20,22 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import rebuild
+from bench.baselines import with_baselines
 from bench.command import run_command
-from bench.compose import Run, expand
-from bench.data.foreign import OWN_SOURCES, as_written, name_of
+from bench.compose import Request, expand
+from bench.data.foreign import as_written
 from bench.errors import InputError
+from bench.labels import label_as_asked
 from bench.launch.launch import launch
 from bench.launch.status import print_status
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.plugin_code import what_changed
 from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
-from bench.recipes import Recipes
 from bench.records import Record, Sweep, load_records, save_sweep
+from bench.stages.base import Run
+from bench.stages.chain import Planned, planned
+from bench.stages.identity import run_key
 from bench.store.store import Store
 
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token", "seconds_per_image",
@@ -66,32 +69,13 @@ def run_all(arguments: list[str]) -> int:
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
-def with_baselines(runs: list[Run]) -> list[Run]:
-    """Put the real and reconstruction rows of each data set, tokenizer and protocol before the runs that need them.
-
-    Samples from elsewhere need the real row alone: no tokenizer of ours stands behind them.
-    """
-    baselines: dict[str, Run] = {}
-    for run in runs:
-        if not run.spec.baselines or run.spec.source in ("real", "reconstruction"):
-            continue
-        for source in ("real", "reconstruction") if run.spec.source == "prior" else ("real",):
-            spec = copy.deepcopy(run.spec)
-            spec.source, spec.label, spec.sampler = source, None, {"seed": 0}
-            spec.prior = type(spec.prior)()
-            identity = repr((source, spec.dataset, spec.vq if source == "reconstruction" else "", spec.protocol,
-                             spec.metrics, spec.seed if source == "reconstruction" else 0))
-            baselines.setdefault(identity, Run(spec, (*run.overrides, f"source={source}")))
-    return [*baselines.values(), *runs]
-
-
-def execute(runs: list[Run], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:
+def execute(runs: list[Request], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:
     """Write the sweep's manifest, launch what has no record yet, and return all its records in order.
 
     anew: stages and metrics to build again, and with them the records.
     """
-    keys = [Recipes(run.spec).run_key if not run.unsupported else "" for run in runs]
-    cells = [{"run_key": key, "label": _label(run), "overrides": list(run.overrides),
+    keys = [run_key(Run(run.spec)) if not run.unsupported else "" for run in runs]
+    cells = [{"run_key": key, "label": label_as_asked(run.spec, run.overrides), "overrides": list(run.overrides),
               "spec": as_written(run.spec), "unsupported": run.unsupported}
              for key, run in zip(keys, runs, strict=True)]
     results_dir = runs[0].spec.results_dir
@@ -113,44 +97,44 @@ def execute(runs: list[Run], command: str, console: Console, *, anew: Sequence[s
     if not missing:
         console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
     announce_changed_code(missing, console)
-    fresh = launch(missing, console=console)
+    fresh = launch([run.spec for run in missing], console=console)
     found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
     return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported
 
 
-def announce_changed_code(runs: list[Run], console: Console) -> None:
+def announce_changed_code(runs: list[Request], console: Console) -> None:
     """Say which plug-ins were edited, where jobs will build: their own words go to logs."""
     store = Store()
-    stages = {stage.recipe.key: stage for run in runs if run.spec.launcher.name != "debug"
-              for stage in Recipes(run.spec).stages()}
+    stages = {stage.key: stage for run in runs if run.spec.launcher.name != "debug"
+              for stage in planned(Run(run.spec))}
     for stage in stages.values():
         if store.state(stage.recipe) != "cached" and (reason := what_changed(stage.recipe, store.artefacts())):
             console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_plan(runs: list[Run]) -> int:
+def print_plan(runs: list[Request]) -> int:
     """Every stage once, with its state and an estimate from what similar ones took here."""
     store, table = Store(), Table("stage", "key", "state", "work", "estimate", title="plan")
     seen: set[str] = set()
     for run in runs:
         if run.unsupported:
-            table.add_row(cell(_label(run)), "", "unsupported", "", cell(run.unsupported))
+            table.add_row(cell(label_as_asked(run.spec, run.overrides)), "", "unsupported", "", cell(run.unsupported))
             continue
-        for stage in Recipes(run.spec).stages():
-            if stage.recipe.key not in seen:
-                seen.add(stage.recipe.key)
+        for stage in planned(Run(run.spec)):
+            if stage.key not in seen:
+                seen.add(stage.key)
                 state = store.state(stage.recipe)
                 estimate = "" if state == "cached" else estimated_cost(store, stage)
-                table.add_row(cell(stage.label), stage.recipe.key,
+                table.add_row(cell(stage.label), stage.key,
                               "cached" if state == "cached" else f"to build ({state})",
-                              f"{stage.work:,} {stage.unit}", estimate)
+                              f"{stage.work.amount:,} {stage.work.unit}", estimate)
     Console(width=140 if not sys.stdout.isatty() else None).print(table)
     print(f"{len(runs)} runs; nothing was built.")
     return 0
 
 
-def estimated_cost(store: Store, stage: Any) -> str:
+def estimated_cost(store: Store, stage: Planned) -> str:
     """Seconds, from the artefact of the same stage and model built here whose amount of work is nearest."""
     similar = []
     for artefact in store.artefacts():
@@ -158,10 +142,10 @@ def estimated_cost(store: Store, stage: Any) -> str:
         if manifest["stage"] == stage.name and _model_of(manifest["config"]) == _model_of(stage.recipe.config):
             work = _work_of(manifest["config"])
             if work:
-                similar.append((abs(work - stage.work), manifest["wall_seconds"] / work))
+                similar.append((abs(work - stage.work.amount), manifest["wall_seconds"] / work))
     if not similar:
         return "unknown until one was built here"
-    return f"about {min(similar)[1] * stage.work:.0f} s"
+    return f"about {min(similar)[1] * stage.work.amount:.0f} s"
 
 
 def print_summary(records: list[Record]) -> None:
@@ -186,17 +170,10 @@ def _cell(measurement: Any) -> str:
     return f"{'<= ' if measurement.bound == 'upper' else ''}{measurement.value:.4g}"
 
 
-def _label(run: Run) -> str:
-    spec = run.spec
-    if spec.label or spec.source != "prior":
-        return spec.label or (spec.source if spec.source in OWN_SOURCES else name_of(spec.source))
-    shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
-    return ", ".join([spec.prior.target or spec.prior.name, *shown])
-
-
-def _unsupported(run: Run) -> Record:
+def _unsupported(run: Request) -> Record:
     from bench.pipeline import failed_record
-    return failed_record(run.spec, _label(run), InputError(run.unsupported), status="unsupported")
+    label = label_as_asked(run.spec, run.overrides)
+    return failed_record(run.spec, label, InputError(run.unsupported), status="unsupported")
 
 
 def _model_of(config: dict[str, Any]) -> Any:

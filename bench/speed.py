@@ -85,7 +85,8 @@ def measure(options: Options, console: Console) -> int:
     from threadpoolctl import threadpool_limits
 
     from bench.metrics.speed import threads
-    from bench.timing.rows import ROWS, Settings, gemm_peak
+    from bench.timing.rows import ROWS
+    from bench.timing.turns import Settings, gemm_peak
 
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device={options.device}: torch sees no CUDA device here. Use device=cpu.")

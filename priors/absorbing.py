@@ -10,19 +10,21 @@ predicts them back.
 from __future__ import annotations
 
 import math
+from functools import partial
 from os import PathLike
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import bounds, samplers, schedules
+from priors import bounds, chain_rule, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, guided
 from priors.official import convert, read_state, timesteps_of
-from priors.options import AbsorbingOptions, AbsorbingSampler, check_choice, check_sampler
+from priors.option_checks import check_choice, check_sampler
+from priors.options import AbsorbingOptions, AbsorbingSampler
 from priors.reference import naive_absorbing_sample
 from priors.transformer import Transformer, seeded_dropout
 
@@ -128,8 +130,27 @@ class AbsorbingDiffusion(nn.Module):
         if budget >= self.timesteps:
             estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
             return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+        return self.random_order_nll(tokens, condition=condition, draws=draws, budget=budget)
+
+    @torch.no_grad()
+    def random_order_nll(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int
+    ) -> Likelihood:
+        """The limit of infinite T of that bound: the mean of `nll_in_order` over all orders, estimated in `budget`."""
+        score = self._scorer(tokens, self._checked(condition, len(tokens)))
         estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
         return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+
+    def nll_in_order(
+        self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None
+    ) -> Likelihood:
+        """Negative log-likelihood of revealing one token at a time in `order`, (N,) or (B, N), exact by N evaluations.
+
+        No bound on the diffusion, which reveals in a random order, but a distribution that the same network defines.
+        """
+        check_tokens(tokens, self.num_tokens, self.codebook_size)
+        logits_at = partial(self.logits_at, condition=self._checked(condition, len(tokens)))
+        return chain_rule.exact(logits_at, tokens, order)
 
     def _scorer(self, tokens: Tensor, condition: Condition | None) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

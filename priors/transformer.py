@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors.base import Draws, Unsupported
+from priors.condition_options import ConditionSize
 from priors.conditions import Condition, ConditionPrefix
 from priors.linear import Linear, linear
-from priors.options import ConditionSize
 
 
 class Transformer(nn.Module):
@@ -187,20 +187,24 @@ class Block(nn.Module):
         )
         return y.transpose(1, 2).flatten(2)
 
-    def extend(self, x: Tensor, start: int, keys_values: Tensor, seen: Tensor | None) -> Tensor:
+    def extend(
+        self, x: Tensor, start: int, keys_values: Tensor, seen: Tensor | None, shift: Tensor | None = None
+    ) -> Tensor:
         """The block at n further positions: (B, n, C) -> (B, n, C).
 
         keys_values: (2, B, H, N, C/H), written at the new positions and read up to the last of them; seen: bool
         (n, start + n), or None for all.  One token is a chain of tiny operations, so every call that can be is avoided.
         """
         end = start + x.shape[1]
-        qkv = linear(self.ln1(x), self.qkv.weight, self.qkv.bias)
+        h = self.ln1(x) if shift is None else normalise(x, self.ln1, shift[:, :2])
+        qkv = linear(h, self.qkv.weight, self.qkv.bias)
         qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)   # (3, B, H, n, C/H)
         keys_values[:, :, :, start:end] = qkv[1:]
         keys, values = keys_values[:, :, :, :end].unbind()
         y = F.scaled_dot_product_attention(qkv[0], keys, values, attn_mask=seen)
         x = x + linear(y.transpose(1, 2).reshape(x.shape), self.proj.weight, self.proj.bias)
-        h = F.gelu(linear(self.ln2(x), self.fc.weight, self.fc.bias))
+        h = self.ln2(x) if shift is None else normalise(x, self.ln2, shift[:, 2:])
+        h = F.gelu(linear(h, self.fc.weight, self.fc.bias))
         return x + linear(h, self.out.weight, self.out.bias)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -233,14 +237,14 @@ class TimeConditioning(nn.Module):
 
 
 def normalise(x: Tensor, ln: nn.LayerNorm, shift: Tensor | None, where: Tensor | None = None) -> Tensor:
-    """LayerNorm, then times (1 + scale) plus an offset where there is a time.
+    """LayerNorm, then times (1 + scale) plus an offset where there is a condition, such as a time.
 
-    x: (B, n, C), or (M, C) with `where`; shift: (B, 2, C) or None.
+    x: (B, n, C), or (M, C) with `where`; shift: (B, 2, C), or (B, 2, n, C) for each token its own, or None.
     """
     x = ln(x)
     if shift is None:
         return x
-    scale, offset = shift.unsqueeze(2).unbind(1)   # (B, 1, C) each
+    scale, offset = (shift if shift.ndim == 4 else shift.unsqueeze(2)).unbind(1)   # (B, 1 or n, C) each
     if where is not None:
         image = where.nonzero()[:, 0]
         scale, offset = scale[image, 0], offset[image, 0]   # (M, C)

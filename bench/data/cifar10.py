@@ -19,7 +19,7 @@ from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.labels import Labels
 from bench.data.regular import read_regular
-from bench.data.splits import ArrayImages, check_options, fingerprint
+from bench.data.splits import ResizedImages, check_options, fingerprint
 from bench.errors import InputError
 
 UNPACKED = "cifar-10-batches-py"
@@ -38,8 +38,8 @@ class Cifar10:
         self.check(config)
         train, test = _arrays(config)
         return Splits(
-            ArrayImages(train[:config.max_train], resolution=config.resolution, resize=config.resize),
-            ArrayImages(test[:config.max_validation], resolution=config.resolution, resize=config.resize),
+            ResizedImages(train[:config.max_train], resolution=config.resolution, resize=config.resize),
+            ResizedImages(test[:config.max_validation], resolution=config.resolution, resize=config.resize),
             fingerprint(config, CIFAR10_TRAIN_SHA256 + CIFAR10_TEST_SHA256),
             {"split": "the published test split validates"}, labels=partial(_labels, config))
 

@@ -10,7 +10,7 @@ import numpy as np
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.labels import Labels
-from bench.data.splits import ArrayImages, capped, check_options, fingerprint, split_by_hash
+from bench.data.splits import ResizedImages, capped, check_options, fingerprint, split_by_hash
 
 
 class Digits:
@@ -28,8 +28,8 @@ class Digits:
         pixels = np.repeat(grey[..., None], 3, axis=-1)
         train, validation = split_by_hash([str(i) for i in range(len(pixels))], config.validation_fraction)
 
-        def images(indices: list[int], cap: int | None) -> ArrayImages:
-            return ArrayImages(pixels[capped(indices, cap)], resolution=config.resolution, resize=config.resize)
+        def images(indices: list[int], cap: int | None) -> ResizedImages:
+            return ResizedImages(pixels[capped(indices, cap)], resolution=config.resolution, resize=config.resize)
 
         return Splits(images(train, config.max_train), images(validation, config.max_validation),
                       fingerprint(config, hashlib.sha256(pixels.tobytes()).hexdigest()),

@@ -17,7 +17,7 @@ import numpy as np
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.labels import Labels
-from bench.data.splits import ArrayImages, check_options, fingerprint, located
+from bench.data.splits import ResizedImages, check_options, fingerprint, located
 from bench.errors import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -40,9 +40,9 @@ class FashionMNIST:
         grey = {split: read_idx(_file(config, name)) for split, name in FILES.items()}
         content = " ".join(hashlib.sha256(grey[split].data).hexdigest() for split in FILES)
 
-        def images(split: str, cap: int | None) -> ArrayImages:
+        def images(split: str, cap: int | None) -> ResizedImages:
             rgb = np.broadcast_to(grey[split][:cap, ..., None], (*grey[split][:cap].shape, 3))   # no copy
-            return ArrayImages(rgb, resolution=config.resolution, resize=config.resize)
+            return ResizedImages(rgb, resolution=config.resolution, resize=config.resize)
 
         return Splits(images("train", config.max_train), images("validation", config.max_validation),
                       fingerprint(config, content), {"split": "the published test split validates"},

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 import traceback
 import uuid
 from collections import Counter
@@ -28,51 +27,38 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.assets.weights import lpips_model
-from bench.compose import Run
+from bench.compose import Request
 from bench.config import RunSpec
-from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
-from bench.editing.models import Editor, Shape, shape_of, why_unsupported
+from bench.data.arrays import SubsetImages
+from bench.data.foreign import as_written
 from bench.editing.options import EditOptions
 from bench.editing.showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
+from bench.labels import label_of
 from bench.metrics.columns import column_of
 from bench.metrics.distances import fid_measurement, why_no_interval
 from bench.metrics.editing import border_step, ratio_of_means, seam_ratio, window_edges
-from bench.metrics.features import extract_to, load_features, resolve_extractor
 from bench.metrics.frechet import fid
 from bench.metrics.intervals import mean_error, normal_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding
-from bench.metrics.speed import synchronise
-from bench.pipeline import Pipeline, has_chunk, label_of, save_chunk
 from bench.printable import cell as plain_cell
 from bench.printable import last_line, one_line
-from bench.progress import Bar
-from bench.provenance import provenance, utc_now
-from bench.recipes import FEATURE_CHUNK
-from bench.records import (
-    Measurement,
-    Record,
-    Role,
-    Sheet,
-    Status,
-    Sweep,
-    content_id,
-    load_records,
-    save_record,
-    save_sweep,
-)
-from bench.store.store import Recipe
-from priors import editing
-from priors.base import UNKNOWN, Draws, Unsupported
+from bench.provenance import content_id, provenance, utc_now
+from bench.records import Measurement, Record, Role, Sheet, Status, Sweep, load_records, save_record, save_sweep
+from bench.stages.base import Run, begun
+from bench.stages.completions import CompletionFeatures, Completions, hidden_of, hidden_tokens
+from bench.stages.editor import Editor, Shape, shape_of, why_unsupported
+from bench.stages.features import REAL_FEATURES
+from bench.stages.identity import protocol_details
+from priors.base import UNKNOWN, Unsupported
 from priors.canvas import strided_windows
 
 SEAM_CANVASES = 16
-VERSION = 1   # raised whenever completions change
 ROLES: tuple[Role, Role] = ("reconstruction", "edit")
 COLUMNS = ("fid", "lpips", "border_ratio", "seconds_per_image", "network_evaluations")
 
 
-def benchmark(options: EditOptions, runs: list[Run], command: str, console: Console) -> int:
+def benchmark(options: EditOptions, runs: list[Request], command: str, console: Console) -> int:
     """A record for every prior and mask, and one for the reconstructions; printed, and saved for the report.
 
     Before the first, the manifest of all of them is written, so that a report can print what is missing.
@@ -85,21 +71,21 @@ def benchmark(options: EditOptions, runs: list[Run], command: str, console: Cons
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
-def cells_of(options: EditOptions, runs: list[Run], console: Console) -> Iterator[tuple[Run, Cell]]:
+def cells_of(options: EditOptions, runs: list[Request], console: Console) -> Iterator[tuple[Request, EditRow]]:
     """Every cell with its run, made when asked for: a measured one holds its models and images."""
     for mask in options.masks:
         for run in runs:
             with_baseline = run.spec.baselines and run is runs[0]
             for role in ROLES if with_baseline else ROLES[1:]:
-                yield run, Cell(run.spec, mask, options.images, role, console)
+                yield run, EditRow(run.spec, mask, options.images, role, console)
 
 
-def print_status(options: EditOptions, runs: list[Run], console: Console) -> int:
+def print_status(options: EditOptions, runs: list[Request], console: Console) -> int:
     """Where every cell stands: the status of its record, or else the state of its completions in the store."""
     records = {record.run_key: record.status for record in load_records(runs[0].spec.results_dir)[0]}
     table, counts = Table("mask", "row", "key", "state", title="status"), Counter[str]()
     for _, cell in cells_of(options, runs, console):
-        found = records.get(cell.run_key) or cell.pipeline.store.state(cell.recipe)
+        found = records.get(cell.run_key) or cell.run.store.state(cell.run.recipe(cell.stage))
         state = {"ok": "done", "cached": "to measure"}.get(found, str(found))
         table.add_row(cell.mask, plain_cell(cell.label), cell.run_key, state)
         counts[state] += 1
@@ -108,7 +94,7 @@ def print_status(options: EditOptions, runs: list[Run], console: Console) -> int
     return 0
 
 
-def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
+def measured(cell: EditRow, options: EditOptions, console: Console) -> Record:
     """The cell's record: an earlier one of the same key, or a new one, be it of a failure."""
     earlier = [record for record in load_records(cell.spec.results_dir)[0]
                if record.run_key == cell.run_key and record.status == "ok"]
@@ -131,7 +117,7 @@ def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
     return record
 
 
-class Cell:
+class EditRow:
     """One prior (or the plain reconstruction) under one mask."""
 
     def __init__(self, spec: RunSpec, mask: str, num_images: int | None, role: Role, console: Console):
@@ -140,9 +126,10 @@ class Cell:
         self.spec.protocol.num_fake = num_images or spec.protocol.num_fake
         self.spec.source = "reconstruction" if role == "reconstruction" else "prior"
         self.spec.label = spec.label if self.spec.source == "prior" else None
-        self.pipeline = Pipeline(self.spec, announce=lambda text: console.print(text, style="dim", markup=False,
-                                                                                highlight=False))
-        self.editor = Editor(self.pipeline)
+        self.run = begun(self.spec, announce=lambda text: console.print(text, style="dim", markup=False,
+                                                                        highlight=False))
+        self.stage = Completions(mask=mask)
+        self.editor = Editor(self.run)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -153,36 +140,21 @@ class Cell:
     @cached_property
     def originals(self) -> SubsetImages:
         """Held-out images, spread over the split."""
-        validation = self.pipeline.recipes.splits.validation
-        return SubsetImages(validation, spread_indices(len(validation), self.spec.protocol.num_fake))
+        return hidden_of(self.run)
 
     @cached_property
     def hidden(self) -> np.ndarray:
         """(n, N) bool; the same for every prior."""
-        grid, n = self.shape.grid, len(self.originals)
-        if self.mask == "random":
-            masks = [editing.random_half(grid, draws=Draws.seeded("edit mask", index)) for index in range(n)]
-            return torch.stack(masks).numpy()
-        mask = {"centre": editing.centre_box, "lower": editing.lower_half}[self.mask](grid)
-        return mask.expand(n, -1).numpy()
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        config: dict[str, Any] = {"mask": self.mask, "num": len(self.originals), "role": self.role}
-        inputs: tuple[str, ...] = (self.pipeline.recipes.tokenizer().key, self.pipeline.recipes.splits.fingerprint)
-        if self.role == "edit":
-            config |= {"sampler": self.spec.sampler, "chunk": self.spec.sampling.chunk}
-            inputs = (self.pipeline.recipes.prior().key, *inputs)
-        return Recipe("edits", config, inputs, VERSION)
+        return hidden_tokens(self.mask, self.shape.grid, len(self.originals))
 
     @cached_property
     def protocol(self) -> dict[str, Any]:
         """Everything that makes two completions comparable."""
-        details = self.pipeline.recipes.protocol_details
+        details = protocol_details(self.run)
         kept = {key: details[key] for key in ("extractor", "dataset", "resolution", "resize", "reference_fingerprint",
                                               "num_real", "real_split", "neighbours_net", "neighbours_resolution")}
         return {**kept, "name": f"edit-{self.mask}", "mask": self.mask, "images": len(self.originals),
-                "grid": self.shape.grid, "version": VERSION}
+                "grid": self.shape.grid, "version": Completions.version}
 
     @cached_property
     def protocol_id(self) -> str:
@@ -190,20 +162,20 @@ class Cell:
 
     @cached_property
     def run_key(self) -> str:
-        return content_id([self.recipe.key, self.protocol_id])
+        return content_id([self.run.recipe(self.stage).key, self.protocol_id])
 
     @property
     def label(self) -> str:
         return "reconstruction" if self.role == "reconstruction" else label_of(self.spec)
 
-    def expected(self, run: Run) -> dict[str, Any]:
+    def expected(self, run: Request) -> dict[str, Any]:
         """The cell as a sweep's manifest has it."""
         return {"run_key": self.run_key, "label": self.label, "role": self.role, "overrides": list(run.overrides),
                 "spec": self.spec_of_record(), "unsupported": self.why_unsupported()}
 
     def spec_of_record(self) -> dict[str, Any]:
         """The run's spec, under the protocol of the mask."""
-        spec = dataclasses.asdict(self.spec)
+        spec = as_written(self.spec)
         spec["protocol"] |= {"name": f"edit-{self.mask}"}
         return spec
 
@@ -213,84 +185,26 @@ class Cell:
         known = -torch.from_numpy(self.hidden[:2]).long()
         return why_unsupported(self.spec, self.shape, known, None)
 
-    # -- completing ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def completed(self) -> dict[str, np.ndarray]:
-        """images (n, 3, H, W) uint8, seconds (chunks,), network_evaluations and token_forwards (n,)."""
-        artefact = self.pipeline.store.obtain(self.recipe, self._build, announce=self.pipeline.announce)
-        with np.load(artefact.path / "edits.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
-
-    def _build(self, out: Path, work: Path) -> None:
-        size, n = self.spec.sampling.chunk, len(self.originals)
-        starts = range(0, n, size)
-        with Bar(f"completions ({self.label}, {self.mask})", len(starts), unit="chunk") as bar:
-            for start in starts:
-                path = work / f"chunk-{start:06d}.npz"
-                if not has_chunk(path):
-                    save_chunk(path, self._chunk(np.arange(start, min(start + size, n))))
-                bar.advance()
-        chunks = [dict(np.load(work / f"chunk-{start:06d}.npz", allow_pickle=False)) for start in starts]
-        np.savez(out / "edits.npz", **{name: np.concatenate([chunk[name] for chunk in chunks])   # type: ignore[arg-type]
-                                    for name in chunks[0]})
-
-    def _chunk(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        tokens = self.editor.encode(torch.from_numpy(self.originals.images(rows)))
-        if self.role == "reconstruction":
-            return {"images": self.editor.decode(tokens, self.shape.grid).cpu().numpy()}
-        hidden = torch.from_numpy(self.hidden[rows])
-        known = tokens.masked_fill(hidden.to(tokens.device), -1)
-        synchronise(self.pipeline.device)
-        began = time.perf_counter()
-        sample = self.editor.complete(known, draws=self.editor.draws(self.mask, int(rows[0])))
-        synchronise(self.pipeline.device)
-        seconds = time.perf_counter() - began
-        kept = ~hidden
-        if not torch.equal(sample.tokens.cpu()[kept], tokens.cpu()[kept]):
-            raise BenchError(f"{self.label} changed known tokens: its `sample` breaks the contract of `known`.")
-        return {"images": self.editor.decode(sample.tokens, self.shape.grid).cpu().numpy(),
-                "seconds_per_image": np.full(len(rows), seconds / len(rows)),
-                "network_evaluations": sample.network_evaluations.cpu().numpy(),
-                "token_forwards": sample.token_forwards.cpu().numpy()}
-
     # -- measuring ----------------------------------------------------------------------------------------------------
+
+    @property
+    def completed(self) -> dict[str, np.ndarray]:
+        return self.run.open(self.stage)
 
     def measurements(self, *, with_seams: bool) -> list[Measurement]:
         images, originals = self.completed["images"], self.originals.images(np.arange(len(self.originals)))
-        found = [self._fid(), self._mean("lpips", self._lpips(images, originals)),
+        found = [self._fid(), _mean(self, "lpips", _lpips(self.run, images, originals)),
                  self._border(images, originals)]
         for name in ("seconds_per_image", "network_evaluations", "token_forwards"):
             if name in self.completed:
-                found.append(self._mean(name, self.completed[name].astype(np.float64)))
+                found.append(_mean(self, name, self.completed[name].astype(np.float64)))
         return found + ([self._seams()] if with_seams and self.role == "edit" else [])
 
     def _fid(self) -> Measurement:
-        extractor = self.pipeline.recipes.extractor
-        recipe = Recipe("features", {"extractor": extractor, "edits": self.recipe.key}, (), 1)
-        artefact = self.pipeline.store.obtain(recipe, lambda out, work: self._extract(recipe, out, work),
-                                              announce=self.pipeline.announce)
-        fake = np.load(artefact.path / "features.npy", mmap_mode="r")
-        real = self.pipeline.features("real")
+        fake, real = self.run.open(CompletionFeatures(mask=self.mask)), self.run.open(REAL_FEATURES)
         result = fid(fake, real)
         return fid_measurement(result, why_no_interval(fake, real), self.protocol_id,
                                label=f"FID@{result.n} of completed images")
-
-    def _extract(self, recipe: Recipe, out: Path, work: Path) -> None:
-        extractor = resolve_extractor(self.spec.protocol.extractor, device=self.pipeline.device)
-        images = ArrayImages(self.completed["images"])
-        with Bar(f"features of {len(images)} completions", len(images), unit="image") as bar:
-            extract_to(work, images, extractor, fingerprint=recipe.key, shard_size=FEATURE_CHUNK,
-                       batch_size=self.spec.metrics.feature_batch_size, progress=bar.advance)
-        np.save(out / "features.npy", load_features(work))
-
-    def _lpips(self, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
-        protocol = self.spec.protocol
-        embedding = LpipsEmbedding(lpips_model(protocol.neighbours_net), device=self.pipeline.device,
-                                   resolution=protocol.neighbours_resolution)
-        pieces = [slice(at, at + 100) for at in range(0, len(images), 100)]
-        parts = [embedding.distances(embedding.features(images[p]), embedding.features(originals[p])) for p in pieces]
-        return torch.cat(parts).double().cpu().numpy()
 
     def _border(self, images: np.ndarray, originals: np.ndarray) -> Measurement:
         """Step across the mask's border over that of the originals at the same place; 1: it cannot be seen."""
@@ -315,18 +229,6 @@ class Cell:
                            note=f"canvases of {2 * h}x{2 * w} tokens, {len(windows)} windows",
                            extra={"window_evaluations": float(sample.network_evaluations.double().mean())})
 
-    def _mean(self, name: str, values: np.ndarray) -> Measurement:
-        unit, better = column_of(name).unit, column_of(name).better
-        if name != "lpips":   # chunks share a clock and a batch: no interval over images
-            middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
-            return Measurement(name, middle, self.protocol_id, n=len(values), unit=unit, better=better,
-                               note=f"in batches of {self.spec.sampling.chunk}"
-                                    + ", their median" * (name == "seconds_per_image"))
-        mean, error = float(values.mean()), mean_error(values)
-        low, high = normal_interval(mean, error)
-        return Measurement(name, mean, self.protocol_id, n=len(values), ci_low=low, ci_high=high, standard_error=error,
-                           unit=unit, better=better)
-
     # -- the record ---------------------------------------------------------------------------------------------------
 
     def record(self, *, with_showcase: bool) -> Record:
@@ -338,8 +240,7 @@ class Cell:
         """The record without measurements."""
         return Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=self.role, label=self.label,
                       spec=self.spec_of_record(), run_key=self.run_key, status=status, message=message,
-                      provenance={**provenance(), "protocol": self.protocol, "threads": torch.get_num_threads(),
-                                  "device": self.pipeline.device, **self.pipeline.gpu})
+                      provenance={**provenance(), "protocol": self.protocol, **self.run.hardware})
 
     def _media(self, with_showcase: bool) -> dict[str, Sheet]:
         if self.role == "reconstruction":
@@ -350,6 +251,29 @@ class Cell:
         originals, hidden = torch.from_numpy(self.originals.images(few)), torch.from_numpy(self.hidden[few])
         sheets = {"inpaint": completed_sheet(self.editor, originals, hidden, folder / "inpaint.png", results)}
         return sheets | (showcase(self.editor, originals, folder, results) if with_showcase else {})
+
+
+def _lpips(run: Run, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """(n,) distances of each completed image to its original."""
+    protocol = run.spec.protocol
+    embedding = LpipsEmbedding(lpips_model(protocol.neighbours_net), device=run.device,
+                               resolution=protocol.neighbours_resolution)
+    pieces = [slice(at, at + 100) for at in range(0, len(images), 100)]
+    parts = [embedding.distances(embedding.features(images[p]), embedding.features(originals[p])) for p in pieces]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _mean(cell: EditRow, name: str, values: np.ndarray) -> Measurement:
+    unit, better = column_of(name).unit, column_of(name).better
+    if name != "lpips":   # chunks share a clock and a batch: no interval over images
+        middle = float(np.median(values) if name == "seconds_per_image" else values.mean())
+        return Measurement(name, middle, cell.protocol_id, n=len(values), unit=unit, better=better,
+                           note=f"in batches of {cell.spec.sampling.chunk}"
+                                + ", their median" * (name == "seconds_per_image"))
+    mean, error = float(values.mean()), mean_error(values)
+    low, high = normal_interval(mean, error)
+    return Measurement(name, mean, cell.protocol_id, n=len(values), ci_low=low, ci_high=high, standard_error=error,
+                       unit=unit, better=better)
 
 
 def print_rows(records: list[Record]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.editing.models import Editor, canvas_sampler
 from bench.editing.pictures import decode_known, greyed, line_up, record_sheet
 from bench.records import Sheet
+from bench.stages.editor import Editor, canvas_sampler
 from priors import editing
 from priors.base import UNKNOWN, Sample
 from priors.canvas import Windows, film, reveal_steps, strided_windows

@@ -15,7 +15,9 @@ from typing import Any
 from bench.config import LauncherConfig, RunSpec
 from bench.launch.jobs import SweepFolder, read_json
 from bench.provenance import utc_now
-from bench.recipes import Recipes, Stage
+from bench.stages.base import Run
+from bench.stages.chain import Planned, planned
+from bench.store.cache import cache_root
 from bench.store.files import write_json
 
 
@@ -24,21 +26,21 @@ class Node:
     """A stage, one run that needs it, and the keys of the stages before it."""
 
     spec: RunSpec
-    stage: Stage
+    stage: Planned
     needs: tuple[str, ...]
 
     @property
     def key(self) -> str:
-        return self.stage.recipe.key
+        return self.stage.key
 
 
 def graph(specs: Sequence[RunSpec]) -> list[Node]:
     """The stages of all runs without repetition, each after those it needs."""
     nodes: dict[str, Node] = {}
     for spec in specs:
-        for stage in Recipes(spec).stages():
+        for stage in planned(Run(spec)):
             needs = tuple(recipe.key for recipe in stage.inputs)
-            nodes.setdefault(stage.recipe.key, Node(spec, stage, needs))
+            nodes.setdefault(stage.key, Node(spec, stage, needs))
     return list(nodes.values())
 
 
@@ -49,7 +51,6 @@ def sweep_folder(launcher: LauncherConfig) -> SweepFolder:
 
 
 def launch_root(launcher: LauncherConfig) -> Path:
-    from bench.store.cache import cache_root
     return (Path(launcher.folder) if launcher.folder else cache_root() / "launch").resolve()
 
 

@@ -26,9 +26,11 @@ from submitit.helpers import DelayedSubmission
 from bench.config import LauncherConfig, ResourcesConfig, RunSpec
 from bench.errors import BenchError
 from bench.launch import queue as launch_queue
-from bench.provenance import utc_now
-from bench.recipes import Judged, Recipes, Stage
-from bench.records import Record, content_id
+from bench.provenance import content_id, utc_now
+from bench.records import Record
+from bench.stages.base import Run, begun
+from bench.stages.chain import Planned, planned
+from bench.stages.identity import run_key
 from bench.store.files import write_json
 from bench.store.store import Interrupted, Store
 
@@ -38,9 +40,7 @@ MAX_STALLS = 3
 EARLY_SECONDS = 60.0
 """SLURM looks at limits every 30 s and its warnings come up to that much early; as much again for good measure."""
 
-# Which of the launcher's resources a stage asks for.
-RESOURCES = {"tokenizer": "training", "likelihood": "training", "prior": "training", "tokens": "features",
-             "samples": "sampling", "features": "features", "run": "metrics"}
+MEASURING = "metrics"   # the section of the launcher's resources that the job which measures asks by
 
 
 class LostError(BenchError):
@@ -98,15 +98,15 @@ class SweepFolder:
         return self.path / "outcomes" / f"{run_key}.json"
 
 
-def resources_of(launcher: LauncherConfig, stage: str) -> ResourcesConfig:
-    """What the launcher asks for on behalf of a stage ("run" for the job that measures)."""
-    return getattr(launcher, RESOURCES[stage])
+def resources_of(launcher: LauncherConfig, section: str) -> ResourcesConfig:
+    """What the launcher asks for on behalf of a stage of this section."""
+    return getattr(launcher, section)
 
 
-def units_of(stage: Stage) -> list[tuple[str, int | None]]:
+def units_of(stage: Planned) -> list[tuple[str, int | None]]:
     """(name, shard) of every job a stage is split into."""
-    key = stage.recipe.key
-    return [(f"{key}-{shard}", shard) for shard in range(stage.shards)] if stage.shards > 1 else [(key, None)]
+    key, shards = stage.key, stage.work.shards
+    return [(f"{key}-{shard}", shard) for shard in range(shards)] if shards > 1 else [(key, None)]
 
 
 @dataclass
@@ -114,14 +114,14 @@ class StageJob:
     """Build one stage of a run, or one shard of it; the shard that ends last puts them together."""
 
     spec: RunSpec
-    stage: Stage
+    stage: Planned
     shard: int | None
     folder: SweepFolder
     cuda_devices: str | None = None
 
     @property
     def unit(self) -> str:
-        return self.stage.recipe.key if self.shard is None else f"{self.stage.recipe.key}-{self.shard}"
+        return self.stage.key if self.shard is None else f"{self.stage.key}-{self.shard}"
 
     def __call__(self) -> str:
         with requeued_when_interrupted(self.cuda_devices):
@@ -134,26 +134,25 @@ class StageJob:
                     self._fail(traceback.format_exc())
                     raise
             self._mark(state="done")
-        return self.stage.recipe.key
+        return self.stage.key
 
     def checkpoint(self) -> DelayedSubmission | None:
         """What submitit puts back into the queue: the same job, its progress in the store; nothing if it stalls."""
-        if reason := why_given_up(self.spec, self.stage.name, self.unit, self.folder,
+        if reason := why_given_up(self.spec, self.stage.stage.resources, self.unit, self.folder,
                                   Store().work_folder(self.stage.recipe)):
             self._fail(f"{self.stage.label}: {reason}")
             return None
         return DelayedSubmission(self)
 
     def _build(self) -> None:
-        from bench.pipeline import Pipeline  # torch is imported in the job, never where jobs are submitted
-        pipeline = Pipeline(self.spec)
-        sides: tuple[Judged, ...] = ("fake",) if "samples" in self.stage.recipe.config else ("real",)
-        pipeline.build(self.stage.name, self.shard, sides)
+        from bench.pipeline import build  # torch is imported in the job, never where jobs are submitted
+        run = begun(self.spec)
+        build(run, self.stage.stage, self.shard)
         if self.shard is None:
             return
         self._mark(state="done")
         if all(self.folder.marks(name).get("state") == "done" for name, _ in units_of(self.stage)):
-            pipeline.build(self.stage.name, None, sides)
+            build(run, self.stage.stage)
 
     def _fail(self, message: str) -> None:
         Store().set_status(self.stage.recipe, "failed", message)
@@ -179,32 +178,32 @@ class RunJob:
 
     def checkpoint(self) -> DelayedSubmission | None:
         """As that of a stage; what a run writes are its metrics."""
-        run_key = Recipes(self.spec).run_key
-        if reason := why_given_up(self.spec, "run", f"run-{run_key}", self.folder, Store().root / "metric"):
-            self._record(run_key, LostError(f"measuring: {reason}"))
+        key = run_key(Run(self.spec))
+        if reason := why_given_up(self.spec, MEASURING, f"run-{key}", self.folder, Store().root / "metric"):
+            self._record(key, LostError(f"measuring: {reason}"))
             return None
         return DelayedSubmission(self)
 
     def _settle(self) -> str:
-        recipes = Recipes(self.spec)
+        run = Run(self.spec)
         try:
-            if lost := lost_units(recipes.stages(), self.folder, self.spec.launcher.retries):
+            if lost := lost_units(planned(run), self.folder, self.spec.launcher.retries):
                 print(f"lost: {', '.join(lost)}; submitting this run again", flush=True)
                 self.resubmit([self.spec], self.folder)
                 return "resubmitted"
         except Interrupted:
             raise
         except Exception as error:
-            return self._record(recipes.run_key, error)
-        return self._record(recipes.run_key)
+            return self._record(run_key(run), error)
+        return self._record(run_key(run))
 
-    def _record(self, run_key: str, error: BaseException | None = None) -> str:
+    def _record(self, key: str, error: BaseException | None = None) -> str:
         record = run_or_record_failure(self.spec, error)
-        self.folder.finish_run(run_key, record, self.spec.results_dir)
+        self.folder.finish_run(key, record, self.spec.results_dir)
         return record.status
 
 
-def lost_units(stages: Sequence[Stage], folder: SweepFolder, retries: int) -> list[str]:
+def lost_units(stages: Sequence[Planned], folder: SweepFolder, retries: int) -> list[str]:
     """The jobs of these stages, in order, that ended without a word and may be tried again; [] if all is there.
 
     Raises BenchError with the traceback if a stage failed, LostError if one was lost too often or cancelled. Stages
@@ -227,12 +226,12 @@ def lost_units(stages: Sequence[Stage], folder: SweepFolder, retries: int) -> li
     return []
 
 
-def _count_loss(name: str, marks: dict[str, Any], stage: Stage, folder: SweepFolder, retries: int) -> None:
+def _count_loss(name: str, marks: dict[str, Any], stage: Planned, folder: SweepFolder, retries: int) -> None:
     job = marks.get("job", "")
     if launch_queue.was_cancelled(job):
         raise LostError(f"{stage.label}: job {job} was cancelled. Run the same command again to go on where it was.")
     if len(folder.losses(name)) <= retries:   # else the batch script has counted them all
-        advice = f" at its time limit: raise launcher.{RESOURCES[stage.name]}.minutes"
+        advice = f" at its time limit: raise launcher.{stage.stage.resources}.minutes"
         folder.add_loss(name, f"job {job} ended without a result" + advice * launch_queue.ended_at_limit(job))
     if len(folder.losses(name)) > retries:
         history = "\n".join([*folder.losses(name), *_log_tail(folder, job)])
@@ -245,7 +244,8 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
 
     passing: errors that are the caller's to handle.
     """
-    from bench.pipeline import failed_record, label_of, run
+    from bench.labels import label_of
+    from bench.pipeline import failed_record, run
     from bench.records import Status, save_record
     from priors.base import Unsupported
     try:
@@ -258,18 +258,18 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
         raise
     except Exception as problem:
         status: Status = "unsupported" if isinstance(problem, Unsupported) else "failed"
-        record = replace(failed_record(spec, label_of(spec), problem, status=status), run_key=Recipes(spec).run_key)
+        record = replace(failed_record(spec, label_of(spec), problem, status=status), run_key=run_key(Run(spec)))
         save_record(record, spec.results_dir)
         return record
 
 
-def why_given_up(spec: RunSpec, stage: str, unit: str, folder: SweepFolder, work: Path) -> str:
+def why_given_up(spec: RunSpec, section: str, unit: str, folder: SweepFolder, work: Path) -> str:
     """Why a job that was warned goes into the queue no more, "" if it does: MAX_STALLS limits without getting on.
 
     A warning that comes long before the time limit (a preemption, a user's) is nobody's fault and not counted.
     """
-    launcher, section = spec.launcher, RESOURCES[stage]
-    limit = resources_of(launcher, stage).minutes
+    launcher = spec.launcher
+    limit = resources_of(launcher, section).minutes
     used = launch_queue.seconds_used() if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and _rank() == 0 else None
     if used is None or used < 60 * limit - launcher.signal_delay_s - EARLY_SECONDS:
         return ""

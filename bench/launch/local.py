@@ -28,8 +28,10 @@ from bench.launch.jobs import (
     see_cuda_devices,
     units_of,
 )
-from bench.recipes import Recipes
 from bench.records import Record, load_record
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import run_key
 from bench.store.store import Store
 
 POLL_SECONDS = 0.1
@@ -65,7 +67,7 @@ def work_through(specs: Sequence[RunSpec], folder: SweepFolder) -> list[Record]:
     except KeyboardInterrupt:
         plan.stop()   # nothing goes on in the background unless it was asked to
         raise
-    return [load_record(folder.outcome(Recipes(spec).run_key)["record"]) for spec in specs]
+    return [load_record(folder.outcome(run_key(Run(spec)))["record"]) for spec in specs]
 
 
 @dataclass
@@ -97,10 +99,10 @@ class _Plan:
         for node in nodes:
             self.waiting += self._stage_tasks(node, names, devices)
         for spec in self.specs:
-            recipes = Recipes(spec)
-            after = {name for stage in recipes.stages() for name in names.get(stage.recipe.key, ())}
+            run = Run(spec)
+            after = {name for stage in planned(run) for name in names.get(stage.key, ())}
             job = RunJob(spec, self.folder, _leave_to_the_plan, devices)
-            self.waiting.append(_Task(f"run-{recipes.run_key}", job, spec, after, ok_only=False))
+            self.waiting.append(_Task(f"run-{run_key(run)}", job, spec, after, ok_only=False))
 
     @property
     def finished(self) -> bool:
@@ -148,10 +150,10 @@ class _Plan:
 
     def _end(self, task: _Task, error: Exception | None) -> None:
         self.ended[task.name] = error is None
-        run_key = Recipes(task.spec).run_key
-        if isinstance(task.function, RunJob) and not self.folder.outcome(run_key):
+        key = run_key(Run(task.spec))
+        if isinstance(task.function, RunJob) and not self.folder.outcome(key):
             problem = LostError(f"the run's last process left no record: {error}")
-            self.folder.finish_run(run_key, run_or_record_failure(task.spec, problem), task.spec.results_dir)
+            self.folder.finish_run(key, run_or_record_failure(task.spec, problem), task.spec.results_dir)
 
     def _give_up(self, task: _Task) -> None:
         losses = self.folder.losses(task.name)

@@ -32,8 +32,10 @@ from bench.launch.jobs import (
     units_of,
 )
 from bench.launch.queue import active_jobs
-from bench.recipes import Recipes
 from bench.records import Record, load_record
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import run_key
 from bench.store.store import Store
 
 MAX_TIME_LIMITS = 100
@@ -78,7 +80,7 @@ def submit(specs: Sequence[RunSpec], folder: SweepFolder, *, join_runs: bool = F
                 jobs[node.key] = earlier if earlier in waiting else _submit_stage(node, jobs, folder)
         runs = []
         for spec in specs:
-            earlier = registered(launcher, Recipes(spec).run_key).get("job", "")
+            earlier = registered(launcher, run_key(Run(spec))).get("job", "")
             runs.append(earlier if join_runs and earlier in waiting else _submit_run(spec, jobs, folder))
     return [*jobs.values(), *runs]
 
@@ -87,7 +89,7 @@ def _submit_stage(node: Node, jobs: dict[str, str], folder: SweepFolder) -> str:
     after = [jobs[key] for key in node.needs if key in jobs]
     units = units_of(node.stage)
     Store().set_status(node.stage.recipe, "queued")
-    executor = _executor(node.spec.launcher, resources_of(node.spec.launcher, node.stage.name), folder,
+    executor = _executor(node.spec.launcher, resources_of(node.spec.launcher, node.stage.stage.resources), folder,
                          name=f"{node.stage.name}-{node.key[:8]}", unit=node.key,
                          dependency=f"afterok:{':'.join(after)}" if after else None)
     submitted = _sbatch(executor, [StageJob(node.spec, node.stage, shard, folder) for _, shard in units])
@@ -99,13 +101,13 @@ def _submit_stage(node: Node, jobs: dict[str, str], folder: SweepFolder) -> str:
 
 
 def _submit_run(spec: RunSpec, jobs: dict[str, str], folder: SweepFolder) -> str:
-    recipes = Recipes(spec)
-    after = [jobs[stage.recipe.key] for stage in recipes.stages() if stage.recipe.key in jobs]
-    executor = _executor(spec.launcher, spec.launcher.metrics, folder, name=f"run-{recipes.run_key[:8]}",
-                         unit=f"run-{recipes.run_key}", dependency=f"afterany:{':'.join(after)}" if after else None)
+    run = Run(spec)
+    key, after = run_key(run), [jobs[stage.key] for stage in planned(run) if stage.key in jobs]
+    executor = _executor(spec.launcher, spec.launcher.metrics, folder, name=f"run-{key[:8]}",
+                         unit=f"run-{key}", dependency=f"afterany:{':'.join(after)}" if after else None)
     job = _sbatch(executor, [RunJob(spec, folder, resubmit=submit)])[0]
-    folder.mark(f"run-{recipes.run_key}", job=job)
-    register(spec.launcher, recipes.run_key, job, folder)
+    folder.mark(f"run-{key}", job=job)
+    register(spec.launcher, key, job, folder)
     return job
 
 
@@ -175,18 +177,18 @@ def _fresh_environment() -> Iterator[None]:
 
 def _wait(specs: Sequence[RunSpec]) -> list[Record]:
     """The records, as the jobs' files tell; a run whose last job vanished is submitted again."""
-    open_runs = {Recipes(spec).run_key: spec for spec in specs}
+    open_runs = {run_key(Run(spec)): spec for spec in specs}
     folders = {key: SweepFolder(Path(registered(spec.launcher, key)["folder"])) for key, spec in open_runs.items()}
     last_look, records = time.monotonic(), dict[str, Record]()
     suspects: set[str] = set()
     while open_runs:
-        for run_key in [key for key in open_runs if folders[key].outcome(key)]:
-            records[run_key] = load_record(folders[run_key].outcome(run_key)["record"])
-            del open_runs[run_key]
+        for key in [key for key in open_runs if folders[key].outcome(key)]:
+            records[key] = load_record(folders[key].outcome(key)["record"])
+            del open_runs[key]
         if open_runs and time.monotonic() - last_look > LIVENESS_SECONDS:
             last_look, vanished = time.monotonic(), _vanished(open_runs, folders)
-            for run_key in vanished & suspects:   # twice in a row: not just slow files
-                _revive(open_runs[run_key], run_key, folders[run_key])
+            for key in vanished & suspects:   # twice in a row: not just slow files
+                _revive(open_runs[key], key, folders[key])
             suspects = vanished - suspects
         time.sleep(POLL_SECONDS if open_runs else 0)
     return [records[key] for key in folders]
@@ -200,11 +202,11 @@ def _vanished(run_keys: Iterable[str], folders: dict[str, SweepFolder]) -> set[s
             if folders[key].marks(f"run-{key}").get("job") not in active and not folders[key].outcome(key)}
 
 
-def _revive(spec: RunSpec, run_key: str, folder: SweepFolder) -> None:
-    unit = f"run-{run_key}"
+def _revive(spec: RunSpec, key: str, folder: SweepFolder) -> None:
+    unit = f"run-{key}"
     if folder.add_loss(unit, f"job {folder.marks(unit).get('job')} vanished") <= spec.launcher.retries:
         submit([spec], folder)
         return
     losses = folder.losses(unit)
     error = LostError("\n".join([f"the run's last job was lost {len(losses)} times:", *losses]))
-    folder.finish_run(run_key, run_or_record_failure(spec, error), spec.results_dir)
+    folder.finish_run(key, run_or_record_failure(spec, error), spec.results_dir)

@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.config import RunSpec
+from bench.labels import prior_name
 from bench.launch.graph import Node, graph, registered
 from bench.launch.jobs import SweepFolder, units_of
 from bench.launch.queue import active_jobs
 from bench.printable import cell, last_line
-from bench.recipes import Recipes
 from bench.records import load_records
+from bench.stages.base import Run
+from bench.stages.identity import run_key
 from bench.store.store import Store
 
 
@@ -67,18 +69,18 @@ def _of_stage(node: Node, store: Store, active: set[str] | None) -> Standing:
 
 
 def _of_run(spec: RunSpec, active: set[str] | None, done: set[str]) -> Standing:
-    run_key = Recipes(spec).run_key
-    asked = registered(spec.launcher, run_key)
+    key = run_key(Run(spec))
+    asked = registered(spec.launcher, key)
     job = asked.get("job", "")
-    label = f"run: {spec.prior.target or spec.prior.name} {spec.sampler}"
-    if run_key in done:
-        return Standing(label, run_key, "done", job)
+    label = f"run: {prior_name(spec)} {spec.sampler}"
+    if key in done:
+        return Standing(label, key, "done", job)
     if not asked:
-        return Standing(label, run_key, "missing")
-    outcome = SweepFolder(Path(asked["folder"])).outcome(run_key)
+        return Standing(label, key, "missing")
+    outcome = SweepFolder(Path(asked["folder"])).outcome(key)
     if outcome:
-        return Standing(label, run_key, outcome["status"], job, outcome["record"])
-    return Standing(label, run_key, _waiting_or_lost(job, active), job)
+        return Standing(label, key, outcome["status"], job, outcome["record"])
+    return Standing(label, key, _waiting_or_lost(job, active), job)
 
 
 def _waiting_or_lost(job: str, active: set[str] | None) -> str:
@@ -86,7 +88,7 @@ def _waiting_or_lost(job: str, active: set[str] | None) -> str:
 
 
 def _progress(node: Node, folder: str) -> str:
-    if node.stage.shards == 1:
+    if node.stage.work.shards == 1:
         return ""
     states = [SweepFolder(Path(folder)).marks(name).get("state") for name, _ in units_of(node.stage)]
     return f"{states.count('done')} of {len(states)} shards done"

@@ -31,7 +31,8 @@ from bench.metrics.columns import columns
 from bench.metrics.embedding_cache import Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.intervals import mean_error, student_interval
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
-from bench.records import Measurement, content_id
+from bench.provenance import content_id
+from bench.records import Measurement
 from bench.store import files
 
 EXTRA = 8

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter  # noqa: E402
 
 from bench.printable import one_line  # noqa: E402
-from bench.records import content_id  # noqa: E402
+from bench.provenance import content_id  # noqa: E402
 from bench.reporting.catalogue import metric_of  # noqa: E402
 from bench.reporting.curves import read_curve  # noqa: E402
 from bench.reporting.identity import identity  # noqa: E402

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, did_you_mean
-from bench.records import Measurement, Record, Sweep, content_id, load_records, load_sweeps
+from bench.provenance import content_id
+from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.defaults import defaults_of

@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import BenchError
-from bench.provenance import provenance, sha256_of, utc_now
-from bench.records import content_id
+from bench.provenance import content_id, provenance, sha256_of, utc_now
 from bench.store.cache import cache_root
 from bench.store.files import sync, write_json
 from bench.store.leases import is_alive, lease

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,76 +28,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bench.config import PriorTrainingConfig, TrainingConfig
-from bench.errors import BenchError, InputError
+from bench.config import TrainingConfig
+from bench.errors import BenchError
 from bench.progress import Bar
 from bench.store import files
 from bench.store.store import Interrupted
+from bench.training.processes import make_fabric
 from bench.training.trajectories import Trajectory, is_measured
-from priors.base import Draws, Unsupported
+from priors.base import Draws
 
 if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-
-PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-VALIDATION_BUDGET = 4   # network evaluations an image, for priors whose likelihood is a sum
-Optimize = Callable[[Tensor, Optimizer], None]
-
-
-class Trainable(Protocol):
-    """What the loop trains; by convention an nn.Module that holds everything with state.
-
-    model: what is averaged, validated and published.
-    """
-
-    model: nn.Module
-
-    def optimizers(self) -> list[Optimizer]:
-        """One for a prior, two for a VQGAN; their learning rates are the peak ones."""
-
-    def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
-        """One step; `optimize(loss, optimizer)` does the backward pass and the update. Returns what to log."""
-
-    def validate(self, model: nn.Module, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """Means over one validation batch; "loss" chooses the best checkpoint."""
-
-
-class PriorTask(nn.Module):
-    """A prior as a Trainable: one Adam, and the likelihood it reaches on held-out tokens as validation."""
-
-    def __init__(self, prior: Any, config: PriorTrainingConfig):
-        super().__init__()
-        self.model: Any = prior
-        self.config = config
-
-    def optimizers(self) -> list[Optimizer]:
-        first, second = self.config.betas
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.config.learning_rate,
-                                           betas=(first, second), weight_decay=self.config.weight_decay)
-        return [self.optimizer]
-
-    def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
-        loss = self.model.training_loss(batch, draws=draws)
-        optimize(loss, self.optimizer)
-        return {"loss": loss.detach()}
-
-    def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
-        try:
-            nats = model.nll(batch, draws=draws, budget=VALIDATION_BUDGET).nats.mean()
-        except Unsupported:
-            return {"loss": model.training_loss(batch, draws=draws)}
-        bits = nats / (batch.shape[1] * math.log(2))
-        return {"loss": bits, "bits_per_token": bits}
-
-
-    def measure(self, model: Any, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor, str]:
-        """Bits a token of each image (B,), their Monte-Carlo variance (B,), and the kind of likelihood."""
-        found = model.nll(batch, draws=draws, budget=self.config.measure_budget)
-        bits = batch.shape[1] * math.log(2)
-        return found.nats / bits, found.monte_carlo_variance / bits ** 2, found.kind
-
 
 class ShardedDraws(Draws):
     """One process's slice of the draws a single process would make for the whole batch."""
@@ -121,19 +61,6 @@ class ShardedDraws(Draws):
 
     def _slice(self, drawn: Tensor) -> Tensor:
         return drawn.chunk(self.world_size)[self.rank]
-
-
-def flops_of_training(prior: Any) -> float:
-    """Floating-point operations of the forward and backward pass of one training image, three times the forward's.
-
-    Two for each weight of a linear layer and token, and 4 N width a layer and token for attention's two products,
-    counted in full for a causal mask too, as is usual (Kaplan et al. 2020, Section 2.1).
-    """
-    tokens = prior.num_tokens
-    weights = sum(module.weight.numel() for module in prior.modules() if isinstance(module, nn.Linear))
-    options = getattr(prior, "options", None)   # a third party's prior need not keep them; its attention is not known
-    width, layers = (getattr(options, name, 0) for name in ("width", "num_layers"))
-    return 3.0 * tokens * (2 * weights + 4 * tokens * width * layers)
 
 
 def batch_indices(step: int, batch_size: int, num_items: int, seed: int) -> np.ndarray:
@@ -203,61 +130,6 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
         loop.measure({part: batches() for part, batches in measured.items()})
     if fabric.is_global_zero:
         loop.publish(out, state)
-
-
-def make_fabric(precision: str, *, device: str = "cpu") -> Fabric:
-    """One process, or the group of processes that srun or torchrun started for this job; the group is joined here.
-
-    device: "cpu", "cuda" or "cuda:<index>"; a group takes as many CUDA devices as it has processes on a machine.
-    """
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
-
-    found = _process_group()
-    accelerator, _, index = device.partition(":")
-    if found is None:
-        alone = LightningEnvironment()
-        return Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=PRECISIONS[precision],
-                      plugins=alone)
-    num_nodes = int(os.environ.get("SLURM_NNODES", os.environ.get("GROUP_WORLD_SIZE", "1")))
-    fabric = Fabric(accelerator=accelerator, devices=found.world_size() // num_nodes, num_nodes=num_nodes,
-                    strategy="ddp", precision=PRECISIONS[precision], plugins=found)
-    fabric.launch()
-    return fabric
-
-
-def process_rank() -> int:
-    """This process's place among those that srun or torchrun started for this job; 0 if there is one."""
-    found = _process_group()
-    return found.global_rank() if found else 0
-
-
-def process_device(device: str) -> str:
-    """`device` as this process has it: in a group "cuda" is the one of its own, which is also where Fabric trains.
-
-    Raises InputError where several processes would share the one device that was named.
-    """
-    found = _process_group()
-    if found is None or not device.startswith("cuda"):
-        return device
-    if device != "cuda":
-        raise InputError(f"device={device}: {found.world_size()} processes cannot share one CUDA device. Use "
-                         "device=cuda, which gives each its own.")
-    return f"cuda:{found.local_rank()}"
-
-
-def _process_group() -> SLURMEnvironment | TorchElasticEnvironment | None:
-    if all(int(os.environ.get(name, "1")) == 1 for name in ("SLURM_NTASKS", "WORLD_SIZE")):
-        return None
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-
-    if "SLURM_NTASKS" in os.environ and SLURMEnvironment.detect():
-        found: SLURMEnvironment | TorchElasticEnvironment = SLURMEnvironment()
-    elif TorchElasticEnvironment.detect():
-        found = TorchElasticEnvironment()
-    else:
-        return None
-    return found if found.world_size() > 1 else None
 
 
 class _Loop:

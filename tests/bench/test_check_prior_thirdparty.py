@@ -10,7 +10,8 @@ import torch
 from bench.compose import compose
 from bench.config import TrainingConfig
 from bench.testing import check_prior
-from bench.training.loop import PriorTask, train
+from bench.training.loop import train
+from bench.training.tasks import PriorTask
 from priors.base import Draws
 
 FOLDER = Path(__file__).parent / "thirdparty"

@@ -22,7 +22,7 @@ from bench.config import DatasetConfig, PriorTrainingConfig
 from bench.data.base import Splits
 from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
-from bench.data.splits import ArrayImages
+from bench.data.splits import ResizedImages
 from bench.errors import InputError
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
@@ -33,7 +33,7 @@ CAPTIONS = Captions(("a fox", "a dog", "", "a fox"), ("a dog", "a cat"))
 
 
 def splits_of(labels=None, captions=None, train=4, validation=2):
-    sides = (ArrayImages(np.zeros((n, 8, 8, 3), np.uint8), resolution=8, resize="antialias")
+    sides = (ResizedImages(np.zeros((n, 8, 8, 3), np.uint8), resolution=8, resize="antialias")
              for n in (train, validation))
     return Splits(*sides, "x", labels=labels, captions=captions)
 

@@ -13,9 +13,10 @@ from bench.config import TrainingConfig
 from bench.errors import InputError
 from bench.launch import local as launch_local
 from bench.metrics.inception import InceptionCompat
-from bench.pipeline import Pipeline
+from bench.stages.base import Run
 from bench.store.store import Store
 from bench.training import loop as trainer
+from bench.training import processes
 
 
 @pytest.fixture
@@ -29,44 +30,44 @@ def two_gpus(monkeypatch):
 @pytest.fixture
 def second_of_two_processes(monkeypatch):
     group = SimpleNamespace(local_rank=lambda: 1, world_size=lambda: 2)
-    monkeypatch.setattr(trainer, "_process_group", lambda: group)
+    monkeypatch.setattr(processes, "_process_group", lambda: group)
 
 
-def pipeline(device, folder):
-    return Pipeline(compose(["preset=smoke", f"device={device}"]), store=Store(folder))
+def run(device, folder):
+    return Run(compose(["preset=smoke", f"device={device}"]), store=Store(folder))
 
 
 def test_a_device_that_the_machine_lacks_is_refused_before_anything_is_built(two_gpus, tmp_path):
     with pytest.raises(InputError, match="cuda:2.* 2 CUDA devices"):
-        _ = pipeline("cuda:2", tmp_path).device
+        _ = run("cuda:2", tmp_path).device
 
 
 @pytest.mark.parametrize("asked, found", [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
 def test_one_process_uses_the_device_that_was_asked_for(two_gpus, tmp_path, asked, found):
-    assert pipeline(asked, tmp_path).device == found
+    assert run(asked, tmp_path).device == found
 
 
 @pytest.mark.parametrize("asked, found", [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")])
 def test_each_process_of_a_group_has_a_device_of_its_own(two_gpus, second_of_two_processes, tmp_path, asked, found):
-    assert pipeline(asked, tmp_path).device == found
+    assert run(asked, tmp_path).device == found
 
 
 def test_a_group_cannot_share_one_named_device(two_gpus, second_of_two_processes, tmp_path):
     with pytest.raises(InputError, match="2 processes cannot share"):
-        _ = pipeline("cuda:1", tmp_path).device
+        _ = run("cuda:1", tmp_path).device
 
 
 def test_the_name_of_the_gpu_is_told_and_a_cpu_adds_nothing(two_gpus, tmp_path):
-    assert pipeline("cuda:1", tmp_path).gpu == {"gpu": "GPU of cuda:1"}
-    assert pipeline("cpu", tmp_path).gpu == {}
+    assert run("cuda:1", tmp_path).hardware["gpu"] == "GPU of cuda:1"
+    assert "gpu" not in run("cpu", tmp_path).hardware
 
 
 @pytest.mark.parametrize("device, accelerator, devices",
                          [("cpu", "cpu", 1), ("cuda", "cuda", 1), ("cuda:3", "cuda", [3])])
 def test_training_takes_place_on_the_named_device(monkeypatch, device, accelerator, devices):
-    monkeypatch.setattr(trainer, "_process_group", lambda: None)
+    monkeypatch.setattr(processes, "_process_group", lambda: None)
     monkeypatch.setattr("lightning_fabric.Fabric", lambda **options: options)
-    options = trainer.make_fabric("float32", device=device)
+    options = processes.make_fabric("float32", device=device)
     assert (options["accelerator"], options["devices"]) == (accelerator, devices)
 
 
@@ -111,7 +112,7 @@ class Line(nn.Module):
 @pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
 def test_resuming_leaves_step_counters_on_the_cpu_and_moves_the_rest_to_the_device(tmp_path):
     config = TrainingConfig(steps=9, batch_size=2, log_every=9)
-    before = trainer._Loop(Line(), config, trainer.make_fabric("float32"), seed=0)
+    before = trainer._Loop(Line(), config, processes.make_fabric("float32"), seed=0)
     before.advance(torch.ones(2, 1))
     before.save(tmp_path / "latest.pt")
     precision = SimpleNamespace(load_state_dict=lambda state: None)

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.compose import Run, compose
+from bench.baselines import with_baselines
+from bench.compose import Request, compose
 from bench.config import DatasetConfig
 from bench.data.foreign import look_at, name_of
 from bench.data.npz import ImageArray, NpzImages
 from bench.errors import InputError
+from bench.labels import label_of
 from bench.needs import check_data
-from bench.pipeline import label_of
-from bench.recipes import Recipes
-from bench.run import execute, with_baselines
+from bench.run import execute
+from bench.stages.base import Run
+from bench.stages.identity import run_key
 
 DATASET = DatasetConfig(name="digits", resolution=16)
 
@@ -251,7 +253,7 @@ def test_samples_are_what_they_hold_and_not_where_they_lie(tmp_path):
     first, second = (saved(tmp_path / run / "samples.npz", images(num)) for run, num in (("run1", 6), ("run2", 7)))
     copy = tmp_path / "copy.npz"
     copy.write_bytes(first.read_bytes())
-    keys = [Recipes(spec(path)).run_key for path in (first, second, copy)]
+    keys = [run_key(Run(spec(path))) for path in (first, second, copy)]
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -281,9 +283,9 @@ def test_an_empty_label_is_refused(tmp_path, label):
 
 def test_real_against_real_stands_beside_samples_from_elsewhere(tmp_path):
     path = saved(tmp_path / "a.npz", images())
-    runs = with_baselines([Run(spec(path, "label=theirs"), (f"source={path}",))])
+    runs = with_baselines([Request(spec(path, "label=theirs"), (f"source={path}",))])
     assert [(run.spec.source, run.spec.label) for run in runs] == [("real", None), (str(path), "theirs")]
-    assert len(with_baselines([Run(spec(path, "baselines=false"), ())])) == 1
+    assert len(with_baselines([Request(spec(path, "baselines=false"), ())])) == 1
 
 
 def test_the_command_says_what_it_took(tmp_path):
@@ -305,7 +307,7 @@ def test_a_new_label_is_a_new_record_and_the_same_one_is_not(tmp_path, monkeypat
     def launch(runs, console):
         launched.append([run.spec.label for run in runs])
         records = [dataclasses.replace(failed_record(run.spec, label_of(run.spec), ValueError()), status="ok",
-                                       run_key=Recipes(run.spec).run_key) for run in runs]
+                                       run_key=run_key(Run(run.spec))) for run in runs]
         for record in records:
             save_record(record, tmp_path / "results")
         return records
@@ -314,5 +316,5 @@ def test_a_new_label_is_a_new_record_and_the_same_one_is_not(tmp_path, monkeypat
     monkeypatch.setattr(run_module, "have_assets", lambda names: None)
     path, quiet = saved(tmp_path / "a.npz", images()), Console(quiet=True)
     for label in (["label=one"], ["label=two"], ["label=two"], []):
-        execute([Run(spec(path, f"results_dir={tmp_path / 'results'}", *label), ())], "command", quiet)
+        execute([Request(spec(path, f"results_dir={tmp_path / 'results'}", *label), ())], "command", quiet)
     assert launched == [["one"], ["two"], [], []]

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from bench.compose import compose
-from bench.recipes import Recipes
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import protocol_id, run_key
+from bench.stages.measurements import recipe_of
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 PRESETS = ("smoke", "demo", "small", "paper")
@@ -38,11 +41,11 @@ def runs():
 
 def keys(arguments):
     """Every key of one run, by the label of its stage."""
-    recipes = Recipes(compose(arguments))
-    found = {stage.label: stage.recipe.key for stage in recipes.stages()}
+    recipes = Run(compose(arguments))
+    found = {stage.label: stage.recipe.key for stage in planned(recipes)}
     name, versions, depends_on, machine = METRIC
-    metric = {"metric fid": recipes.metric(name, versions, depends_on, machine).key}
-    return found | metric | {"run": recipes.run_key, "protocol": recipes.protocol_id}
+    metric = {"metric fid": recipe_of(recipes, name, versions, depends_on, machine).key}
+    return found | metric | {"run": run_key(recipes), "protocol": protocol_id(recipes)}
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,11 @@ from safetensors.torch import save_file
 
 from bench.compose import compose, expand
 from bench.errors import InputError
-from bench.pipeline import Pipeline, run
+from bench.pipeline import run
 from bench.run import main
+from bench.stages.base import Run
+from bench.stages.prior import PRIOR
+from bench.stages.tokenizer import TOKENIZER
 from bench.store.store import Store
 from priors.absorbing import AbsorbingDiffusion
 from priors.autoregressive import Autoregressive
@@ -76,11 +79,11 @@ def store(tmp_path):
 
 def test_an_imported_tokenizer_is_the_one_in_the_file(imported, store):
     _, model, command = imported
-    pipeline = Pipeline(compose(command), store=store, announce=quiet)
-    images = torch.from_numpy(pipeline.recipes.splits.validation.images(range(8)))
+    foreign = Run(compose(command), store=store, announce=quiet)
+    images = torch.from_numpy(foreign.splits.validation.images(range(8)))
     tokens = model.encode(images)
-    assert len(tokens.unique()) > 3 and torch.equal(pipeline.tokenizer.encode(images), tokens)
-    assert (pipeline.tokenizer.decode(tokens).int() - model.decode(tokens).int()).abs().max() <= 1
+    assert len(tokens.unique()) > 3 and torch.equal(foreign.open(TOKENIZER).encode(images), tokens)
+    assert (foreign.open(TOKENIZER).decode(tokens).int() - model.decode(tokens).int()).abs().max() <= 1
 
 
 @pytest.mark.network
@@ -101,8 +104,8 @@ def test_a_likelihood_head_is_the_file_s_or_a_fresh_one_that_is_tuned(imported, 
     layout, model, command = imported
     spec = compose([*command, "vq.likelihood_head=true", "prior=unigram", "metrics.names=[pixel_nll]",
                     f"results_dir={tmp_path / 'runs'}"])
-    images = torch.from_numpy(Pipeline(spec, store=store, announce=quiet).recipes.splits.validation.images(range(8)))
-    tokenizer = Pipeline(spec, store=store, announce=quiet).tokenizer
+    images = torch.from_numpy(Run(spec, store=store, announce=quiet).splits.validation.images(range(8)))
+    tokenizer = Run(spec, store=store, announce=quiet).open(TOKENIZER)
     assert torch.equal(tokenizer.encode(images), model.encode(images))
     if layout == "unleashing":
         assert torch.equal(tokenizer.likelihood_head[0].weight, model.likelihood_head[0].weight)
@@ -136,7 +139,7 @@ def test_an_official_prior_runs_through_to_its_record(cls, store, tmp_path):
     record = run(spec, store=store, announce=quiet)
     assert record.status == "ok" and record.measurements[0].value > 0
     tokens = torch.zeros(1, 64, dtype=torch.int64)
-    imported = Pipeline(spec, store=store, announce=quiet).prior
+    imported = Run(spec, store=store, announce=quiet).open(PRIOR)
     torch.testing.assert_close(imported.logits(tokens), prior.logits(tokens))
 
 

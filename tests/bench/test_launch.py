@@ -22,11 +22,13 @@ from bench.launch.jobs import (
     run_or_record_failure,
     units_of,
 )
-from bench.launch.launch import OneRun, launch
+from bench.launch.launch import launch
 from bench.launch.local import _Plan, _Task
 from bench.launch.slurm import _started_again_if_killed
 from bench.launch.status import status
-from bench.recipes import Recipes
+from bench.stages.base import Run
+from bench.stages.chain import CHAIN, planned
+from bench.stages.identity import run_key
 from bench.store.store import Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "baselines=false"]
@@ -49,7 +51,7 @@ def _spec(*more):
 
 
 def _stage(spec, name):
-    return next(stage for stage in Recipes(spec).stages() if stage.name == name)
+    return next(stage for stage in planned(Run(spec)) if stage.name == name)
 
 
 def _publish(recipe):
@@ -74,14 +76,14 @@ def test_every_stage_stands_after_those_it_needs(root):
 
 def test_a_stage_has_no_more_shards_than_chunks(root):
     spec = _spec("prior=absorbing", "sampling.shards=7", "sampling.chunk=8", "protocol.num_fake=24")
-    assert _stage(spec, "samples").shards == 3
-    assert _stage(spec, "features").shards == 1
+    assert _stage(spec, "samples").work.shards == 3
+    assert _stage(spec, "features").work.shards == 1
 
 
 def test_training_and_sampling_ask_for_their_own_resources(root):
     launcher = _spec("launcher.training.gpus=2", "launcher.sampling.gpus=1").launcher
-    asked = {stage: resources_of(launcher, stage).gpus for stage in ("tokenizer", "prior", "samples", "features")}
-    assert asked == {"tokenizer": 2, "prior": 2, "samples": 1, "features": 0}
+    asked = {stage.name: resources_of(launcher, stage.resources).gpus for stage in CHAIN}
+    assert asked == {"tokenizer": 2, "tokens": 0, "prior": 2, "likelihood": 2, "samples": 1, "features": 0}
 
 
 # -- what a run's last job makes of its stages ------------------------------------------------------------------------
@@ -109,7 +111,7 @@ def test_a_failed_stage_is_not_tried_again_but_told_with_its_traceback(folder):
 
 
 def test_what_waited_for_a_lost_stage_is_not_counted_as_lost(folder):
-    stages = Recipes(_spec()).stages()[:2]
+    stages = planned(Run(_spec()))[:2]
     lost_units(stages, folder, retries=3)
     assert folder.losses(stages[1].recipe.key) == []
 
@@ -124,7 +126,7 @@ def test_of_an_array_only_the_shards_without_a_word_are_lost(folder):
 
 
 def test_nothing_is_lost_once_all_artefacts_are_there(folder):
-    stages = Recipes(_spec()).stages()
+    stages = planned(Run(_spec()))
     for stage in stages:
         _publish(stage.recipe)
     assert lost_units(stages, folder, retries=3) == []
@@ -134,7 +136,7 @@ def test_a_failure_is_recorded_with_its_traceback_and_its_run(root):
     spec = _spec(f"results_dir={root / 'results'}")
     record = run_or_record_failure(spec, ValueError("too bad"))
     assert record.status == "failed" and "ValueError: too bad" in record.message
-    assert record.run_key == Recipes(spec).run_key
+    assert record.run_key == run_key(Run(spec))
     assert (root / "results" / "records" / f"{record.id}.json").exists()
 
 
@@ -205,18 +207,18 @@ def test_an_unknown_launcher_is_refused_with_a_suggestion():
     spec = _spec()
     spec.launcher.name = "slrum"
     with pytest.raises(InputError, match="Did you mean 'slurm'"):
-        launch([OneRun(spec)], console=Console(file=io.StringIO()))
+        launch([spec], console=Console(file=io.StringIO()))
 
 
 def test_not_waiting_for_this_process_is_refused():
     with pytest.raises(InputError, match="launcher.wait=false"):
-        launch([OneRun(_spec("launcher.wait=false"))], console=Console(file=io.StringIO()))
+        launch([_spec("launcher.wait=false")], console=Console(file=io.StringIO()))
 
 
 def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
     with pytest.raises(InputError, match="there is no srun on this machine"):
-        launch([OneRun(_spec("launcher=slurm"))], console=Console(file=io.StringIO()))
+        launch([_spec("launcher=slurm")], console=Console(file=io.StringIO()))
 
 
 def test_launching_imports_no_torch():
@@ -225,7 +227,8 @@ def test_launching_imports_no_torch():
 
 
 def test_work_that_trains_nothing_does_not_import_lightning():
-    code = "import sys, bench.pipeline as p; p.process_rank(); sys.exit('lightning_fabric' in sys.modules)"
+    code = ("import sys, bench.pipeline, bench.training.processes as p; p.process_rank(); "
+            "sys.exit('lightning_fabric' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -239,7 +242,7 @@ def _states(spec) -> dict[str, str]:
 def test_status_reads_every_state_from_files_alone(folder, monkeypatch):
     monkeypatch.setenv("PATH", "")   # no scheduler to ask
     spec = _spec("launcher=slurm")
-    tokenizer, tokens, prior, samples, real, fake = (stage.recipe for stage in Recipes(spec).stages())
+    tokenizer, tokens, prior, samples, real, fake = (stage.recipe for stage in planned(Run(spec)))
     _publish(tokenizer)
     register(spec.launcher, tokens.key, "1", folder)
     _publish(tokens)
@@ -252,7 +255,7 @@ def test_status_reads_every_state_from_files_alone(folder, monkeypatch):
 
 def test_status_says_what_runs_now_and_what_was_lost(folder, monkeypatch):
     spec = _spec("launcher=slurm")
-    tokenizer, tokens, *_ = (stage.recipe for stage in Recipes(spec).stages())
+    tokenizer, tokens, *_ = (stage.recipe for stage in planned(Run(spec)))
     register(spec.launcher, tokens.key, "7", folder)
     monkeypatch.setattr("bench.launch.status.active_jobs", lambda: {"8"})
     seen = []
@@ -262,8 +265,8 @@ def test_status_says_what_runs_now_and_what_was_lost(folder, monkeypatch):
 
 def test_a_run_is_done_once_it_has_a_record(folder, root):
     spec = _spec(f"results_dir={root / 'results'}")
-    run_key = Recipes(spec).run_key
+    key = run_key(Run(spec))
     record = run_or_record_failure(spec, ValueError("x"))
     path = root / "results" / "records" / f"{record.id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "ok"}))
-    assert _states(spec)[run_key] == "done"
+    assert _states(spec)[key] == "done"

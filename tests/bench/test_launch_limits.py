@@ -9,9 +9,10 @@ from bench.compose import compose
 from bench.errors import InputError
 from bench.launch import queue as launch_queue
 from bench.launch.jobs import MAX_STALLS, RunJob, StageJob, SweepFolder, lost_units
-from bench.launch.launch import OneRun, launch
-from bench.recipes import Recipes
+from bench.launch.launch import launch
 from bench.records import load_records
+from bench.stages.base import Run
+from bench.stages.chain import planned
 from bench.store.store import Store
 
 
@@ -27,7 +28,7 @@ def spec(tmp_path, monkeypatch):
 
 @pytest.fixture
 def samples(spec, tmp_path):
-    stage = next(stage for stage in Recipes(spec).stages() if stage.name == "samples")
+    stage = next(stage for stage in planned(Run(spec)) if stage.name == "samples")
     return StageJob(spec, stage, None, SweepFolder(tmp_path / "sweep"))
 
 
@@ -88,7 +89,7 @@ def test_heartbeats_and_states_are_no_progress_but_a_finished_metric_is(measurin
 
 def test_a_job_that_its_limit_killed_is_lost_with_the_advice_to_raise_it(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(launch_queue, "ended_at_limit", lambda job: True)
-    folder, stage = SweepFolder(tmp_path / "sweep"), Recipes(spec).stages()[0]
+    folder, stage = SweepFolder(tmp_path / "sweep"), planned(Run(spec))[0]
     lost_units([stage], folder, retries=3)
     assert "raise launcher.training.minutes" in folder.losses(stage.recipe.key)[0]
 
@@ -96,7 +97,7 @@ def test_a_job_that_its_limit_killed_is_lost_with_the_advice_to_raise_it(spec, t
 def test_a_limit_that_ends_before_the_warning_is_refused(spec):
     spec.launcher.sampling.minutes = 1
     with pytest.raises(InputError, match="launcher.sampling.minutes=1: the warning comes launcher.signal_delay_s=90"):
-        launch([OneRun(spec)], console=Console(file=io.StringIO()))
+        launch([spec], console=Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize("shown, seconds", [("0:07", 7), ("12:34", 754), ("1:00:00", 3600), ("2-03:00:01", 183_601),

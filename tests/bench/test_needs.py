@@ -3,7 +3,9 @@
 import pytest
 
 from bench import doctor, needs, run
-from bench.assets.cache import ASSETS, AssetStatus
+from bench.assets.cache import AssetStatus
+from bench.assets.catalogue import ASSETS
+from bench.baselines import with_baselines
 from bench.compose import compose, expand
 from bench.errors import InputError
 
@@ -40,7 +42,7 @@ def asked(monkeypatch):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_run_and_doctor_name_the_same_weights_and_data(command, monkeypatch, asked):
-    runs = [r for r in run.with_baselines(expand(command, announce=lambda text: None)) if not r.unsupported]
+    runs = [r for r in with_baselines(expand(command, announce=lambda text: None)) if not r.unsupported]
     needs.have_assets(needs.assets_of(r.spec for r in runs))
     monkeypatch.setattr(doctor, "asset_status", lambda name: AssetStatus(name, False, None, "missing"))
     seen = []
@@ -58,7 +60,7 @@ def test_a_run_has_its_weights_before_anything_is_built(tmp_path, monkeypatch, a
 
 
 def test_the_reconstruction_beside_an_imported_tokenizer_needs_lpips(tmp_path):
-    runs = run.with_baselines(expand([*SMOKE, "vq.path=model.safetensors", "metrics.names=[fid,reconstruction]"]))
+    runs = with_baselines(expand([*SMOKE, "vq.path=model.safetensors", "metrics.names=[fid,reconstruction]"]))
     assert needs.assets_of(r.spec for r in runs) == ["inception", "lpips-alex"]
 
 

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from bench.compose import compose
-from bench.pipeline import Pipeline, build, run
+from bench.pipeline import build, run
+from bench.stages.base import Run
+from bench.stages.prior import PRIOR
+from bench.stages.samples import SAMPLES
+from bench.stages.tokens import TOKENS
 from bench.store.store import Store
 
 pytestmark = pytest.mark.network
@@ -33,6 +37,10 @@ def store(tmp_path_factory) -> Store:
 def _spec(results, *more):
     return compose([*SMOKE, f"results_dir={results}", *more])
 
+
+
+def _samples(run, name):
+    return np.load(run.obtain(SAMPLES).path / f"{name}.npy")
 
 def _values(record) -> dict[str, float]:
     return {m.metric: m.value for m in record.measurements}
@@ -82,36 +90,36 @@ def test_a_likelihood_is_measured_once_for_all_samplers_and_anew_for_another_see
 def test_an_average_that_remembers_the_first_steps_is_announced(store, results):
     said: list[str] = []
     spec = _spec(results, "prior=absorbing", "prior.training.ema_decay=0.98")
-    Pipeline(spec, store=store, announce=said.append).build("prior")
+    build(Run(spec, store=store, announce=said.append), PRIOR)
     assert [text for text in said if "67% of the averaged weights" in text]   # .98^20
 
 
 @pytest.mark.parametrize("shards", [2, 7])
 def test_samples_do_not_depend_on_how_many_jobs_share_the_work(record, results, store, tmp_path, shards):
     spec = _spec(results, "prior=absorbing", "sampler.steps=4", f"sampling.shards={shards}")
-    whole = Pipeline(spec, store=store, announce=lambda text: None)
+    whole = Run(spec, store=store, announce=lambda text: None)
     other = Store(tmp_path)
     for stage in ("tokenizer", "tokens", "prior"):   # the trained models are the same ones
         (tmp_path / stage).symlink_to(store.root / stage)
     for shard in reversed(range(shards)):
-        build(spec, "samples", shard=shard, store=other, announce=lambda text: None)
-    shared = Pipeline(spec, store=other, announce=lambda text: None)
-    assert np.array_equal(np.load(whole.samples.path / "images.npy"), np.load(shared.samples.path / "images.npy"))
-    assert np.array_equal(np.load(whole.samples.path / "tokens.npy"), np.load(shared.samples.path / "tokens.npy"))
+        build(Run(spec, store=other, announce=lambda text: None), SAMPLES, shard=shard)
+    shared = Run(spec, store=other, announce=lambda text: None)
+    for name in ("images", "tokens"):
+        assert np.array_equal(_samples(whole, name), _samples(shared, name))
 
 
 def test_a_damaged_chunk_is_drawn_again_and_the_samples_stay(record, results, store, tmp_path, damage, capsys):
     spec = _spec(results, "prior=absorbing", "sampler.steps=4")
-    whole = Pipeline(spec, store=store, announce=lambda text: None)
+    whole = Run(spec, store=store, announce=lambda text: None)
     other = Store(tmp_path)
     for stage in ("tokenizer", "tokens", "prior"):   # the trained models are the same ones
         (tmp_path / stage).symlink_to(store.root / stage)
-    build(spec, "samples", shard=0, store=other, announce=lambda text: None)
-    chunk = other.work_folder(whole.recipes.samples()) / "chunk-000001.npz"
+    build(Run(spec, store=other, announce=lambda text: None), SAMPLES, shard=0)
+    chunk = other.work_folder(whole.recipe(SAMPLES)) / "chunk-000001.npz"
     damage(chunk)
     was_there = chunk.exists()
-    again = Pipeline(spec, store=other, announce=lambda text: None)
-    assert np.array_equal(np.load(whole.samples.path / "images.npy"), np.load(again.samples.path / "images.npy"))
+    again = Run(spec, store=other, announce=lambda text: None)
+    assert np.array_equal(_samples(whole, "images"), _samples(again, "images"))
     assert (f"{chunk} is damaged" in capsys.readouterr().err) == was_there
 
 
@@ -127,13 +135,13 @@ def test_the_state_of_a_shorter_training_with_a_flipped_byte_is_never_used(recor
         for stage in ("tokenizer", "tokens"):
             (own.root / stage).symlink_to(store.root / stage)
         if name == "damaged":
-            build(short, "prior", store=own, announce=lambda text: None)
+            build(Run(short, store=own, announce=lambda text: None), PRIOR)
             state, = own.root.glob("prior/*/state.pt")
             content = bytearray(state.read_bytes())
             content[int(share * len(content))] ^= 0x10
             state.write_bytes(content)
-        build(long, "prior", store=own, announce=lambda text: None)
-        path = own.find(Pipeline(long, store=own).recipes.prior()).path
+        build(Run(long, store=own, announce=lambda text: None), PRIOR)
+        path = own.find(Run(long, store=own).recipe(PRIOR)).path
         weights.append((path / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert "state.pt does not have its sha256" in capsys.readouterr().err
@@ -160,8 +168,7 @@ def test_an_edited_prior_from_outside_is_trained_anew_and_said_so(results, store
 
 
 def test_images_of_another_model_are_judged_from_a_folder_of_npz(record, results, store, tmp_path):
-    images = np.load(Pipeline(_spec(results, "prior=absorbing", "sampler.steps=4"), store=store).samples.path
-                     / "images.npy")
+    images = _samples(Run(_spec(results, "prior=absorbing", "sampler.steps=4"), store=store), "images")
     np.savez(tmp_path / "theirs.npz", arr_0=images.transpose(0, 2, 3, 1))
     theirs = run(_spec(results, f"source={tmp_path / 'theirs.npz'}"), store=store, announce=lambda text: None)
     assert theirs.role == "source"
@@ -169,13 +176,13 @@ def test_images_of_another_model_are_judged_from_a_folder_of_npz(record, results
 
 
 def test_tokens_computed_elsewhere_give_the_same_prior(results, store, tmp_path):
-    ours = Pipeline(_spec(results, "prior=unigram"), store=store, announce=lambda text: None)
-    for split, tokens in zip(("train", "validation"), ours.tokens, strict=True):
+    ours = Run(_spec(results, "prior=unigram"), store=store, announce=lambda text: None)
+    for split, tokens in zip(("train", "validation"), ours.open(TOKENS), strict=True):
         np.save(tmp_path / f"{split}.npy", tokens[np.arange(len(tokens))])
     spec = _spec(results, "prior=unigram", f"vq.tokens={tmp_path}")
-    theirs = Pipeline(spec, store=store, announce=lambda text: None)
-    assert theirs.recipes.prior().key != ours.recipes.prior().key
-    assert np.array_equal(theirs.prior.log_probabilities.numpy(), ours.prior.log_probabilities.numpy())
+    theirs = Run(spec, store=store, announce=lambda text: None)
+    assert theirs.recipe(PRIOR).key != ours.recipe(PRIOR).key
+    assert np.array_equal(theirs.open(PRIOR).log_probabilities.numpy(), ours.open(PRIOR).log_probabilities.numpy())
 
 
 def _start(results, cache) -> subprocess.Popen:

@@ -5,8 +5,15 @@ import torch
 from safetensors.torch import load_file
 
 from bench.compose import compose
-from bench.pipeline import Pipeline, run
-from bench.recipes import Recipes
+from bench.pipeline import build, run
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import run_key
+from bench.stages.likelihood import LIKELIHOOD
+from bench.stages.prior import PRIOR
+from bench.stages.samples import SAMPLES
+from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokens import TOKENS
 from bench.store.store import Interrupted, Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "prior=unigram", "protocol.num_fake=4", "sampling.chunk=4",
@@ -50,10 +57,10 @@ def test_another_bit_depth_builds_a_head_and_nothing_before_it(record, folder, s
 
 @pytest.mark.network
 def test_tokens_are_those_of_the_tokenizer_before_fine_tuning(record, store):
-    pipeline = Pipeline(compose(PIXELS), store=store, announce=quiet)
-    images = torch.from_numpy(pipeline.recipes.splits.validation.images(range(8)))
-    before = pipeline.tokenizer.encode(images), pipeline.tokenizer.log_likelihood(images, bits=8).mass
-    after = pipeline.likelihood.encode(images), pipeline.likelihood.log_likelihood(images, bits=8).mass
+    pixels = Run(compose(PIXELS), store=store, announce=quiet)
+    images = torch.from_numpy(pixels.splits.validation.images(range(8)))
+    before = pixels.open(TOKENIZER).encode(images), pixels.open(TOKENIZER).log_likelihood(images, bits=8).mass
+    after = pixels.open(LIKELIHOOD).encode(images), pixels.open(LIKELIHOOD).log_likelihood(images, bits=8).mass
     assert torch.equal(before[0], after[0]) and (after[1] > before[1]).all()
 
 
@@ -65,13 +72,13 @@ def test_an_interrupted_fine_tuning_ends_in_the_weights_of_an_undisturbed_one(re
     (tmp_path / "tokenizer").symlink_to(store.root / "tokenizer")
     monkeypatch.setattr(trainer, "_any_process", lambda flag, fabric: asked.append(flag) or len(asked) == 5)
     with pytest.raises(Interrupted):
-        Pipeline(spec, store=other, announce=quiet).build("likelihood")
+        build(Run(spec, store=other, announce=quiet), LIKELIHOOD)
     assert len(asked) == 5
     heads = []
     for where in (other, store):
-        pipeline = Pipeline(spec, store=where, announce=quiet)
-        pipeline.build("likelihood")
-        heads.append(load_file(where.find(pipeline.recipes.likelihood()).path / "model.safetensors"))
+        pixels = Run(spec, store=where, announce=quiet)
+        build(pixels, LIKELIHOOD)
+        heads.append(load_file(where.find(pixels.recipe(LIKELIHOOD)).path / "model.safetensors"))
     assert all(torch.equal(value, heads[1][key]) for key, value in heads[0].items())
 
 
@@ -83,19 +90,19 @@ def test_a_tokenizer_without_the_head_leaves_a_hole(folder, store):
 
 
 def test_the_head_moves_no_key_but_its_metric_s_and_the_run_s():
-    plain, tuned = (Recipes(compose([*PIXELS, *more])) for more in ([], ["vq.likelihood.steps=11"]))
-    for stage in ("tokenizer", "tokens", "prior", "samples"):
-        assert getattr(plain, stage)().key == getattr(tuned, stage)().key
-    assert plain.likelihood().key != tuned.likelihood().key and plain.run_key != tuned.run_key
+    plain, tuned = (Run(compose([*PIXELS, *more])) for more in ([], ["vq.likelihood.steps=11"]))
+    for stage in (TOKENIZER, TOKENS, PRIOR, SAMPLES):
+        assert plain.recipe(stage) == tuned.recipe(stage)
+    assert plain.recipe(LIKELIHOOD).key != tuned.recipe(LIKELIHOOD).key and run_key(plain) != run_key(tuned)
 
 
 @pytest.mark.parametrize("change", ["vq.likelihood.steps=11", "metrics.pixel_bits=5"])
 def test_without_the_metric_its_settings_move_no_run(change):
-    plain, other = (Recipes(compose([*SMOKE, "metrics.names=[nll]", *more])) for more in ([], [change]))
-    assert plain.run_key == other.run_key
+    plain, other = (Run(compose([*SMOKE, "metrics.names=[nll]", *more])) for more in ([], [change]))
+    assert run_key(plain) == run_key(other)
 
 
 def test_the_plan_lists_the_stage_where_a_metric_asks_for_it():
-    stages = {arguments: [stage.name for stage in Recipes(compose(list(arguments))).stages()]
+    stages = {arguments: [stage.name for stage in planned(Run(compose(list(arguments))))]
               for arguments in (tuple(PIXELS), tuple(SMOKE))}
     assert "likelihood" in stages[tuple(PIXELS)] and "likelihood" not in stages[tuple(SMOKE)]

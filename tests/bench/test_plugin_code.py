@@ -12,7 +12,10 @@ from bench import registry
 from bench.compose import compose
 from bench.errors import InputError
 from bench.plugin_code import marked, sources_of, what_changed
-from bench.recipes import Recipes
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import plugins_of, run_key
+from bench.stages.measurements import recipe_of
 from bench.store.store import Store
 
 SMOKE = ["dataset=digits", "preset=smoke", "prior=unigram"]
@@ -48,8 +51,8 @@ def _forget(folder):
 def keys_of(folder, *more):
     """label -> key of a run's stages, and the run's own."""
     _forget(folder)
-    recipes = Recipes(compose([*SMOKE, *more]))
-    return {stage.label: stage.recipe.key for stage in recipes.stages()} | {"run": recipes.run_key}
+    recipes = Run(compose([*SMOKE, *more]))
+    return {stage.label: stage.recipe.key for stage in planned(recipes)} | {"run": run_key(recipes)}
 
 
 def changed_by(folder, path, more):
@@ -87,7 +90,7 @@ def test_an_edited_extractor_has_other_features(folder):
 def test_an_edited_metric_is_measured_again_and_nothing_else_is_built(folder):
     (folder / "mean.py").write_text(METRIC)
     more = ["metrics.names=[fid,'mean:Mean']"]
-    key = lambda: Recipes(compose([*SMOKE, *more])).metric("mean:Mean", {"mean": 1}, (), {}).key   # noqa: E731
+    key = lambda: recipe_of(Run(compose([*SMOKE, *more])), "mean:Mean", {"mean": 1}, (), {}).key   # noqa: E731
     before = key()
     assert changed_by(folder, folder / "mean.py", more) == {"run"} and key() != before
 
@@ -154,7 +157,7 @@ def test_it_is_said_whose_code_changed_and_since_when(folder, tmp_path):
 
     def recipe():
         _forget(folder)
-        return Recipes(compose([*SMOKE, "metrics.names=['mean:Mean']"])).metric("mean:Mean", {"mean": 1}, (), {})
+        return recipe_of(Run(compose([*SMOKE, "metrics.names=['mean:Mean']"])), "mean:Mean", {"mean": 1}, (), {})
 
     (folder / "mean.py").write_text(METRIC)
     built = store.obtain(recipe(), lambda out, work: (out / "numbers").write_text("1"))
@@ -166,7 +169,7 @@ def test_it_is_said_whose_code_changed_and_since_when(folder, tmp_path):
 
 def test_the_record_names_what_came_from_elsewhere(folder):
     (folder / "mean.py").write_text(METRIC)
-    plugins = Recipes(compose([*SMOKE, "metrics.names=[fid,'mean:Mean']"])).plugins
+    plugins = plugins_of(Run(compose([*SMOKE, "metrics.names=[fid,'mean:Mean']"])))
     assert plugins == [marked("metrics", "mean:Mean")]
 
 

@@ -5,13 +5,15 @@ import json
 import pytest
 
 from bench.assets import cache as assets
-from bench.assets.cache import ASSETS, weights_mark
-from bench.assets.catalogue import PUBLISHED_WEIGHTS, Asset, AssetError
-from bench.assets.fetch import Source
+from bench.assets.cache import weights_mark
+from bench.assets.catalogue import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError
+from bench.assets.fetch import Origin
 from bench.compose import compose
 from bench.errors import InputError
 from bench.plugin_code import marked
-from bench.recipes import Recipes
+from bench.stages.base import Run
+from bench.stages.features import REAL_FEATURES
+from bench.stages.identity import extractor_of, protocol_id
 
 SMOKE = ["preset=smoke", "dataset=digits", "prior=unigram"]
 
@@ -22,14 +24,14 @@ class Stated:
     weights = "0123456789abcdef" * 4
 
 
-def recipes(*more):
-    return Recipes(compose([*SMOKE, *more]))
+def run_of(*more):
+    return Run(compose([*SMOKE, *more]))
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """An asset converted in the cache; returns a function that says what it holds."""
-    source = Source("url", "https://example.org/tiny.bin", file="tiny.bin", sha256="ab" * 32, size=3, licence="MIT")
+    source = Origin("url", "https://example.org/tiny.bin", file="tiny.bin", sha256="ab" * 32, size=3, licence="MIT")
     monkeypatch.setitem(ASSETS, "tiny", Asset("tiny", "a test", "TINY_ASSET", ((source, None),)))
     monkeypatch.setitem(PUBLISHED_WEIGHTS, "tiny", "cd" * 32)
     monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path))
@@ -65,27 +67,27 @@ def test_weights_that_the_user_names_are_marked_by_what_they_hold(tiny, tmp_path
 @pytest.mark.parametrize("asset", ["inception", "lpips-alex"])
 def test_other_metric_weights_make_another_protocol(asset, monkeypatch):
     monkeypatch.setattr(assets, "weights_mark", lambda name: "")
-    published = recipes().protocol_id
+    published = protocol_id(run_of())
     monkeypatch.setattr(assets, "weights_mark", lambda name: "@beef" if name == asset else "")
-    assert recipes().protocol_id != published
+    assert protocol_id(run_of()) != published
 
 
 def test_features_of_other_inception_weights_are_other_features(monkeypatch):
     monkeypatch.setattr(assets, "weights_mark", lambda name: "")
-    published = recipes().features("real").key
+    published = run_of().recipe(REAL_FEATURES).key
     monkeypatch.setattr(assets, "weights_mark", lambda name: "@beef")
-    assert recipes().features("real").key != published
+    assert run_of().recipe(REAL_FEATURES).key != published
 
 
 def test_an_extractor_that_states_its_weights_has_them_in_its_name():
     target = f"{__name__}:Stated"
-    assert recipes(f"protocol.extractor='{target}'").extractor == f"{marked('extractors', target)}@0123456789abcdef"
+    assert extractor_of(run_of(f"protocol.extractor='{target}'")) == f"{marked('extractors', target)}@0123456789abcdef"
 
 
 def test_an_unknown_lpips_network_is_refused_before_anything_is_built():
     with pytest.raises(InputError, match="protocol.neighbours_net=squeeze: Valid: alex, vgg"):
-        recipes("protocol.neighbours_net=squeeze")
-    unchecked = recipes()
+        run_of("protocol.neighbours_net=squeeze")
+    unchecked = run_of()
     unchecked.spec.protocol.neighbours_net = "squeeze"
     with pytest.raises(AssetError, match="lpips-squeeze"):
-        unchecked.protocol_id   # noqa: B018
+        protocol_id(unchecked)

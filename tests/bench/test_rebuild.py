@@ -6,10 +6,14 @@ import sys
 import pytest
 
 from bench import rebuild, run
-from bench.compose import Run, compose, expand
+from bench.compose import Request, compose, expand
 from bench.errors import InputError
-from bench.recipes import Recipes
 from bench.records import Record, save_record
+from bench.stages import samples as samples_stage
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.stages.identity import run_key
+from bench.stages.measurements import recipe_of
 from bench.store.__main__ import gc
 from bench.store.store import Recipe, Store
 
@@ -37,10 +41,11 @@ def store(tmp_path, monkeypatch):
 def built(store):
     """Every stage of a smoke run and its two metrics, and the samples of another sampler: key -> stage."""
     runs = expand(SMOKE)
-    recipes = Recipes(runs[0].spec)
-    every = [stage.recipe for stage in recipes.stages()]
-    every += [recipes.metric("fid", {"fid": 1}, (), {}), recipes.metric("nll", {}, (), {}, ignores_samples=True)]
-    every.append(Recipes(compose([*SMOKE, "sampler.steps=2"])).samples())
+    recipes = Run(runs[0].spec)
+    every = [stage.recipe for stage in planned(recipes)]
+    every += [recipe_of(recipes, "fid", {"fid": 1}, (), {}),
+              recipe_of(recipes, "nll", {}, (), {}, ignores_samples=True)]
+    every.append(Run(compose([*SMOKE, "sampler.steps=2"])).recipe(samples_stage.SAMPLES))
     for recipe in every:
         store.obtain(recipe, _write("old"))
     return runs, every
@@ -125,10 +130,10 @@ def test_a_finished_run_is_launched_again_and_so_it_is_after_an_interruption(bui
     prior = next(recipe for recipe in recipes if recipe.stage == "prior")
     results = f"results_dir={tmp_path / 'results'}"
     command = [*SMOKE, results, "baselines=false"]
-    key = Recipes(compose(command)).run_key
+    key = run_key(Run(compose(command)))
     save_record(Record("a", "2026", "prior", "absorbing", {}, key, "ok",
                        provenance={"artefacts": {"prior": {"key": prior.key}}}), tmp_path / "results")
-    launched: list[list[Run]] = []
+    launched: list[list[Request]] = []
     for name in ("have_assets", "print_summary"):
         monkeypatch.setattr(run, name, lambda *args: None)
     monkeypatch.setattr(run, "launch", lambda missing, console: launched.append(missing) or [])

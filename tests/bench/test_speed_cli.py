@@ -10,17 +10,16 @@ from rich.console import Console
 
 from bench.errors import InputError
 from bench.speed import ROW_NAMES, Options, main, parse, render
-from bench.timing.rows import (
-    ROWS,
-    Cell,
-    Settings,
-    _forward_gflop,
-    _Loop,
-    _Size,
-    _textbook_bound,
-    _textbook_t_step_bound,
-    _trained_toy,
+from bench.timing.priors import (
+    Size,
+    TextbookLoop,
+    forward_gflop,
+    textbook_bound,
+    textbook_t_step_bound,
+    trained_toy,
 )
+from bench.timing.rows import ROWS
+from bench.timing.turns import Settings, Timing
 from priors.base import Draws
 from priors.reference import naive_autoregressive_sample
 
@@ -91,31 +90,31 @@ def test_fid_and_prdc_rows_check_their_output_against_the_oracle():
 
 
 def test_neighbours_run_without_any_download(monkeypatch):
-    monkeypatch.setattr("bench.timing.rows.asset_status", lambda name: type("Status", (), {"ready": False}))
+    monkeypatch.setattr("bench.timing.metrics.asset_status", lambda name: type("Status", (), {"ready": False}))
     first, cached = cells("neighbours")
     assert first.naive == cached.naive and "scaled up" in first.note
 
 
 def test_a_row_without_its_weights_is_a_hole_with_its_reason(monkeypatch):
     missing = type("Status", (), {"ready": False, "message": "missing"})
-    monkeypatch.setattr("bench.timing.rows.asset_status", lambda name: missing)
+    monkeypatch.setattr("bench.timing.metrics.asset_status", lambda name: missing)
     cell, = cells("inception")
     assert cell.ratio is None and cell.note == "not run: missing"
 
 
 def test_the_textbook_bound_estimates_what_the_prior_bounds():
-    prior, tokens = _trained_toy(_Size("toy", side=4, codes=32, width=32, layers=1), Settings(quick=True))
+    prior, tokens = trained_toy(Size("toy", side=4, codes=32, width=32, layers=1), Settings(quick=True))
     with torch.inference_mode():
-        naive = torch.stack([_textbook_bound(prior, tokens, 16, Draws.seeded("a", i)) for i in range(40)])
+        naive = torch.stack([textbook_bound(prior, tokens, 16, Draws.seeded("a", i)) for i in range(40)])
         ours = torch.stack([prior.nll(tokens, draws=Draws.seeded("b", i), budget=9).nats for i in range(10)])
     error = float(naive.mean(1).std()) / 40**0.5
     assert abs(float(naive.mean() - ours.mean())) < 4 * error
 
 
 def test_the_textbook_t_step_bound_estimates_what_the_prior_bounds():
-    prior, tokens = _trained_toy(_Size("toy", side=4, codes=32, width=32, layers=1), Settings(quick=True))
+    prior, tokens = trained_toy(Size("toy", side=4, codes=32, width=32, layers=1), Settings(quick=True))
     with torch.inference_mode():
-        naive = torch.stack([_textbook_t_step_bound(prior, tokens, 16, Draws.seeded("a", i)) for i in range(40)])
+        naive = torch.stack([textbook_t_step_bound(prior, tokens, 16, Draws.seeded("a", i)) for i in range(40)])
         ours = torch.stack([prior.nll(tokens, draws=Draws.seeded("b", i), budget=16).nats for i in range(10)])
     error = float(naive.mean(1).std()) / 40**0.5
     assert abs(float(naive.mean() - ours.mean())) < 4 * error
@@ -137,18 +136,18 @@ def test_a_part_of_the_textbook_s_loop_runs_the_steps_the_whole_loop_would():
         seen.append(state)
         return torch.zeros(*state.shape, 5)
 
-    _Loop(sample, network, Draws.seeded(0), every=4).some(answer, codes=5, last_alone=True)()
+    TextbookLoop(sample, network, Draws.seeded(0), every=4).some(answer, codes=5, last_alone=True)()
     assert [state.shape[1] for state in seen] == [3, 7]
     assert all((state[:, :-1] == answer[:, :state.shape[1] - 1]).all() for state in seen)
 
 
 def test_the_work_of_an_evaluation_counts_matrices_and_attention():
-    size = _Size("one", side=1, codes=3, width=2, layers=1)
-    assert _forward_gflop(size, 1, 1) == pytest.approx(2e-9 * (12 * 4 + 2 * 3 + 2 * 2))
+    size = Size("one", side=1, codes=3, width=2, layers=1)
+    assert forward_gflop(size, 1, 1) == pytest.approx(2e-9 * (12 * 4 + 2 * 3 + 2 * 2))
 
 
 def test_the_table_shows_ratio_aim_and_share_of_the_peak():
-    cell = Cell("ar", "AR, toy", 10.0, 2.0, 4.0, 8.0, gflop=50.0)
+    cell = Timing("ar", "AR, toy", 10.0, 2.0, 4.0, 8.0, gflop=50.0)
     console = Console(width=200, file=io.StringIO())
     console.print(render([cell], 100.0, Options()))
     text = console.file.getvalue()
@@ -180,7 +179,7 @@ def test_without_a_name_the_table_goes_where_results_go():
 
 def test_an_interruption_keeps_and_prints_the_lines_that_were_finished(monkeypatch, capsys, tmp_path):
     def interrupted(settings):
-        yield Cell("ar", "AR, first", 4.0, 2.0)
+        yield Timing("ar", "AR, first", 4.0, 2.0)
         raise KeyboardInterrupt
 
     monkeypatch.setitem(ROWS, "ar", interrupted)

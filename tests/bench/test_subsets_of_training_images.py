@@ -7,16 +7,19 @@ import pytest
 
 from bench.compose import compose, expand
 from bench.errors import InputError
-from bench.pipeline import Pipeline, run
-from bench.recipes import Recipes, nested_indices
+from bench.pipeline import run
 from bench.reporting.identity import row_key
+from bench.stages.base import Run
+from bench.stages.prior import PRIOR, nested_indices, seen_images
+from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokens import TOKENS
 from bench.store.store import Store
 
 SMOKE = ["preset=smoke", "dataset=digits", "prior=autoregressive", "metrics.names=[nll]"]
 
 
-def recipes(*more):
-    return Recipes(compose([*SMOKE, *more]))
+def run_of(*more):
+    return Run(compose([*SMOKE, *more]))
 
 
 def test_a_smaller_set_lies_inside_a_larger_one():
@@ -34,14 +37,15 @@ def test_no_number_and_the_whole_number_are_all_images():
 
 
 def test_a_subset_changes_the_prior_and_neither_tokenizer_nor_tokens():
-    whole, part = recipes(), recipes("prior.training.images=32")
-    assert (whole.tokenizer().key, whole.tokens().key) == (part.tokenizer().key, part.tokens().key)
-    assert whole.prior().key != part.prior().key
+    whole, part = run_of(), run_of("prior.training.images=32")
+    for stage in (TOKENIZER, TOKENS):
+        assert whole.recipe(stage) == part.recipe(stage)
+    assert whole.recipe(PRIOR).key != part.recipe(PRIOR).key
 
 
 def test_more_images_than_there_are_is_an_error():
     with pytest.raises(InputError, match=r"prior\.training\.images=129: digits has 128 training images"):
-        recipes("prior.training.images=129").prior()
+        run_of("prior.training.images=129").recipe(PRIOR)
 
 
 @pytest.mark.parametrize(("argument", "complaint"), [("prior.training.images=0", "a positive number"),
@@ -61,9 +65,9 @@ def test_records_made_before_there_were_subsets_are_of_the_same_row():
 @pytest.mark.network
 def test_a_prior_learns_from_its_subset_alone(tmp_path):
     spec = compose([*SMOKE, "prior=unigram", "prior.training.images=8", "vq.training.steps=2"])
-    pipeline = Pipeline(spec, store=Store(tmp_path), announce=lambda text: None)
-    seen = pipeline.tokens[0][pipeline.recipes.prior_indices]
-    assert seen.shape[0] == 8 and np.array_equal(pipeline.prior.counts, np.bincount(seen.flatten(), minlength=16))
+    fitted = Run(spec, store=Store(tmp_path), announce=lambda text: None)
+    seen = fitted.open(TOKENS)[0][seen_images(fitted)]
+    assert seen.shape[0] == 8 and np.array_equal(fitted.open(PRIOR).counts, np.bincount(seen.flatten(), minlength=16))
 
 
 @pytest.mark.network

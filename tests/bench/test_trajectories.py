@@ -8,9 +8,12 @@ import torch
 
 from bench.compose import compose
 from bench.errors import InputError
-from bench.pipeline import Pipeline
+from bench.stages.base import Run
+from bench.stages.models import training_of
+from bench.stages.prior import PRIOR
+from bench.stages.prior import regime as regime_of
 from bench.store.store import Store
-from bench.training.loop import flops_of_training
+from bench.training.tasks import flops_of_training
 from bench.training.trajectories import SPLITS, Trajectory, is_measured
 
 LOG = ["preset=smoke", "dataset=digits", "metrics.names=[nll]", "prior.training.measure_at=log",
@@ -19,9 +22,8 @@ LOG = ["preset=smoke", "dataset=digits", "metrics.names=[nll]", "prior.training.
 
 def trained(store, *more):
     """The folder of the trained prior's artefact."""
-    pipeline = Pipeline(compose([*LOG, *more]), store=store, announce=lambda _: None)
-    pipeline.prior   # noqa: B018
-    return pipeline, pipeline.used["prior"].path
+    run = Run(compose([*LOG, *more]), store=store, announce=lambda _: None)
+    return run, run.obtain(PRIOR).path
 
 
 def same(one, other):
@@ -59,18 +61,18 @@ def test_extending_the_steps_continues_the_trajectory(tmp_path):
 def test_best_and_latest_of_one_training_are_trained_once(tmp_path):
     store = Store(tmp_path / "a")
     trained(store, "prior=autoregressive", "prior.training.steps=130")
-    pipeline, best = trained(store, "prior=autoregressive", "prior.training.steps=130", "prior.training.select=best")
-    assert pipeline.used["prior"].manifest["wall_seconds"] < 30
+    run, best = trained(store, "prior=autoregressive", "prior.training.steps=130", "prior.training.select=best")
+    assert run.used["prior"].manifest["wall_seconds"] < 30
     assert Trajectory.load(best / "trajectory.npz").steps == [100, 126, 130]
 
 
 def test_the_record_says_regime_operations_and_best_point(tmp_path):
-    pipeline, _ = trained(Store(tmp_path / "a"), "prior=absorbing", "prior.training.steps=130")
-    regime = pipeline._regime()
-    assert regime["passes"] == 130 * pipeline.spec.prior.training.batch_size / regime["images"]
+    run, _ = trained(Store(tmp_path / "a"), "prior=absorbing", "prior.training.steps=130")
+    regime = regime_of(run)
+    assert regime["passes"] == 130 * run.spec.prior.training.batch_size / regime["images"]
     assert regime["best_step"] in (100, 126, 130)
-    tokens = regime["presentations"] * pipeline.prior.num_tokens
-    assert 3 < regime["training_flops"] / tokens / sum(p.numel() for p in pipeline.prior.parameters()) < 12
+    tokens = regime["presentations"] * run.open(PRIOR).num_tokens
+    assert 3 < regime["training_flops"] / tokens / sum(p.numel() for p in run.open(PRIOR).parameters()) < 12
 
 
 def halves(selection, scoring=None, steps=None):
@@ -90,12 +92,12 @@ def test_patience_ends_what_has_long_passed_its_best():
 
 
 def test_patience_ends_a_training_early_and_the_record_counts_what_was_trained(tmp_path):
-    pipeline, folder = trained(Store(tmp_path / "a"), "prior=autoregressive", "prior.training.steps=3000",
+    run, folder = trained(Store(tmp_path / "a"), "prior=autoregressive", "prior.training.steps=3000",
                                "prior.training.images=4", "prior.training.learning_rate=0.02",
                                "prior.training.patience=1.5")
     trajectory = Trajectory.load(folder / "trajectory.npz")
     assert trajectory.steps[-1] < 3000
-    assert pipeline._regime()["presentations"] == trajectory.steps[-1] * pipeline.spec.prior.training.batch_size
+    assert regime_of(run)["presentations"] == trajectory.steps[-1] * run.spec.prior.training.batch_size
 
 
 def test_choosing_on_one_half_adds_no_optimism_to_the_other():
@@ -133,10 +135,9 @@ def test_patience_needs_something_to_look_at():
 
 
 def test_keys_of_trainings_without_a_trajectory_are_what_they_were():
-    from bench.recipes import _training
     training = compose(["preset=smoke", "dataset=digits", "prior=autoregressive"]).prior.training
-    assert not {"measure_at", "measure_images", "measure_budget", "patience"} & set(_training(training))
-    assert "measure_at" in _training(dataclasses.replace(training, measure_at="log", schedule="constant"))
+    assert not {"measure_at", "measure_images", "measure_budget", "patience"} & set(training_of(training))
+    assert "measure_at" in training_of(dataclasses.replace(training, measure_at="log", schedule="constant"))
 
 
 def test_operations_of_a_prior_without_options_are_those_of_its_linear_layers():

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 import torch
 from bench.config import TrainingConfig
-from bench.training.loop import PriorTask, make_fabric, train
+from bench.training.loop import train
+from bench.training.processes import make_fabric
+from bench.training.tasks import PriorTask
 from priors.options import VQDiffusionOptions
 from priors.vq_diffusion import VQDiffusion
 

@@ -16,8 +16,13 @@ from bench.launch.graph import registered, sweep_folder
 from bench.launch.jobs import MAX_STALLS
 from bench.launch.slurm import submit
 from bench.pipeline import run
-from bench.recipes import Recipes
 from bench.records import load_record
+from bench.stages.base import Run
+from bench.stages.features import REAL_FEATURES
+from bench.stages.prior import PRIOR
+from bench.stages.samples import SAMPLES
+from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokens import TOKENS
 from bench.store.store import Store
 
 pytestmark = [pytest.mark.slurm, pytest.mark.network]
@@ -101,9 +106,9 @@ class Hit:
         self.strikes, self.victims = {"training": training, "sampling": sampling}, {}
         new_cache(self.folder, machine_cache)
         self.spec = compose([*UNHURRIED, *SLURM, "launcher.wait=false", f"results_dir={self.results}", *more])
-        self.recipes = Recipes(self.spec)
+        self.run = Run(self.spec)
         self.store = Store(self.folder / "artefacts")
-        for recipe in (self.recipes.tokenizer(), self.recipes.tokens(), self.recipes.features("real")):
+        for recipe in (self.run.recipe(TOKENIZER), self.run.recipe(TOKENS), self.run.recipe(REAL_FEATURES)):
             link = self.store.root / recipe.stage / recipe.key
             link.parent.mkdir(parents=True)
             link.symlink_to(reference.root / recipe.stage / recipe.key)
@@ -127,7 +132,7 @@ class Hit:
 
     def is_under_way(self, what: str) -> bool:
         """Some steps in, with a checkpoint to come back to; or drawing a chunk."""
-        checkpoint = self.store.work_folder(self.recipes.prior()) / "latest.pt"
+        checkpoint = self.store.work_folder(self.run.recipe(PRIOR)) / "latest.pt"
         return len(self.lines(what)) > 6 and checkpoint.is_file() if what == "training" else bool(self.lines(what))
 
     def job(self, recipe) -> str:
@@ -155,11 +160,11 @@ def is_alive(pid: int) -> bool:
 
 
 def signal_training(hit: Hit) -> None:
-    sh(f"scancel --signal=USR2 {hit.job(hit.recipes.prior())}")
+    sh(f"scancel --signal=USR2 {hit.job(hit.run.recipe(PRIOR))}")
 
 
 def signal_shard(hit: Hit) -> None:
-    task = f"{hit.job(hit.recipes.samples())}_{hit.lines('sampling')[-1][2]}"
+    task = f"{hit.job(hit.run.recipe(SAMPLES))}_{hit.lines('sampling')[-1][2]}"
     sh(f"timeout 5 scancel --signal=USR2 $(squeue -h -j {task} -o %A)")   # by its own id: see slurm/README.md
 
 
@@ -172,7 +177,7 @@ def kill_shard(hit: Hit) -> None:
 
 
 def kill_script(hit: Hit) -> None:
-    sh(f"kill -9 $(pgrep -f 'job0*{hit.job(hit.recipes.prior())}/slurm_script')")
+    sh(f"kill -9 $(pgrep -f 'job0*{hit.job(hit.run.recipe(PRIOR))}/slurm_script')")
 
 
 def preempt(hit: Hit) -> None:
@@ -181,7 +186,7 @@ def preempt(hit: Hit) -> None:
 
 def lose_node(hit: Hit) -> None:
     """Everything on n3 dies at once; the controller notices, and the node comes back empty."""
-    cluster, job = Path(os.environ["SLURM_CONF"]).parents[1], hit.job(hit.recipes.prior())
+    cluster, job = Path(os.environ["SLURM_CONF"]).parents[1], hit.job(hit.run.recipe(PRIOR))
     daemon = (cluster / "run" / "slurmd-n3.pid").read_text().strip()
     steps = sh(f"pgrep -f 'slurmstepd: .{job}[.]'").split()
     below = [child for pid in steps for child in sh(f"pgrep -P {pid}").split()]
@@ -239,7 +244,7 @@ def test_a_run_that_was_hit_measures_what_an_undisturbed_run_measures(hits, way)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_was_hit_draws_the_samples_of_an_undisturbed_run(hits, way):
-    key = hits[way].recipes.samples().key
+    key = hits[way].run.recipe(SAMPLES).key
     mine, theirs = (store.root / "samples" / key / "images.npy" for store in (hits[way].store, hits["store"]))
     assert np.array_equal(np.load(mine), np.load(theirs))
 

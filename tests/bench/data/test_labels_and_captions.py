@@ -21,7 +21,7 @@ from bench.data.emoji_names import caption_of, group_of
 from bench.data.fashion_mnist import FashionMNIST
 from bench.data.folder import ImageFolder
 from bench.data.labels import Captions, Labels, captions_of, labels_from, labels_of
-from bench.data.splits import ArrayImages
+from bench.data.splits import ResizedImages
 from bench.errors import InputError
 
 
@@ -64,7 +64,7 @@ def zipped(root):
 
 
 def splits_of(labels=None, captions=None):
-    images = ArrayImages(np.zeros((2, 8, 8, 3), np.uint8), resolution=8, resize="antialias")
+    images = ResizedImages(np.zeros((2, 8, 8, 3), np.uint8), resolution=8, resize="antialias")
     return Splits(images, images, "x", labels=labels, captions=captions)
 
 

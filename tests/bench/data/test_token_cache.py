@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from bench.data.splits import ArrayImages
+from bench.data.splits import ResizedImages
 from bench.data.tokens import TokenArray, encode_split, import_tokens
 from bench.errors import BenchError, InputError
 
@@ -17,7 +17,7 @@ K = 256
 @pytest.fixture
 def data():
     pixels = np.random.default_rng(0).integers(0, 256, (25, 4, 4, 3), dtype=np.uint8)
-    return ArrayImages(pixels, resolution=4, resize="plain")
+    return ResizedImages(pixels, resolution=4, resize="plain")
 
 
 def first_channel(images):

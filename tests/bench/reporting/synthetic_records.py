@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.records import Measurement, Record, Sheet, Sweep, content_id, save_record, save_sweep
+from bench.provenance import content_id
+from bench.records import Measurement, Record, Sheet, Sweep, save_record, save_sweep
 
 BETTER = {"fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher", "density": "higher",
           "coverage": "higher", "bits_per_token": "lower"}

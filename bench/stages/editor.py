@@ -1,6 +1,6 @@
 """A prior and a tokenizer as an editor: known tokens in, completed images out, at the prior's size or on a canvas.
 
-    editor = Editor(Pipeline(spec))
+    editor = Editor(Run(spec))
     done = editor.complete(known, grid=(8, 8), draws=Draws.seeded(0))      # done.tokens, done.network_evaluations
 
 Whether a prior can do it is asked of an untrained one first, so that a refusal costs no training.
@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.compose import schema_of
 from bench.config import RunSpec
 from bench.errors import InputError
-from bench.pipeline import Pipeline
+from bench.schema import schema_of
+from bench.stages.base import Run
+from bench.stages.models import sampler_of
+from bench.stages.prior import PRIOR
+from bench.stages.tokenizer import TOKENIZER
 from priors.base import Draws, Sample, Unsupported
 from priors.canvas import CanvasSampler, Windows, predictor, random_windows, sample_canvas, strided_windows
 
@@ -107,31 +110,30 @@ def windows_on(canvas: tuple[int, int], shape: Shape, *, stride: int | None, win
 
 
 class Editor:
-    """The models of a pipeline, built when first used."""
+    """The models of a run, built when first used."""
 
-    def __init__(self, pipeline: Pipeline):
-        self.pipeline, self.spec = pipeline, pipeline.spec
+    def __init__(self, run: Run):
+        self.run, self.spec = run, run.spec
 
     @property
     def tokenizer(self) -> Any:
-        return self.pipeline.tokenizer
+        return self.run.open(TOKENIZER)
 
     @property
     def prior(self) -> Any:
-        return self.pipeline.prior
+        return self.run.open(PRIOR)
 
     @cached_property
     def sampler(self) -> Any:
-        cls = schema_of(self.spec.prior, "priors")[1]
-        return cls(**{key: value for key, value in self.spec.sampler.items() if key != "seed"}) if cls else None
+        return sampler_of(self.run)
 
     def draws(self, *key: int | str) -> Draws:
         """Of their own for every key, and for the sampling seed."""
-        return Draws.seeded("edit", self.spec.sampler["seed"], *key, device=self.pipeline.device)
+        return Draws.seeded("edit", self.spec.sampler["seed"], *key, device=self.run.device)
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, H, W) uint8 -> (n, N) int64."""
-        return self.tokenizer.encode(images.to(self.pipeline.device))
+        return self.tokenizer.encode(images.to(self.run.device))
 
     def decode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(n, h * w) int64 -> (n, 3, H, W) uint8."""
@@ -140,7 +142,7 @@ class Editor:
     def complete(self, known: Tensor, *, draws: Draws, windows: Windows | None = None,
                  order: str | None = None) -> Sample:
         """Fill what is UNKNOWN of (n, N); with windows on their canvas, otherwise by the prior's own sampler."""
-        known = known.to(self.pipeline.device)
+        known = known.to(self.run.device)
         if windows is None:
             return self.prior.sample(len(known), sampler=self.sampler, known=known, draws=draws)
         sampler = canvas_sampler(self.spec, order)

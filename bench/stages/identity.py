@@ -1,0 +1,77 @@
+"""What makes two numbers comparable, and what a run measures: the ids of protocols and runs. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.assets import cache as assets
+from bench.config import ORDERED_METRIC
+from bench.plugin_code import marked
+from bench.provenance import content_id, sha256_of
+from bench.stages.base import Run, once
+from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
+from bench.stages.samples import SAMPLES
+
+
+@once
+def extractor_of(run: Run) -> str:
+    """The extractor's name, with the hash of its weights where the name does not settle them.
+
+    It does for the published Inception and for torchvision's own weights (their file names carry a hash); it does
+    not for a file of the user's, or for a plug-in, which can state `weights` on its class; a plug-in's code is
+    marked as well.
+    """
+    name = run.spec.protocol.extractor
+    path = Path(name.split(":", 2)[-1])
+    if name.count(":") > 1 and path.is_file():
+        return f"{name}@{sha256_of(path)[:16]}"
+    if name == "inception-v3-compat":
+        return name + assets.weights_mark("inception")
+    if name.startswith("torchvision:"):
+        return name
+    weights = getattr(registry.resolve("extractors", name), "weights", None)
+    return marked("extractors", name) + (f"@{weights[:16]}" if isinstance(weights, str) else "")
+
+
+@once
+def protocol_details(run: Run) -> dict[str, Any]:
+    """What the protocol id stands for, for the record."""
+    data, net = run.spec.dataset, run.spec.protocol.neighbours_net
+    return {**dataclasses.asdict(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
+            "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
+            "resolution": data.resolution, "resize": data.resize, "num_real": len(run.real_indices),
+            "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
+
+
+@once
+def protocol_id(run: Run) -> str:
+    """Equal only if everything that makes two numbers comparable is: protocol, data, resize, extractor."""
+    return f"{run.spec.protocol.name}-{content_id(protocol_details(run))[:8]}"
+
+
+@once
+def run_key(run: Run) -> str:
+    """Hash of what the run measures."""
+    spec = run.spec
+    measured = {"metrics": dataclasses.asdict(spec.metrics), "speed": dataclasses.asdict(spec.speed)}
+    if PIXEL_METRIC not in spec.metrics.names:   # keys stay those of before there was one
+        del measured["metrics"]["pixel_bits"]
+    if ORDERED_METRIC not in spec.metrics.names:   # likewise
+        del measured["metrics"]["orders"]
+    likelihood = [run.recipe(LIKELIHOOD).key] if LIKELIHOOD.applies(run) else []
+    plugins = [mark for name in spec.metrics.names if "+" in (mark := marked("metrics", name))]
+    return content_id([run.recipe(SAMPLES).key, protocol_id(run), measured, *likelihood, *plugins])
+
+
+def plugins_of(run: Run) -> list[str]:
+    """The names of all that comes from elsewhere, with the marks of their code, for the record."""
+    spec = run.spec
+    used = [("datasets", spec.dataset.target or spec.dataset.name), ("extractors", spec.protocol.extractor),
+            *(("metrics", name) for name in spec.metrics.names)]
+    used += [("tokenizers", spec.vq.target or spec.vq.name)] if run.uses_tokenizer else []
+    used += [("priors", spec.prior.target or spec.prior.name)] if run.role == "prior" else []
+    known = [marked(kind, name) for kind, name in used if not name.startswith("torchvision:")]
+    return [mark for mark in known if "+" in mark]

@@ -1,0 +1,133 @@
+"""One metric's measurements of one run, cached by what the metric says it depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import registry
+from bench.config import RunSpec
+from bench.data.pictures import save_sheet
+from bench.errors import InputError
+from bench.plugin_code import marked
+from bench.provenance import provenance
+from bench.records import Measurement, Sheet
+from bench.stages.base import Run, Stage
+from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES, judged_images, real_images
+from bench.stages.identity import protocol_id
+from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
+from bench.stages.models import sampler_of
+from bench.stages.prior import PRIOR
+from bench.stages.samples import SAMPLES
+from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokens import TOKENS
+from bench.store import files
+from bench.store.store import Artefact, Recipe
+
+if TYPE_CHECKING:
+    from bench.data.base import ImageData
+    from bench.metrics.base import Evidence, FeatureSide, Metric, Side
+
+
+@dataclass(frozen=True)
+class Measured(Stage):
+    """metric: its registered name. Opens as a list of measurements."""
+
+    metric: str = ""
+    name = "metric"
+
+    @property
+    def title(self) -> str:
+        return f"metric {self.metric}"
+
+    def recipe(self, run: Run) -> Recipe:
+        """On samples (a likelihood on the prior), the reference and parts of the spec; speed on the machine too."""
+        metric = metric_of(self.metric)
+        versions = {column: info.version for column, info in metric.columns.items()}
+        machine = {**provenance()["hardware"], **run.hardware} if getattr(metric, "is_machine_bound", False) else {}
+        return recipe_of(run, self.metric, versions,
+                         getattr(metric, "depends_on", ("protocol", "metrics.memory_gb")), machine,
+                         ignores_samples=getattr(metric, "ignores_samples", False))
+
+    def build(self, run: Run, out: Path, work: Path) -> None:
+        sheets: dict[str, Sheet] = {}
+
+        def picture(name: str, tiles: Any, rows: int, columns: int, labels: tuple[str, ...] = ()) -> None:
+            sheets[name] = save_sheet(out / f"{name}.png", np.asarray(tiles), rows, columns, tuple(labels))
+
+        evidence = dataclasses.replace(evidence_of(run), workspace=work, picture=picture)
+        measurements = metric_of(self.metric)(evidence)
+        files.write_json(out / "measurements.json", {"measurements": [dataclasses.asdict(m) for m in measurements],
+                                                     "sheets": {k: dataclasses.asdict(s) for k, s in sheets.items()}})
+
+    def open(self, run: Run, artefact: Artefact) -> list[Measurement]:
+        stored = json.loads((artefact.path / "measurements.json").read_text())
+        return [Measurement(**raw) for raw in stored["measurements"]]
+
+
+def measure(run: Run, name: str) -> list[Measurement]:
+    """One metric's measurements; none where it does not apply."""
+    return run.open(Measured(metric=name)) if metric_of(name).applies(evidence_of(run)) else []
+
+
+def metric_of(name: str) -> Metric:
+    return registry.resolve("metrics", name)()
+
+
+def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[str, ...], machine: dict[str, Any], *,
+              ignores_samples: bool = False) -> Recipe:
+    """The recipe of a metric that says this of itself."""
+    config = {"metric": marked("metrics", name), "versions": versions, "protocol_id": protocol_id(run),
+              "settings": {key: _lookup(run.spec, key) for key in depends_on}, "machine": machine}
+    of_prior = ignores_samples and run.role == "prior"
+    inputs = [run.recipe(PRIOR if of_prior else SAMPLES).key, run.splits.fingerprint]
+    if of_prior:
+        config["seed"] = run.spec.sampler["seed"]
+    if name == PIXEL_METRIC and LIKELIHOOD.applies(run):
+        inputs.append(run.recipe(LIKELIHOOD).key)
+    return Recipe(Measured.name, config, tuple(inputs), Measured.version)
+
+
+def evidence_of(run: Run) -> Evidence:
+    """All a metric may look at, each part made when it is asked for."""
+    import torch
+
+    from bench.metrics.base import Evidence
+
+    spec, is_prior = run.spec, run.role == "prior"
+
+    def images(side: Side) -> ImageData:
+        return {"fake": judged_images, "real": real_images}[side](run) if side in ("fake", "real") \
+            else getattr(run.splits, side)
+
+    def features(side: FeatureSide) -> np.ndarray:
+        if side not in ("fake", "real"):
+            raise InputError(f"features of '{side}': only the judged (fake) and the protocol's real images have them.")
+        return run.open(JUDGED_FEATURES if side == "fake" else REAL_FEATURES)
+
+    def held_out_tokens() -> Any:
+        tokens = run.open(TOKENS)[1]
+        return torch.from_numpy(tokens[np.arange(len(tokens))])
+
+    return Evidence(
+        role=run.role, protocol=spec.protocol, protocol_id=protocol_id(run), settings=spec.metrics, speed=spec.speed,
+        images=images, features=features, validation_tokens=held_out_tokens,
+        workspace=Path(), caches=run.store.root.parent / "metric-caches",
+        prior=run.open(PRIOR) if is_prior else None, tokenizer=run.open(TOKENIZER) if run.uses_tokenizer else None,
+        likelihood=run.open(LIKELIHOOD) if LIKELIHOOD.applies(run) else None,
+        sampler=sampler_of(run) if is_prior else None, device=run.device, seed=spec.sampler["seed"],
+        progress=run.announce,
+        fingerprints={"train": run.splits.fingerprint + ":train",
+                      "validation": run.splits.fingerprint + ":validation", "fake": run.recipe(SAMPLES).key})
+
+
+def _lookup(spec: RunSpec, key: str) -> Any:
+    value: Any = spec
+    for part in key.split("."):
+        value = getattr(value, part)
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

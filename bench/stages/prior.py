@@ -1,0 +1,174 @@
+"""The prior: trained on the tokens, fitted to them, or the user's checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.data.arrays import spread_indices
+from bench.errors import InputError
+from bench.stages.base import Run, Stage, Work, once, ranges
+from bench.stages.models import (
+    WEIGHTS,
+    identity_of,
+    imported,
+    loaded,
+    new_prior,
+    new_tokenizer,
+    num_parameters,
+    prior_seed,
+    save_model,
+)
+from bench.stages.tokenizer import TOKENIZER
+from bench.stages.tokens import TOKENS
+from bench.stages.trainings import Batches, probe, train_stage
+from bench.store.store import Artefact, Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from bench.data.tokens import TokenArray
+
+CALIBRATION_IMAGES = 128
+NESTED_SEED = 20260
+"""Of the one draw behind every subset of training images."""
+
+
+class Prior(Stage):
+    name = "prior"
+    trains = True
+
+    def applies(self, run: Run) -> bool:
+        return run.role == "prior"
+
+    def inputs(self, run: Run) -> tuple[Stage, ...]:
+        return (TOKENS,)
+
+    def recipe(self, run: Run) -> Recipe:
+        images, whole = run.spec.prior.training.images, len(run.splits.train)
+        if images is not None and images > whole:
+            raise InputError(f"prior.training.images={images}: {run.spec.dataset.name} has {whole} training images. "
+                             "Give at most that many, or null for all.")
+        config = identity_of(run, "priors", run.spec.prior, seed=prior_seed(run))
+        return Recipe(self.name, config, (run.recipe(TOKENS).key,), self.version)
+
+    def label(self, run: Run) -> str:
+        return f"prior {run.spec.prior.name}"
+
+    def work(self, run: Run) -> Work:
+        return Work(0 if run.spec.prior.path else run.spec.prior.training.steps, "steps")
+
+    def build(self, run: Run, out: Path, work: Path) -> None:
+        import torch
+
+        from bench.training.processes import process_rank
+        from bench.training.tasks import PriorTask
+
+        train_tokens, held_out = run.open(TOKENS)
+        model, config = new_prior(run, run.open(TOKENIZER)), run.spec.prior
+        if config.path:
+            save_model(imported(model, config, section="prior"), out)
+            return _calibrate(run, model, out)
+        seen = seen_images(run)
+        fetch = lambda indices: torch.from_numpy(train_tokens[seen[indices]])   # noqa: E731
+        if hasattr(model, "fit"):
+            model.fit(fetch(chunk) for chunk in ranges(len(seen), 4096))
+            return save_model(model, out)
+        probes = {"validation": probe(lambda i: held_out[i], len(held_out), config.training),
+                  "train": probe(lambda i: train_tokens[seen[i]], len(seen), config.training)}
+        train_stage(run, self, PriorTask(model, config.training), fetch, config.training, num_items=len(seen),
+                    validation=probes, out=out, work=work, measured=_measured(run, train_tokens, seen, held_out))
+        if process_rank() == 0:
+            _calibrate(run, model, out)
+
+    def open(self, run: Run, artefact: Artefact) -> Any:
+        """The prior."""
+        return loaded(new_prior(run, run.open(TOKENIZER)), artefact, run.device)
+
+
+PRIOR = Prior()
+
+
+@once
+def seen_images(run: Run) -> np.ndarray:
+    """Which training images' grids the prior sees."""
+    return nested_indices(len(run.splits.train), run.spec.prior.training.images)
+
+
+def nested_indices(total: int, num: int | None) -> np.ndarray:
+    """`num` of 0..total-1 in ascending order, drawn evenly (all for None); of two numbers the smaller's lie inside.
+
+    The draw is always the same: a training seed changes what is made of the images, not which they are.
+    """
+    if num is None or num >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(NESTED_SEED).permutation(total)[:num])
+
+
+def check_imports(run: Run) -> None:
+    """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work."""
+    spec, tokenizer = run.spec, new_tokenizer(run)
+    if spec.vq.path and not run.store.find(run.recipe(TOKENIZER)):
+        imported(tokenizer, spec.vq, section="vq")
+    if spec.prior.path and run.role == "prior" and not run.store.find(run.recipe(PRIOR)):
+        imported(new_prior(run, tokenizer), spec.prior, section="prior")
+
+
+def regime(run: Run) -> dict[str, float]:
+    """How often the prior saw how many images, which is what a verdict holds for; {} if not trained in steps."""
+    from bench.training.tasks import flops_of_training
+    from bench.training.trajectories import Trajectory
+
+    if run.role != "prior" or run.spec.prior.path or hasattr(run.open(PRIOR), "fit"):
+        return {}
+    training, images, prior = run.spec.prior.training, len(seen_images(run)), run.open(PRIOR)
+    path = run.obtain(PRIOR).path / "trajectory.npz"
+    trajectory = Trajectory.load(path) if path.is_file() else None
+    steps = trajectory.steps[-1] if trajectory else training.steps   # patience may have ended it early
+    presentations = steps * training.batch_size
+    tokens = images * float(np.prod(run.open(TOKENIZER).grid))
+    found = {"images": images, "presentations": presentations, "passes": presentations / images,
+             "training_flops": presentations * flops_of_training(prior),
+             "tokens_per_parameter": tokens / num_parameters(prior)}
+    if trajectory:
+        found["best_step"] = trajectory.steps[trajectory.best()]
+        found["best_passes"] = found["best_step"] * training.batch_size / images
+    return found
+
+
+def _measured(run: Run, train_tokens: TokenArray, seen: np.ndarray, held_out: TokenArray) -> dict[str, Batches] | None:
+    """The parts of a trajectory: training images, and held-out ones dealt to the two halves in turn."""
+    import torch
+
+    training = run.spec.prior.training
+    if training.measure_at == "none":
+        return None
+    chosen = spread_indices(len(held_out), training.measure_images)
+    parts = {"train": (train_tokens, seen[spread_indices(len(seen), training.measure_images // 2)]),
+             "selection": (held_out, chosen[::2]), "scoring": (held_out, chosen[1::2])}
+
+    def batches(tokens: TokenArray, indices: np.ndarray) -> Batches:
+        def each() -> Iterator[Tensor]:
+            return (torch.from_numpy(tokens[indices[chunk]]) for chunk in ranges(len(indices), 100))
+        return each
+    return {part: batches(*found) for part, found in parts.items()}
+
+
+def _calibrate(run: Run, model: Any, out: Path) -> None:
+    """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
+    if not hasattr(model, "calibrate"):
+        return
+    import torch
+    from safetensors.torch import load_file
+
+    from priors.base import Draws
+
+    model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
+    held_out = run.open(TOKENS)[1]
+    tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(run.device)
+    model.eval().calibrate(tokens, draws=Draws.seeded("calibration", prior_seed(run), device=run.device))
+    save_model(model, out)
