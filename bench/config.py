@@ -141,13 +141,16 @@ class ModelConfig(Checked):
 
 @dataclass
 class TokenizerConfig(ModelConfig):
-    """tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
-    tokenizer, in the order of the data set's images; None encodes the data set here.
+    """path: a file, or a folder where the layout is one of folders (diffusers).
+    tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
+    tokenizer, in the order of the data set's images; where `bench.encode` wrote them, that is checked before anything
+    is built. None encodes the data set here.
 
     likelihood: how its pixel likelihood is fine-tuned where the metric pixel_nll asks for it; tokens and images do not
         depend on it.
     """
 
+    path: Annotated[str | None, Place(("file", "folder"), null="training one")] = None
     tokens: Annotated[str | None, Place(("folder",), null="encoding the data set")] = None
     likelihood: TrainingConfig = field(default_factory=TrainingConfig)
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
-from bench.config import SEED, ModelConfig, RunSpec, TokenizerConfig
+from bench.config import SEED, ModelConfig, RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.rules import check, check_all, is_plain, shown
 
@@ -60,7 +60,9 @@ def to_spec(composed: DictConfig) -> RunSpec:
     _check_metrics(spec.metrics.names)
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
-    implied = _implied_by_layout(autoencoder, spec.vq, sizes | spec.vq.options)
+    implied = _implied_by_layout(autoencoder, spec, sizes | spec.vq.options)
+    if hasattr(autoencoder, "implied"):
+        implied = implied | autoencoder.implied(spec.vq.options, sizes)
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
     _check_grid(autoencoder, spec)
     seed = sampler.pop("seed")
@@ -70,12 +72,13 @@ def to_spec(composed: DictConfig) -> RunSpec:
     return spec
 
 
-def _implied_by_layout(options: type, vq: TokenizerConfig, sizes: dict[str, Any]) -> dict[str, Any]:
+def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> dict[str, Any]:
     """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
+    vq = spec.vq
     if vq.layout == "native" or not hasattr(options, "of_layout"):
         return {}
     try:
-        return options.of_layout(vq.layout, sizes)
+        return options.of_layout(vq.layout, sizes | {"resolution": spec.dataset.resolution, "path": vq.path})
     except ValueError as error:
         raise InputError(f"vq.{error}") from None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.config import ModelConfig, TrainingConfig
 from bench.errors import InputError
-from bench.plugin_code import marked
+from bench.plugin_code import is_ours, marked
 from bench.provenance import sha256_of
 from bench.schema import schema_of
 from bench.stages.base import Run
@@ -30,7 +30,9 @@ WEIGHTS = "model.safetensors"
 
 def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: Any) -> dict[str, Any]:
     """What a model's weights depend on, as the configuration of its recipe. seed: of its training."""
-    identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
+    identity = {"class": marked(kind, config.target or config.name), "options": _options_in_key(config, kind), **more}
+    if not config.path and kind == "tokenizers" and is_frozen(config):
+        return {**identity, "frozen": True}   # neither a training nor its seed has a part in it
     if not config.path:
         return {**identity, "training": training_of(config.training), "seed": seed}
     path = Path(config.path)
@@ -39,6 +41,31 @@ def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: 
         raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
                          f"{section}.path out to train one.")
     return {**identity, "imported": sha256_of(path), "layout": config.layout}
+
+
+def _options_in_key(config: ModelConfig, kind: str) -> dict[str, Any]:
+    """The options, those that came after there were keys (`Options.later`) only where they are set."""
+    schema: Any = schema_of(config, kind)[0]
+    unset = {field.name: field.default for field in dataclasses.fields(schema)
+             if field.name in getattr(schema, "later", ())}
+    return {name: value for name, value in config.options.items() if name not in unset or value != unset[name]}
+
+
+def is_frozen(config: ModelConfig) -> bool:
+    """Whether a tokenizer's class cannot be trained: without a checkpoint it is what its constructor makes of it."""
+    if config.schema and not is_foreign(config):
+        return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
+    return not hasattr(registry.resolve("tokenizers", config.target or config.name), "trainable")
+
+
+def is_foreign(config: ModelConfig) -> bool:
+    """Whether a tokenizer's class is somebody else's."""
+    return not is_ours(registry.target_of("tokenizers", config.target or config.name))
+
+
+def perceptual_net(config: ModelConfig) -> str | None:
+    """The LPIPS network of a tokenizer's training: what its Options says (None: it needs none), else "alex"."""
+    return getattr(schema_of(config, "tokenizers")[0](**config.options), "perceptual_net", "alex")
 
 
 def training_of(config: TrainingConfig) -> dict[str, Any]:
@@ -61,10 +88,14 @@ def prior_seed(run: Run) -> int:
 
 
 def new_tokenizer(run: Run) -> Any:
-    """The tokenizer with initial weights, of the seed alone."""
+    """The tokenizer with initial weights, of the seed alone; of none where its class cannot be trained."""
+    from bench.assets.torchvision_compat import ensure_torchvision
+
     config = run.spec.vq
     cls = registry.resolve("tokenizers", config.target or config.name)
-    with _seeded("tokenizer", run.spec.seed):
+    if not hasattr(cls, "trainable"):
+        ensure_torchvision()   # which packages of pretrained models import
+    with _seeded("tokenizer", 0 if is_frozen(config) else run.spec.seed):
         return cls(options=schema_of(config, "tokenizers")[0](**config.options),
                    resolution=run.spec.dataset.resolution).to(run.device)
 

@@ -27,6 +27,7 @@ def plugin(tmp_path, monkeypatch):
         "    @dataclass(frozen=True)\n"
         "    class Options:\n"
         "        width: int = 4\n"
+        "    def trainable(self, **given): ...\n"
         "    def encode(self, images): ...\n"
         "    def decode(self, tokens): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
