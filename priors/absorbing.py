@@ -10,6 +10,7 @@ predicts them back.
 from __future__ import annotations
 
 import math
+from functools import partial
 from os import PathLike
 
 import torch
@@ -22,7 +23,8 @@ from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, guided
 from priors.official import convert, read_state, timesteps_of
-from priors.options import AbsorbingOptions, AbsorbingSampler, check_choice, check_sampler
+from priors.option_checks import check_choice, check_sampler
+from priors.options import AbsorbingOptions, AbsorbingSampler
 from priors.reference import naive_absorbing_sample
 from priors.transformer import Transformer, seeded_dropout
 
@@ -139,13 +141,16 @@ class AbsorbingDiffusion(nn.Module):
         estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
         return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
 
-    def nll_in_order(self, tokens: Tensor, order: Tensor) -> Likelihood:
+    def nll_in_order(
+        self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None
+    ) -> Likelihood:
         """Negative log-likelihood of revealing one token at a time in `order`, (N,) or (B, N), exact by N evaluations.
 
         No bound on the diffusion, which reveals in a random order, but a distribution that the same network defines.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
-        return chain_rule.exact(self.logits_at, tokens, order)
+        logits_at = partial(self.logits_at, condition=self._checked(condition, len(tokens)))
+        return chain_rule.exact(logits_at, tokens, order)
 
     def _scorer(self, tokens: Tensor, condition: Condition | None) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

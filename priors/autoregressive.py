@@ -19,7 +19,8 @@ from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
 from priors.official import convert, read_state
-from priors.options import AutoregressiveOptions, AutoregressiveSampler, check_choice, check_sampler
+from priors.option_checks import check_choice, check_sampler
+from priors.options import AutoregressiveOptions, AutoregressiveSampler
 from priors.transformer import Transformer, seeded_dropout
 
 
@@ -88,14 +89,18 @@ class Autoregressive(nn.Module):
         nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double().sum(1)
         return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
 
-    def nll_in_order(self, tokens: Tensor, order: Tensor) -> Likelihood:
+    def nll_in_order(
+        self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None
+    ) -> Likelihood:
         """`nll`, where `order` is the walk of the options; Unsupported for every other one."""
         order = check_order(order, *tokens.shape).to(self.order.device)
         if not torch.equal(order, self.order.expand_as(order)):
             raise Unsupported(f"an autoregressive prior has a likelihood in its own order, {self.options.order}, alone")
-        return self.nll(tokens, draws=Draws.seeded(0))
+        return self.nll(tokens, condition=condition, draws=Draws.seeded(0))
 
-    def random_order_nll(self, tokens: Tensor, *, draws: Draws, budget: int) -> Likelihood:
+    def random_order_nll(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int
+    ) -> Likelihood:
         """Unsupported."""
         raise Unsupported(f"an autoregressive prior has a likelihood in its own order, {self.options.order}, alone")
 
@@ -120,11 +125,12 @@ class Autoregressive(nn.Module):
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
         predict = guided(
             self.net, self._checked(condition, num), Guidance.of(sampler), progress=self._drawn_share
-        )   # num_prefix is in `_cost`: with a cache a condition is read once
+        )   # num_prefix is in `costs`: with a cache a condition is read once
         extend = self._cached_extend(num, predict) if sampler.cache else self._uncached_extend(num, predict)
         tokens = samplers.autoregressive(extend, known, adjust=adjust, draws=draws)
-        spent = costs(num, self.num_tokens, int(prefix.min()), cached=sampler.cache, first=self.options.num_prefix)
+        spent = costs(num, self.num_tokens, int(prefix.min()), cached=sampler.cache, num_prefix=self.options.num_prefix)
         return predict.counted(Sample(tokens[:, self.rank], *spent))
+
 
     def _drawn_share(self, tokens: Tensor) -> Tensor:
         """(B,) the share of tokens drawn before the last position of (B, n), the one to be drawn."""
@@ -157,11 +163,14 @@ class Autoregressive(nn.Module):
         return extend
 
 
-def costs(num: int, num_tokens: int, prefix: int, *, cached: bool, first: int = 0) -> tuple[Tensor, Tensor]:
+def costs(
+    num: int, num_tokens: int, prefix: int, *, cached: bool, num_prefix: int = 0
+) -> tuple[Tensor, Tensor]:
     """(num,) network evaluations and token-forwards: N of them with a cache, without one i + 1 for token i.
 
-    first: positions of a condition before the tokens, which come on top, once or every time.
+    num_prefix: positions of a condition, which come on top, once or every time.
     """
     evaluations = num_tokens - prefix
-    forwards = num_tokens + first if cached else sum(range(prefix + 1 + first, num_tokens + 1 + first))
+    forwards = num_tokens if cached else sum(range(prefix + 1, num_tokens + 1))
+    forwards += num_prefix if cached else num_prefix * evaluations
     return torch.full((num,), evaluations), torch.full((num,), forwards if evaluations else 0)

@@ -19,9 +19,10 @@ from torch import Tensor
 from priors import samplers, schedules
 from priors.base import UNKNOWN, Draws, Sample, Unsupported, inverse_cdf
 from priors.checks import check_known
+from priors.condition_options import GuidedSampler
 from priors.conditions import Condition, check_condition
 from priors.guidance import Guidance, guided, of_images
-from priors.options import GuidedSampler, check_choice, check_integer, check_sampling
+from priors.option_checks import check_choice, check_integer, check_sampling
 
 WINDOWS_A_FORWARD = 128
 

@@ -23,16 +23,19 @@ from torch import Tensor
 
 from priors.base import UNKNOWN, Draws, Likelihood
 from priors.checks import check_order
+from priors.conditions import Condition
 
 
 @runtime_checkable
 class InOrder(Protocol):
     """A prior with a likelihood in an order that the caller chooses; Unsupported in one that it cannot take."""
 
-    def nll_in_order(self, tokens: Tensor, order: Tensor) -> Likelihood:
+    def nll_in_order(self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None) -> Likelihood:
         """Exact negative log-likelihood of (B, N) tokens, taken in `order`, (N,) or (B, N) int64."""
 
-    def random_order_nll(self, tokens: Tensor, *, draws: Draws, budget: int) -> Likelihood:
+    def random_order_nll(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int
+    ) -> Likelihood:
         """Its mean over all orders, estimated with at most `budget` network evaluations an image; an upper bound."""
 
 

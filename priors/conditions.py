@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors.base import Draws, Unsupported
+from priors.condition_options import ConditionSize
 from priors.linear import Linear
-from priors.options import ConditionSize
 
 NO_LABEL = -1
 """The label of an image without one."""

@@ -8,52 +8,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from typing import Any
+from dataclasses import dataclass
 
-
-def later(default: Any, **more: Any) -> Any:
-    """A field that came after keys of artefacts had been made: at its default it is part of none."""
-    return field(default=default, metadata={"later": True}, **more)
+from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, later
+from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling
 
 
 @dataclass(frozen=True)
-class ConditionSize:
-    """What a prior is made to be told of an image: one of num_labels labels, or a text.
-
-    text_width, text_length: features a position, and positions at most.
-    """
-
-    num_labels: int | None = None
-    text_width: int | None = None
-    text_length: int | None = None
-
-    @property
-    def num_positions(self) -> int:
-        """M, the positions a condition takes before the tokens."""
-        return 1 if self.text_length is None else self.text_length
-
-
-@dataclass(frozen=True)
-class BackboneOptions:
+class BackboneOptions(ConditionOptions):
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
-    num_labels: of a prior conditioned on classes. text_width, text_length: of one conditioned on text, the features a
-        position of its encoder and the positions at most. Neither: unconditional.
-    condition_dropout: probability that training hides an image's condition (None: 0.1, Ho & Salimans 2022), which
-        guidance needs; 0 for never.
     """
 
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
     dropout: float = 0.0
-    num_labels: int | None = later(None, kw_only=True)
-    text_width: int | None = later(None, kw_only=True)
-    text_length: int | None = later(None, kw_only=True)
-    condition_dropout: float | None = later(None, kw_only=True)
 
     def __post_init__(self):
         check_integer("width", self.width, "use a multiple of num_heads, such as 512")
@@ -62,46 +33,7 @@ class BackboneOptions:
         if self.width % self.num_heads:
             raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}; change one")
         check_number("dropout", self.dropout, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
-        check_condition_options(self)
-
-    @property
-    def condition(self) -> ConditionSize | None:
-        """None for an unconditional prior."""
-        size = ConditionSize(self.num_labels, self.text_width, self.text_length)
-        return None if size == ConditionSize() else size
-
-    @property
-    def num_prefix(self) -> int:
-        """M, the positions of a condition before the tokens; 0 for an unconditional prior."""
-        return 0 if self.condition is None else self.condition.num_positions
-
-    @property
-    def dropped_conditions(self) -> float:
-        """Probability that training hides an image's condition."""
-        return DEFAULT_CONDITION_DROPOUT if self.condition_dropout is None else self.condition_dropout
-
-
-DEFAULT_CONDITION_DROPOUT = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidedSampler:
-    """What every sampler of a conditional prior has.
-
-    guidance: s of l_u + s (l_c - l_u); 1 is the conditional model, 0 the unconditional one, above 1 exaggerates the
-        condition. Other values than 0 and 1 double the network's evaluations.
-    guidance_schedule: "constant", or from 1 to s as tokens settle: "linear" or "cosine".
-    """
-
-    guidance: float = later(1.0)
-    guidance_schedule: str = later("constant")
-
-    def __post_init__(self):
-        check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")
-        check_choice("guidance_schedule", self.guidance_schedule, ("constant", "linear", "cosine"))
-        if self.guidance_schedule != "constant" and self.guidance == 1:
-            raise ValueError(f"guidance_schedule={self.guidance_schedule!r}: guidance=1 is the conditional model from "
-                             "beginning to end; give another guidance, or leave the schedule out")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -418,70 +350,3 @@ class UniformSampler(GuidedSampler):
             raise ValueError(f"guidance_of={self.guidance_of!r}: guidance={self.guidance:g} is one model alone, with "
                              "nothing to combine; give another guidance, or leave guidance_of out")
         check_sampling(self.temperature, self.top_k, self.top_p)
-
-
-def check_condition_options(options: BackboneOptions) -> None:
-    """Raise ValueError unless these describe labels, or text, or no condition."""
-    if options.num_labels is not None:
-        check_integer("num_labels", options.num_labels, "leave it out for an unconditional prior")
-    if (options.text_width is None) != (options.text_length is None):
-        raise ValueError(f"text_width={options.text_width!r}, text_length={options.text_length!r}: a prior conditioned "
-                         "on text needs both; leave both out for none")
-    for name in ("text_width", "text_length"):
-        if getattr(options, name) is not None:
-            check_integer(name, getattr(options, name), "leave it out for an unconditional prior")
-            if options.num_labels is not None:
-                raise ValueError(f"{name}={getattr(options, name)!r} with num_labels={options.num_labels!r}: expected "
-                                 "labels or text; leave one out")
-    if options.condition_dropout is not None:
-        check_number("condition_dropout", options.condition_dropout, 0.0, 1.0, "leave it out for 0.1", high_open=True)
-        if options.condition is None:
-            raise ValueError(f"condition_dropout={options.condition_dropout!r}: an unconditional prior has no "
-                             "condition to hide; leave it out")
-
-
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise ValueError unless these describe a distribution to sample from."""
-    check_number("temperature", temperature, 0.0, math.inf, "use 1 for the model's own distribution", low_open=True)
-    if top_k is not None:
-        check_integer("top_k", top_k, "leave it out to keep every token")
-    if top_p is not None:
-        check_number("top_p", top_p, 0.0, 1.0, "leave it out to keep every token", low_open=True)
-
-
-def check_integer(name: str, value: object, way_out: str, *, minimum: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name}={value!r}: expected an integer of at least {minimum}; {way_out}")
-
-
-def check_number(
-    name: str, value: object, low: float, high: float, way_out: str, *, low_open: bool = False, high_open: bool = False
-) -> None:
-    """Raise ValueError unless value is a finite number in [low, high], an open end excluded."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        if low < value < high or (value == low and not low_open) or (value == high and not high_open):
-            return
-    above = f"{'above' if low_open else 'of at least'} {low:g}"
-    below = "" if high == math.inf else f" and {'below' if high_open else 'at most'} {high:g}"
-    raise ValueError(f"{name}={value!r}: expected a number {above}{below}; {way_out}")
-
-
-def check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: expected true or false")
-
-
-def check_choice(name: str, value: object, choices: tuple) -> None:
-    """Raise ValueError that lists the choices and the nearest of them."""
-    if value in choices:
-        return
-    near = get_close_matches(str(value), [choice for choice in choices if choice is not None], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}{hint}")
-
-
-def check_sampler(sampler: object, expected: type) -> None:
-    """Raise TypeError when a prior is given the sampler of another one."""
-    if not isinstance(sampler, expected):
-        names = ", ".join(field.name for field in fields(expected))
-        raise TypeError(f"sampler={sampler!r}: expected a {expected.__name__}; its fields are {names}")

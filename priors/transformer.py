@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors.base import Draws, Unsupported
+from priors.condition_options import ConditionSize
 from priors.conditions import Condition, ConditionPrefix
 from priors.linear import Linear, linear
-from priors.options import ConditionSize
 
 
 class Transformer(nn.Module):

@@ -21,7 +21,8 @@ from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import SampledTime, ancestral, bound_loss, bound_T, check_steps
 from priors.guidance import Both, Guidance, GuidedPosterior, Predictor, guided
-from priors.options import UniformOptions, UniformSampler, check_sampler
+from priors.option_checks import check_sampler
+from priors.options import UniformOptions, UniformSampler
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption

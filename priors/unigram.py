@@ -18,7 +18,8 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample
 from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition
 from priors.guidance import Guidance, guided
-from priors.options import UnigramOptions, UnigramSampler, check_sampler
+from priors.option_checks import check_sampler
+from priors.options import UnigramOptions, UnigramSampler
 
 
 class Unigram(nn.Module):

@@ -20,7 +20,8 @@ from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import Denoiser, SampledTime, ancestral, bound_loss, bound_T, check_steps, spread_time
 from priors.guidance import Guidance, guided, of_images
-from priors.options import VQDiffusionOptions, VQDiffusionSampler, check_sampler
+from priors.option_checks import check_sampler
+from priors.options import VQDiffusionOptions, VQDiffusionSampler
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption

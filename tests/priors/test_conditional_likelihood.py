@@ -9,12 +9,14 @@ from scipy.stats import chisquare
 from torch import nn
 
 from priors.absorbing import AbsorbingDiffusion
+from priors.any_order import AnyOrder
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
 from priors.conditions import NO_LABEL, Condition
 from priors.options import (
     AbsorbingOptions,
     AbsorbingSampler,
+    AnyOrderOptions,
     AutoregressiveOptions,
     UniformOptions,
     UniformSampler,
@@ -83,6 +85,28 @@ def test_autoregressive_probabilities_sum_to_one_for_each_class(label):
     logits = textbook_logits(prior.net, IMAGES, of(label)).double().log_softmax(-1)   # in the slow way
     expected = -logits.gather(-1, IMAGES.unsqueeze(-1)).sum((1, 2))
     torch.testing.assert_close(nats, expected, rtol=1e-5, atol=1e-5)
+
+
+@every_label
+def test_any_order_probabilities_sum_to_one_for_each_class_in_every_order(label):
+    prior = make(AnyOrder, AnyOrderOptions)
+    for parameter in prior.target.parameters():   # so that the order matters
+        nn.init.normal_(parameter, std=0.5)
+    found = [prior.nll_in_order(IMAGES, torch.tensor(order), condition=of(label)).nats
+             for order in itertools.permutations(range(N))]
+    for nats in found:
+        assert float((-nats).exp().sum()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(prior.nll(IMAGES, condition=of(label), draws=None).nats, found[0])
+    logits = prior.logits(IMAGES, condition=of(label)).double().log_softmax(-1)
+    torch.testing.assert_close(found[0], -logits.gather(-1, IMAGES.unsqueeze(-1)).sum((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+@every_label
+def test_in_an_order_of_ones_choice_a_class_of_absorbing_diffusion_sums_to_one(absorbing, label):
+    nats = absorbing.nll_in_order(IMAGES, torch.tensor([2, 0, 1]), condition=of(label)).nats
+    assert float((-nats).exp().sum()) == pytest.approx(1, abs=1e-5)
+    bound = absorbing.random_order_nll(IMAGES, condition=of(label), draws=Draws.seeded(0), budget=9).nats
+    assert bound.shape == (27,) and (bound > 0).all()
 
 
 @pytest.mark.parametrize("prior", [make(Autoregressive, AutoregressiveOptions)])

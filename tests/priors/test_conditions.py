@@ -5,15 +5,17 @@ import torch
 from torch import nn
 
 from priors.absorbing import AbsorbingDiffusion
+from priors.any_order import AnyOrder
 from priors.autoregressive import Autoregressive
 from priors.base import Draws, Unsupported
+from priors.condition_options import ConditionSize
 from priors.conditions import NO_LABEL, Condition, drop_conditions, takes_condition
 from priors.options import (
     AbsorbingOptions,
     AbsorbingSampler,
+    AnyOrderOptions,
     AutoregressiveOptions,
     BackboneOptions,
-    ConditionSize,
     UniformOptions,
     UniformSampler,
     UnigramOptions,
@@ -33,7 +35,7 @@ TEXTS = Condition(features=torch.randn(5, 4, 8, generator=torch.Generator().manu
                   lengths=torch.tensor([4, 1, 0, 2, 3]))
 KINDS = {"labels": (ConditionSize(num_labels=4), LABELS), "text": (ConditionSize(text_width=8, text_length=5), TEXTS)}
 every_kind = pytest.mark.parametrize("kind", KINDS)
-LEARNED = [(AbsorbingDiffusion, AbsorbingOptions), (Autoregressive, AutoregressiveOptions),
+LEARNED = [(AbsorbingDiffusion, AbsorbingOptions), (AnyOrder, AnyOrderOptions), (Autoregressive, AutoregressiveOptions),
            (VQDiffusion, VQDiffusionOptions), (UniformDiffusion, UniformOptions)]
 every_learned_prior = pytest.mark.parametrize(("cls", "options"), LEARNED, ids=lambda value: value.__name__)
 
@@ -137,9 +139,9 @@ def test_a_conditional_prior_learns_which_label_means_what():
         optimiser.zero_grad()
         prior.training_loss(tokens, condition=Condition(labels=labels), draws=draws).backward()
         optimiser.step()
-    bits = [prior.eval().nll(tokens, condition=given, draws=draws).nats.mean() for given in
+    nats = [prior.eval().nll(tokens, condition=given, draws=draws).nats.mean() for given in
             (Condition(labels=labels), Condition(labels=1 - labels), None)]
-    assert bits[0] < 0.2 and bits[1] > 5 and bits[2] == pytest.approx(0.69, abs=0.2)   # the null has to guess one bit
+    assert nats[0] < 0.2 and nats[1] > 5 and 0.5 < nats[2] < 1.5   # the null has to guess one bit, 0.69 nats
 
 
 def test_conditions_are_hidden_as_often_as_asked_and_only_where_drawn():

@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 from torch import nn
 
 from priors.absorbing import AbsorbingDiffusion
+from priors.any_order import AnyOrder
 from priors.autoregressive import Autoregressive
 from priors.base import UNKNOWN, Draws, Sample, Unsupported
 from priors.canvas import CanvasSampler, mixture, sample_canvas, strided_windows
@@ -16,6 +17,8 @@ from priors.guidance import Guidance, Predictor, combine, guided
 from priors.options import (
     AbsorbingOptions,
     AbsorbingSampler,
+    AnyOrderOptions,
+    AnyOrderSampler,
     AutoregressiveOptions,
     AutoregressiveSampler,
     UniformOptions,
@@ -34,6 +37,7 @@ from priors.vq_diffusion import VQDiffusion
 CLOSE = dict(rtol=1e-5, atol=1e-5)
 LABELS = Condition(labels=torch.tensor([0, 1, 2, 0, NO_LABEL, 1]))
 CASES = {
+    "any_order": (AnyOrder, AnyOrderOptions(width=16, num_layers=2, num_heads=2, num_labels=3), AnyOrderSampler),
     "autoregressive": (Autoregressive, AutoregressiveOptions(
         width=16, num_layers=2, num_heads=2, num_labels=3), AutoregressiveSampler),
     "absorbing": (AbsorbingDiffusion, AbsorbingOptions(
@@ -148,6 +152,20 @@ def test_guided_cached_sampling_equals_uncached_and_the_naive_loop(schedule):
     assert torch.equal(cached, naive_autoregressive_sample(slow, 6, 6, adjust=Adjust(0.9), draws=draws))
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("order", ["raster", "halton", "random"])
+def test_guided_cached_sampling_in_any_order_equals_uncached(schedule, order):
+    prior, sampler = make("any_order")
+    known = torch.full((6, 6), UNKNOWN)
+    known[:, 4] = torch.arange(6) % 5
+    known[:2, 1] = 3
+    options = dict(guidance=6.0, guidance_schedule=schedule, order=order)
+    cached, uncached = (draw(prior, sampler(cache=cache, **options), known=known) for cache in (True, False))
+    assert torch.equal(cached.tokens, uncached.tokens)
+    assert not torch.equal(cached.tokens, draw(prior, sampler(order=order), known=known).tokens)
+    assert cached.network_evaluations.unique().tolist() == [10] and cached.token_forwards.unique().tolist() == [14]
+
+
 class RecordingDraws(Draws):
     def uniform(self, *shape):
         self.log = [*getattr(self, "log", []), super().uniform(*shape)]
@@ -211,14 +229,14 @@ def test_a_class_and_known_tokens_together(name):
     assert not torch.equal(sample.tokens, draw(prior, sampler(), None, known=known).tokens)
 
 
-@pytest.mark.parametrize("name", ["absorbing", "autoregressive"])
+@pytest.mark.parametrize("name", ["absorbing", "any_order", "autoregressive"])
 def test_what_is_filled_in_has_the_guided_distribution_given_class_and_known_tokens(name):
     prior, sampler = make(name, grid=(1, 3), codebook_size=3)
     known = torch.tensor([[2, 0, UNKNOWN]]).repeat(4_000, 1)
     labels = Condition(labels=torch.arange(4_000) % 3)
     sampler = sampler(guidance=2.0)
     tokens = prior.sample(4_000, sampler=sampler, condition=labels, known=known, draws=Draws.seeded(0)).tokens
-    seen = torch.tensor([[2, 0, 0 if name == "autoregressive" else 3]])
+    seen = torch.tensor([[2, 0, 3 if name == "absorbing" else 0]])
     for label in range(3):
         one = Condition(labels=torch.tensor([label]))
         expected = combine(prior.logits(seen, condition=one), prior.logits(seen), 2.0)[0, 2].double().softmax(-1)
