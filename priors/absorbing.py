@@ -21,6 +21,7 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.official import convert, read_state, timesteps_of
 from priors.options import AbsorbingOptions, AbsorbingSampler, check_choice, check_sampler
+from priors.positions import initial_positions
 from priors.reference import naive_absorbing_sample
 from priors.transformer import Transformer, seeded_dropout
 
@@ -46,6 +47,7 @@ class AbsorbingDiffusion(nn.Module):
             num_layers=options.num_layers,
             num_heads=options.num_heads,
             dropout=options.dropout,
+            positions=initial_positions(options, grid),
         )
         self.register_buffer("nats_by_masked", torch.full((self.num_tokens + 1,), torch.nan, dtype=torch.float64))
 

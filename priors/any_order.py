@@ -27,6 +27,7 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.chain_rule import average_over_orders, random_orders
 from priors.checks import check_known, check_order, check_tokens
 from priors.options import AnyOrderOptions, AnyOrderSampler, check_sampler
+from priors.positions import initial_positions
 from priors.transformer import Transformer, normalise, seeded_dropout
 
 
@@ -50,6 +51,7 @@ class AnyOrder(nn.Module):
             num_heads=options.num_heads,
             causal=True,
             dropout=options.dropout,
+            positions=initial_positions(options, grid),
         )
         self.target = TargetConditioning(self.num_tokens, options.width, options.num_layers)
         self.register_buffer("raster", torch.arange(self.num_tokens), persistent=False)

@@ -18,6 +18,7 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_order, check_tokens
 from priors.official import convert, read_state
 from priors.options import AutoregressiveOptions, AutoregressiveSampler, check_choice, check_sampler
+from priors.positions import initial_positions
 from priors.transformer import Transformer, seeded_dropout
 
 
@@ -33,17 +34,19 @@ class Autoregressive(nn.Module):
         super().__init__()
         self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
+        order = schedules.grid_order(options.order, self.grid)
+        self.mask = codebook_size   # an id after the last code, of training with input_mask
         self.net = Transformer(
             num_tokens=self.num_tokens,
-            vocabulary=codebook_size,
+            vocabulary=codebook_size + (options.input_mask > 0),
             num_classes=codebook_size,
             width=options.width,
             num_layers=options.num_layers,
             num_heads=options.num_heads,
             causal=True,
             dropout=options.dropout,
+            positions=initial_positions(options, grid)[order],
         )
-        order = schedules.grid_order(options.order, self.grid)
         self.register_buffer("order", order, persistent=False)   # sequence -> raster
         self.register_buffer("rank", order.argsort(), persistent=False)   # raster -> sequence
 
@@ -52,6 +55,10 @@ class Autoregressive(nn.Module):
         check_choice("layout", layout, ("official",))
         if self.options.order != "raster":
             raise ValueError(f"order={self.options.order!r}: the official models generate in raster order; use that")
+        if self.options.input_mask:
+            raise ValueError(
+                f"input_mask={self.options.input_mask}: the official models know no mask; leave it out"
+            )
         self.net.load_state_dict(convert(read_state(path), self.net, kind="autoregressive"))
         return self
 
@@ -61,12 +68,20 @@ class Autoregressive(nn.Module):
         return self.net(tokens[:, self.order])[:, self.rank]
 
     def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
-        """Mean cross-entropy in bits a token; draws nothing unless there is dropout."""
+        """Mean cross-entropy in bits a token; draws nothing unless there is dropout or an input mask."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         sequence = tokens[:, self.order]
+        seen = self._masked_input(sequence, draws)
         with seeded_dropout(self, draws, len(tokens)):
-            logits = self.net(sequence)
+            logits = self.net(seen)
         return F.cross_entropy(logits.flatten(0, 1).float(), sequence.flatten()) / math.log(2)
+
+    def _masked_input(self, sequence: Tensor, draws: Draws) -> Tensor:
+        """The tokens that training shows, (B, N), some of them masked if the options say so."""
+        if not (self.training and self.options.input_mask):
+            return sequence
+        masked = draws.uniform(*sequence.shape).to(sequence.device) < self.options.input_mask
+        return sequence.masked_fill(masked, self.mask)
 
     @torch.no_grad()
     def nll(self, tokens: Tensor, *, draws: Draws, budget: int | None = None) -> Likelihood:

@@ -8,8 +8,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+
+LATER = {"later": True}
+"""Of a field that came after the first artefacts: at its default it is left out of their keys, which stay as they were.
+"""
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,15 @@ class BackboneOptions:
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
+    position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
+        0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
     """
 
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
     dropout: float = 0.0
+    position_init: str = field(default="zeros", metadata=LATER)
 
     def __post_init__(self):
         check_integer("width", self.width, "use a multiple of num_heads, such as 512")
@@ -31,6 +38,12 @@ class BackboneOptions:
         if self.width % self.num_heads:
             raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}; change one")
         check_number("dropout", self.dropout, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
+        check_choice("position_init", self.position_init, ("zeros", "normal", "sincos2d"))
+        if self.position_init == "sincos2d" and self.width % 4:
+            raise ValueError(
+                f"position_init='sincos2d': width={self.width} is no multiple of 4, for a sine and a cosine of row and "
+                "column each; change the width or leave position_init out"
+            )
 
 
 @dataclass(frozen=True)
@@ -136,13 +149,17 @@ class AutoregressiveOptions(BackboneOptions):
     """The paper's autoregressive baseline: the same backbone with a causal mask.
 
     order: how the grid is walked: "raster" (row by row, the paper), "column", "spiral" (outside in) or "halton".
+    input_mask: probability that training replaces a token of the input by a learned mask, each independently, while
+        every token is still predicted: the noise that absorbing diffusion has by nature. Evaluation sees all tokens.
     """
 
     order: str = "raster"
+    input_mask: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("order", self.order, ("raster", "column", "spiral", "halton"))
+        check_number("input_mask", self.input_mask, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
 
 
 @dataclass(frozen=True)

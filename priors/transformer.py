@@ -29,6 +29,7 @@ class Transformer(nn.Module):
     causal: position i sees a start token and tokens before i, so its logits predict token i; an input may be shorter.
     time_conditioned: `t` (B,) shifts and scales every LayerNorm (AdaLN with one map shared by all blocks, Chen et al.
         2023), starting as the unconditioned network. Without it `t` must be None.
+    positions: (N, C) that the learned embeddings of positions start from (None: zeros).
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Transformer(nn.Module):
         causal: bool = False,
         time_conditioned: bool = False,
         dropout: float = 0.0,
+        positions: Tensor | None = None,
     ):
         super().__init__()
         self.causal, self.num_tokens, self.num_classes, self.num_heads = causal, num_tokens, num_classes, num_heads
@@ -52,7 +54,7 @@ class Transformer(nn.Module):
         self.head = Linear(width, num_classes, bias=False)
         self.drop = nn.Dropout(dropout)
         self.apply(init_gpt)
-        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width))
+        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width) if positions is None else positions.unsqueeze(0))
         # The official bidirectional network holds a start token that it never reads; kept, frozen, for its checkpoints.
         self.start_tok = nn.Parameter(torch.zeros(1, 1, width), requires_grad=causal)
         self.time = TimeConditioning(width, num_layers) if time_conditioned else None

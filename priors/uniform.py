@@ -19,6 +19,7 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.denoising import SampledTime, ancestral, bound_loss, bound_T, check_steps
 from priors.options import UniformOptions, UniformSampler, check_sampler
+from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption
@@ -44,6 +45,7 @@ class UniformDiffusion(nn.Module):
             num_tokens=self.num_tokens, vocabulary=codebook_size, num_classes=codebook_size,
             time_conditioned=self.is_d3pm, width=options.width, num_layers=options.num_layers,
             num_heads=options.num_heads, dropout=options.dropout,
+            positions=initial_positions(options, grid),
         )
         if self.is_d3pm:
             timesteps = options.timesteps or DEFAULT_TIMESTEPS

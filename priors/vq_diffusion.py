@@ -16,6 +16,7 @@ from priors.base import UNKNOWN, Draws, Likelihood, Sample
 from priors.checks import check_known, check_tokens
 from priors.denoising import Denoiser, SampledTime, ancestral, bound_loss, bound_T, check_steps, spread_time
 from priors.options import VQDiffusionOptions, VQDiffusionSampler, check_sampler
+from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption
@@ -35,6 +36,7 @@ class VQDiffusion(nn.Module):
         self.net = Transformer(
             num_tokens=self.num_tokens, vocabulary=codebook_size + 1, num_classes=codebook_size, time_conditioned=True,
             width=options.width, num_layers=options.num_layers, num_heads=options.num_heads, dropout=options.dropout,
+            positions=initial_positions(options, grid),
         )
         self.corruption = Corruption.mask_and_replace(
             num_timesteps=options.timesteps, codebook_size=codebook_size, final_mask=options.final_mask
