@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.assets.cache import ASSETS, asset_folder
+from bench.assets.cache import asset_folder
+from bench.assets.catalogue import ASSETS
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError

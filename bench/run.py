@@ -75,7 +75,7 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
     anew: stages and metrics to build again, and with them the records.
     """
     keys = [run_key(Run(run.spec)) if not run.unsupported else "" for run in runs]
-    cells = [{"run_key": key, "label": label_as_asked(run), "overrides": list(run.overrides),
+    cells = [{"run_key": key, "label": label_as_asked(run.spec, run.overrides), "overrides": list(run.overrides),
               "spec": as_written(run.spec), "unsupported": run.unsupported}
              for key, run in zip(keys, runs, strict=True)]
     results_dir = runs[0].spec.results_dir
@@ -119,7 +119,7 @@ def print_plan(runs: list[Request]) -> int:
     seen: set[str] = set()
     for run in runs:
         if run.unsupported:
-            table.add_row(cell(label_as_asked(run)), "", "unsupported", "", cell(run.unsupported))
+            table.add_row(cell(label_as_asked(run.spec, run.overrides)), "", "unsupported", "", cell(run.unsupported))
             continue
         for stage in planned(Run(run.spec)):
             if stage.key not in seen:
@@ -172,7 +172,8 @@ def _cell(measurement: Any) -> str:
 
 def _unsupported(run: Request) -> Record:
     from bench.pipeline import failed_record
-    return failed_record(run.spec, label_as_asked(run), InputError(run.unsupported), status="unsupported")
+    label = label_as_asked(run.spec, run.overrides)
+    return failed_record(run.spec, label, InputError(run.unsupported), status="unsupported")
 
 
 def _model_of(config: dict[str, Any]) -> Any:

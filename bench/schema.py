@@ -123,7 +123,7 @@ def _field_names(cls: type | None) -> set[str]:
 
 
 def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
-    """All fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
+    """The fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
     if cls is None:
         return {}
     for name in values:
@@ -135,11 +135,21 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
     hints = typing.get_type_hints(cls)
     converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
     try:
-        return dataclasses.asdict(cls(**converted))
+        return _settled(cls(**converted))
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:   # a plug-in's own
         raise InputError(f"{section}: {one_line(error)}") from None
+
+
+def _settled(options: Any) -> dict[str, Any]:
+    """Every field but those that came later (`metadata={"later": True}`) and are left at their defaults.
+
+    So keys stay those of before there were such fields.
+    """
+    later = {field.name: field.default for field in dataclasses.fields(options) if field.metadata.get("later")}
+    return {name: value for name, value in dataclasses.asdict(options).items()
+            if name not in later or value != later[name]}
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:

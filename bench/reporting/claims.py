@@ -23,7 +23,7 @@ from bench.reporting.choice import (
 from bench.reporting.curves import read_curve
 from bench.reporting.differences import common_trainings, compare_cells, compare_timings
 from bench.reporting.estimates import Estimate, t_interval
-from bench.reporting.identity import identity, num_tokens
+from bench.reporting.identity import identity, num_tokens, seeds_of
 from bench.reporting.paper import is_adversarial, matches
 from bench.reporting.published import published
 from bench.reporting.rows import Cell, Group, Row
@@ -261,7 +261,7 @@ def _curves(row: Row, results_dir: Path) -> dict[int, list[tuple[float, float]]]
         path = record.curves.get("prior")
         points = read_curve(results_dir / path, "validation_bits_per_token") if path else []
         if points:
-            found[int(record.spec.get("seed") or 0)] = points
+            found[seeds_of(record.spec)[0]] = points
     return found
 
 

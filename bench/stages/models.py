@@ -28,27 +28,19 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 
 
-def identity_of(run: Run, kind: str, config: ModelConfig, **more: Any) -> dict[str, Any]:
-    """What a model's weights depend on, as the configuration of its recipe."""
-    identity = {"class": marked(kind, config.target or config.name), "options": _options_in_key(config, kind), **more}
+def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: Any) -> dict[str, Any]:
+    """What a model's weights depend on, as the configuration of its recipe. seed: of its training."""
+    identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
     if not config.path and kind == "tokenizers" and is_frozen(config):
         return {**identity, "frozen": True}   # neither a training nor its seed has a part in it
     if not config.path:
-        return {**identity, "training": training_of(config.training), "seed": run.spec.seed}
+        return {**identity, "training": training_of(config.training), "seed": seed}
     path = Path(config.path)
     if not path.exists():
         section = "vq" if kind == "tokenizers" else "prior"
         raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
                          f"{section}.path out to train one.")
     return {**identity, "imported": sha256_of(path), "layout": config.layout}
-
-
-def _options_in_key(config: ModelConfig, kind: str) -> dict[str, Any]:
-    """The options, those that came after there were keys (`Options.later`) only where they are set."""
-    schema: Any = schema_of(config, kind)[0]
-    unset = {field.name: field.default for field in dataclasses.fields(schema)
-             if field.name in getattr(schema, "later", ())}
-    return {name: value for name, value in config.options.items() if name not in unset or value != unset[name]}
 
 
 def is_frozen(config: ModelConfig) -> bool:
@@ -82,6 +74,11 @@ def training_of(config: TrainingConfig) -> dict[str, Any]:
     return training
 
 
+def prior_seed(run: Run) -> int:
+    """Of the prior's training: its own, or the run's."""
+    return run.spec.seed if run.spec.prior.seed is None else run.spec.prior.seed
+
+
 def new_tokenizer(run: Run) -> Any:
     """The tokenizer with initial weights, of the seed alone; of none where its class cannot be trained."""
     from bench.assets.torchvision_compat import ensure_torchvision
@@ -99,7 +96,7 @@ def new_prior(run: Run, tokenizer: Any) -> Any:
     """The prior for this tokenizer's grids with initial weights, of the seed alone."""
     config = run.spec.prior
     cls = registry.resolve("priors", config.target or config.name)
-    with _seeded("prior", run.spec.seed):
+    with _seeded("prior", prior_seed(run)):
         return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
                    options=schema_of(config, "priors")[0](**config.options)).to(run.device)
 

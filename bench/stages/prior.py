@@ -18,6 +18,7 @@ from bench.stages.models import (
     loaded,
     new_prior,
     num_parameters,
+    prior_seed,
     save_model,
 )
 from bench.stages.tokenizer import TOKENIZER
@@ -52,7 +53,7 @@ class Prior(Stage):
         if images is not None and images > whole:
             raise InputError(f"prior.training.images={images}: {run.spec.dataset.name} has {whole} training images. "
                              "Give at most that many, or null for all.")
-        config = identity_of(run, "priors", run.spec.prior)
+        config = identity_of(run, "priors", run.spec.prior, seed=prior_seed(run))
         return Recipe(self.name, config, (run.recipe(TOKENS).key,), self.version)
 
     def label(self, run: Run) -> str:
@@ -179,5 +180,5 @@ def _calibrate(run: Run, model: Any, out: Path) -> None:
     model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
     held_out = run.open(TOKENS)[1]
     tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(run.device)
-    model.eval().calibrate(tokens, draws=Draws.seeded("calibration", run.spec.seed, device=run.device))
+    model.eval().calibrate(tokens, draws=Draws.seeded("calibration", prior_seed(run), device=run.device))
     save_model(model, out)

@@ -19,7 +19,7 @@ class Tokenizer(Stage):
         return run.uses_tokenizer
 
     def recipe(self, run: Run) -> Recipe:
-        config = identity_of(run, "tokenizers", run.spec.vq, resolution=run.spec.dataset.resolution,
+        config = identity_of(run, "tokenizers", run.spec.vq, seed=run.spec.seed, resolution=run.spec.dataset.resolution,
                              flip=run.spec.dataset.flip)
         return Recipe(self.name, config, (run.splits.fingerprint,), self.version)
 

@@ -14,8 +14,8 @@ import pytest
 
 from bench.assets import cache as assets
 from bench.assets import weights
-from bench.assets.cache import ASSETS, asset_folder, asset_status
-from bench.assets.catalogue import Asset, AssetError
+from bench.assets.cache import asset_folder, asset_status
+from bench.assets.catalogue import ASSETS, Asset, AssetError
 from bench.assets.convert import ArrayUnpickler
 from bench.assets.fetch import FetchError, Origin, fetch
 from bench.assets.torchvision_compat import ensure_torchvision

@@ -3,7 +3,8 @@
 import pytest
 
 from bench import doctor, needs, run
-from bench.assets.cache import ASSETS, AssetStatus
+from bench.assets.cache import AssetStatus
+from bench.assets.catalogue import ASSETS
 from bench.baselines import with_baselines
 from bench.compose import compose, expand
 from bench.errors import InputError

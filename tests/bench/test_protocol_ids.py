@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bench.assets import cache as assets
-from bench.assets.cache import ASSETS, weights_mark
-from bench.assets.catalogue import PUBLISHED_WEIGHTS, Asset, AssetError
+from bench.assets.cache import weights_mark
+from bench.assets.catalogue import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError
 from bench.assets.fetch import Origin
 from bench.compose import compose
 from bench.errors import InputError
