@@ -40,8 +40,9 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
     if "sampler.steps" in flat:
         flat["sampler.steps"] = steps_of(spec)
-    if flat.get("prior.training.images", 0) is None:   # all of them, as in records made before there were subsets
-        del flat["prior.training.images"]
+    for later in ("images", "measure_order"):   # None as in records made before there were such
+        if flat.get(f"prior.training.{later}", 0) is None:
+            del flat[f"prior.training.{later}"]
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 
