@@ -106,12 +106,12 @@ class AbsorbingDiffusion(nn.Module):
         score = self._scorer(tokens)
         if budget is None or self.timesteps <= budget < bounds.FEWEST:
             estimate = bounds.t_step_sum(score, tokens, timesteps=self.timesteps, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
         if budget >= self.timesteps:
             estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
-        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
+        estimate = bounds.continuous_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
+        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations, estimate.by_unknown)
 
     def _scorer(self, tokens: Tensor) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

@@ -89,10 +89,12 @@ COLUMNS: dict[str, Column] = {
                                  about="Mean LPIPS distance of a sample to its nearest training image."),
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,
                                 about="The closest any sample comes to a training image."),
-    "memorised_share": Column("share of samples", "none", 2, "Memorised", 3,
-                              about="Share of samples closer to training than all but 5% of held-out images are."),
-    "memorisation_auc": Column("probability", "none", 2, "Memorisation AUC", 3,
-                               about="Chance that a sample is closer to training than a held-out image is."),
+    "memorised_share": Column("share of samples", "none", 3, "Memorised", 3,
+                              about="Share of samples nearer to a training image, for how near its neighbours are, than "
+                                    "all but 0.5% of held-out images are."),
+    "memorisation_auc": Column("probability", "none", 3, "Memorisation AUC", 3,
+                               about="Chance that a sample is nearer to training, in the same sense, than a held-out "
+                                     "image is."),
     "parameters": Column("", "none", 1, "Parameters", 0, about="Of tokenizer and prior together."),
     "psnr": Column("dB", "higher", 1, "PSNR", 2, about="Peak signal-to-noise ratio of reconstructions, in dB."),
     "ssim": Column("", "higher", 1, "SSIM", 3, about="Structural similarity of reconstructions."),

@@ -1,7 +1,5 @@
 """The memorisation check: copies are flagged, fresh images pass, its error rates are what they claim."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from scipy.stats import mannwhitneyu
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
 from bench.errors import InputError
-from bench.metrics import memorisation, neighbours
+from bench.metrics import copy_search, memorisation
 from bench.metrics.base import Evidence
 from bench.metrics.memorisation import (
     Memorisation,
@@ -49,7 +47,7 @@ class Darkener:
 
 @pytest.fixture(autouse=True)
 def tiny_lpips(monkeypatch):
-    monkeypatch.setattr(neighbours, "lpips_model", lambda net: TinyLpips())
+    monkeypatch.setattr(copy_search, "lpips_model", lambda net: TinyLpips())
 
 
 def pictures(num, seed):
@@ -64,7 +62,7 @@ def evidence_of(folder, fake, *, train=None, validation=None, tokenizer=None, nu
                     settings=MetricsConfig(), speed=SpeedConfig(), images=lambda side: ArrayImages(sides[side]),
                     features=lambda side: pytest.fail("needs no features"),
                     validation_tokens=lambda: pytest.fail("needs no tokens"), workspace=folder, caches=folder,
-                    tokenizer=tokenizer, fingerprints={"train": "train"})
+                    tokenizer=tokenizer, fingerprints={"train": "train", "validation": "validation"})
 
 
 def test_a_copy_of_the_training_set_is_flagged(tmp_path):
@@ -104,7 +102,8 @@ def test_fresh_images_through_the_same_tokenizer_pass(tmp_path):
 
 def test_the_held_out_images_are_not_those_the_real_row_judges(tmp_path):
     validation = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 4), dtype=np.uint8)
-    chosen = held_out_images(evidence_of(tmp_path, pictures(1, 1), validation=validation, num_fake=20))
+    held_out = held_out_images(evidence_of(tmp_path, pictures(1, 1), validation=validation, num_fake=20))
+    chosen = held_out.images(range(len(held_out)))
     judged = np.linspace(0, 59, 20).round()
     assert len(chosen) == 40 and not np.isin(chosen[:, 0, 0, 0], judged).any()
 
@@ -112,8 +111,8 @@ def test_the_held_out_images_are_not_those_the_real_row_judges(tmp_path):
 def test_held_out_distances_are_computed_once_for_all_rows(tmp_path, monkeypatch):
     first = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
     searched = []
-    monkeypatch.setattr(memorisation, "nearest", lambda images, *args, **options: (
-        searched.append(len(images)), neighbours.nearest(images, *args, **options))[1])
+    monkeypatch.setattr(memorisation, "nearness", lambda images, *args: (
+        searched.append(len(images)), copy_search.nearness(images, *args))[1])
     again = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
     assert searched == [20] and again == first
 
@@ -179,10 +178,12 @@ def test_too_few_samples_could_show_no_copying():
     assert detectable_share(1, 100) > 1
 
 
-def test_what_could_have_been_seen_counts_the_training_images_that_were_not_searched(tmp_path):
+def test_what_could_have_been_seen_counts_the_training_images_that_were_not_searched(tmp_path, monkeypatch):
     whole = evidence_of(tmp_path, pictures(200, 4))
-    part = dataclasses.replace(whole, protocol=dataclasses.replace(whole.protocol, neighbours_candidates=100))
-    rates = [Memorisation()(evidence)[0].extra["detectable_copy_rate"] for evidence in (whole, part)]
+    rates = []
+    for searched in (300, 100):
+        monkeypatch.setattr(memorisation, "SEARCHED", searched)
+        rates.append(Memorisation()(whole)[0].extra["detectable_copy_rate"])
     assert rates[1] == pytest.approx(3 * rates[0])
 
 
