@@ -111,7 +111,8 @@ class AbsorbingDiffusion(nn.Module):
             estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
             return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
         estimate = bounds.continuous_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
-        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations, estimate.by_unknown)
+        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations,
+                          estimate.by_unknown)
 
     def _scorer(self, tokens: Tensor) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

@@ -72,6 +72,8 @@ COLUMNS: dict[str, Column] = {
                              within_tokenizer=True),
     "bits_per_image": Column("bits per image", "lower", 1, "Bits / image", 1, within_tokenizer=True,
                              about="The same of all tokens of an image together.", short="bits/img"),
+    "bits_per_token_T": Column("bits per token", "lower", 1, "Bits / token, T steps", 3, within_tokenizer=True,
+                               about="The upper bound of the T steps trained, which the paper prints."),
     **{pixel_column(bits): _bits_per_dim(bits) for bits in range(8, 0, -1)},
     "seconds_per_image": Column("s", "lower", 1, "s / image", 3, True, "One image at a time, prior only.", "s/img"),
     "seconds_per_image_decoded": Column("s", "lower", 1, "s / image, decoded", 3,
@@ -90,8 +92,8 @@ COLUMNS: dict[str, Column] = {
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,
                                 about="The closest any sample comes to a training image."),
     "memorised_share": Column("share of samples", "none", 3, "Memorised", 3,
-                              about="Share of samples nearer to a training image, for how near its neighbours are, than "
-                                    "all but 0.5% of held-out images are."),
+                              about="Share of samples nearer to a training image, for how near the next ones are, "
+                                    "than all but 0.5% of held-out images are."),
     "memorisation_auc": Column("probability", "none", 3, "Memorisation AUC", 3,
                                about="Chance that a sample is nearer to training, in the same sense, than a held-out "
                                      "image is."),
