@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from scipy.optimize import brentq
@@ -143,6 +143,7 @@ def compare(samples: np.ndarray, held_out: np.ndarray) -> Comparison:
                       detectable_share(n, m) if threshold > 0 else math.inf)   # nothing is nearer than a copy
 
 
+@cache
 def detectable_share(n: int, m: int) -> float:
     """Smallest share of n samples below the tail threshold of m held-out images that is flagged with probability POWER.
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.assets import lpips_model
+from bench.config import DatasetConfig, MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
-from bench.errors import InputError
+from bench.errors import BenchError, InputError
 from bench.metrics import copy_search, memorisation
 from bench.metrics.base import Evidence
 from bench.metrics.memorisation import (
@@ -18,6 +19,7 @@ from bench.metrics.memorisation import (
     newcombe,
     probability_closer,
 )
+from bench.registry import resolve
 
 
 class TinyLpips(torch.nn.Module):
@@ -208,3 +210,58 @@ def test_the_interval_of_a_perfect_separation_ends_at_one_and_has_width():
     assert 0.8 < low < 0.95 and high == 1
     mirrored = newcombe(0.0, 20, 20)
     assert mirrored == pytest.approx((1 - high, 1 - low))
+
+
+def rates(sample_nearness, runs=40):
+    """How many of `runs` demos (500 samples, 2,000 held-out images) are flagged; fresh nearness as CIFAR-10 has it."""
+    generator = np.random.default_rng(0)
+
+    def fresh(num):
+        near_duplicate = generator.random(num) < 0.03
+        return np.where(near_duplicate, generator.uniform(0.05, 0.6, num), generator.beta(20, 9, num))
+
+    return sum(compare(sample_nearness(generator, fresh), fresh(2000)).flagged for _ in range(runs)), runs
+
+
+def copier(share):
+    return lambda generator, fresh: np.where(np.arange(500) < 500 * share, 0.0, fresh(500))
+
+
+def test_a_copier_of_5_percent_is_seen_at_the_size_of_the_demo():
+    flagged, runs = rates(copier(0.05))
+    assert flagged >= 0.9 * runs
+
+
+def test_samples_that_copy_nothing_are_seldom_flagged_at_the_size_of_the_demo():
+    for nothing in (copier(0), lambda generator, fresh: generator.beta(40, 9, 500)):   # the second: featureless
+        flagged, runs = rates(nothing)
+        assert flagged <= 0.05 * runs
+
+
+def test_a_copy_of_an_image_that_the_training_set_repeats_is_as_near_as_any(tmp_path):
+    train = np.concatenate([np.repeat(pictures(1, 9), 7, 0), pictures(293, 1)])
+    samples = np.concatenate([np.repeat(train[:1], 20, 0), pictures(80, 3)])
+    assert Memorisation()(evidence_of(tmp_path, samples, train=train))[0].extra["flagged"]
+
+
+def test_where_nothing_can_be_nearer_than_the_held_out_images_no_copy_could_be_seen():
+    assert compare(np.zeros(500), np.zeros(400)).detectable == np.inf
+
+
+@pytest.mark.slow
+def test_copies_among_real_images_are_flagged_and_blurred_ones_are_not(tmp_path, monkeypatch):
+    try:
+        splits = resolve("datasets", "cifar10")().open(DatasetConfig(name="cifar10", resolution=32))
+        model = lpips_model("alex")
+    except BenchError as absent:   # no network and nothing kept
+        pytest.skip(f"needs CIFAR-10 and the weights of LPIPS: {absent}")
+    monkeypatch.setattr(copy_search, "lpips_model", lambda net: model)
+    train, held_out = splits.train.images(range(10_000)), splits.validation.images(range(4000))
+    blurred = torch.nn.functional.avg_pool2d(torch.from_numpy(held_out[:500]).float(), 3, 1, 1).byte().numpy()
+    samples = {0.0: held_out[:500], "blurred": blurred, 0.05: np.concatenate([train[:25], held_out[:475]])}
+    flagged = {}
+    for name, fake in samples.items():
+        evidence = evidence_of(tmp_path, fake, train=train, validation=held_out[500:])
+        evidence.protocol = ProtocolConfig(num_fake=500)
+        flagged[name] = Memorisation()(evidence)[0].extra["flagged"]
+    assert flagged == {0.0: False, "blurred": False, 0.05: True}

@@ -1,4 +1,4 @@
-"""What a token costs by how many are unknown: closed forms, errors that cover, the bound of T steps beside the other."""
+"""What a token costs by how many are unknown: closed forms, errors that cover, the bound of T steps."""
 
 import math
 
@@ -28,7 +28,8 @@ def test_the_ranges_are_octaves_and_the_last_row_has_the_grid_s_width():
     told = by_unknown(seen_of(4000), grid=GRID)
     assert [entry["unknown"] for entry in told["bits_by_unknown"]] == [[1, 1], [2, 3], [4, 7], [8, 8]]
     assert [entry["bits"] * math.log(2) for entry in told["bits_by_unknown"]] == pytest.approx([1, 2.5, 5.5, 8], abs=.1)
-    assert told["last_row"]["unknown"] == [1, 4] and told["last_row"]["bits"] * math.log(2) == pytest.approx(2.5, abs=.1)
+    assert told["last_row"]["unknown"] == [1, 4]
+    assert told["last_row"]["bits"] * math.log(2) == pytest.approx(2.5, abs=0.1)
 
 
 def test_intervals_cover_whether_or_not_every_image_met_every_level():
