@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.reporting.by_unknown import underfitting
 from bench.reporting.choice import (
     fair_pair,
     order_of_preference,
@@ -103,10 +104,11 @@ def beats_on_likelihood(group: Group, results_dir: Path) -> Finding | str:
     left, right = ours.cells["bits_per_token"], theirs.cells["bits_per_token"]
     estimate, seeds = compare_cells(left, right)
     is_bound = bool(left.bound) and not right.bound
-    gaps = gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir))
+    shown = "; ".join(filter(None, [gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir)),
+                                    underfitting(ours.name, left, theirs.name, right)]))
     return Finding("bits_per_token", f"{ours.name} minus {theirs.name}", estimate, pair, seeds,
                    remark="; ".join(filter(None, [budgets(*pair), kinds_compared(left, right)])),
-                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=gaps)
+                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=shown)
 
 
 def kinds_compared(ours: Cell, theirs: Cell) -> str:
