@@ -10,27 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bench.reporting.choice import (
+    AUTOREGRESSIVE,
+    DIFFUSION,
+    but,
     fair_pair,
+    full_steps,
+    half_rows,
     order_of_preference,
     plain_rows,
     same_backbone,
+    step_rows,
     training_of,
     training_steps,
 )
 from bench.reporting.curves import read_curve
-from bench.reporting.differences import common_trainings, compare_cells, compare_timings
+from bench.reporting.differences import common_trainings, compare_cells
 from bench.reporting.estimates import Estimate, t_interval
-from bench.reporting.identity import identity, num_tokens
 from bench.reporting.paper import is_adversarial, matches
 from bench.reporting.published import published
 from bench.reporting.rows import Cell, Group, Row
+from bench.reporting.speeds import CONTESTS, MEASURED_BY, is_faster
 from bench.reporting.verdicts import Claim, Finding, Verdict, signed, verdict_of
 
-DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
-"""The two priors that the paper's claims are about."""
 TOLERANCE = 0.03
 """How much worse is still "similar": Table 3 at 100 steps lies 2.7% above Table 4's autoregressive prior (Churches)."""
 SHOWN_STEPS = 4
@@ -157,7 +162,7 @@ def half_the_steps_match(group: Group, results_dir: Path) -> Finding | str:
 def temperature_lowers_fid(group: Group, results_dir: Path) -> Finding | str:
     for cold in plain_rows(group, DIFFUSION, temperature=0.9):
         for warm in plain_rows(group, DIFFUSION):
-            if _but(cold, "sampler.temperature") == _but(warm, "sampler.temperature"):
+            if but(cold, "sampler.temperature") == but(warm, "sampler.temperature"):
                 return fidelity_finding(cold, warm)
     return "No two rows differ in temperature 0.9 against 1.0 alone."
 
@@ -206,52 +211,8 @@ def both_reconstruct_best(group: Group, results_dir: Path) -> Finding | str:
     return fidelity_finding(both, rival)
 
 
-def faster_cached(group: Group, results_dir: Path) -> Finding | str:
-    return _faster(group, "seconds_per_image", "with key-value cache")
-
-
-def faster_uncached(group: Group, results_dir: Path) -> Finding | str:
-    return _faster(group, "seconds_per_image_uncached", "without key-value cache")
-
-
-def _faster(group: Group, their_metric: str, how: str) -> Finding | str:
-    pair = fair_pair(_with(half_rows(group), "seconds_per_image"),
-                     _with(plain_rows(group, AUTOREGRESSIVE), their_metric))
-    if pair is None:
-        return f"No pair with seconds per image at half the steps ({AUTOREGRESSIVE} {how})."
-    ours, theirs = pair[0].cells["seconds_per_image"], pair[1].cells[their_metric]
-    estimate, seeds = compare_timings(ours, theirs)
-    ratio = (theirs.value or math.nan) / (ours.value or math.nan)
-    return Finding("seconds_per_image", f"{pair[0].label} minus {pair[1].label} {how}", estimate, pair, seeds,
-                   remark=f"{ratio:.2f} times as fast")
-
-
-def step_rows(group: Group) -> list[Row]:
-    """Rows that differ from the preferred one in steps alone, in order of steps."""
-    rows = [row for row in plain_rows(group, DIFFUSION) if row.steps is not None]
-    return sorted((r for r in rows if _but(r, "sampler.steps") == _but(rows[0], "sampler.steps")),
-                  key=lambda r: r.steps or 0)
-
-
-def half_rows(group: Group) -> list[Row]:
-    """The row with the most steps that are no more than half of the full number (one a token)."""
-    rows = step_rows(group)
-    if not rows:
-        return []
-    return [row for row in rows if (row.steps or 0) <= full_steps(rows[-1]) // 2][-1:]
-
-
-def full_steps(row: Row) -> int:
-    """As many steps as were trained, one a token unless the prior says otherwise."""
-    return int(row.option("prior", "timesteps") or num_tokens(row.spec) or row.steps or 0)
-
-
 def _with(rows: list[Row], metric: str) -> list[Row]:
     return [row for row in rows if metric in row.cells and row.cells[metric].value is not None]
-
-
-def _but(row: Row, key: str) -> dict[str, object]:
-    return {k: v for k, v in identity(row.role, row.spec).items() if k != key}
 
 
 def _curves(row: Row, results_dir: Path) -> dict[int, list[tuple[float, float]]]:
@@ -289,8 +250,6 @@ CLAIMS = (
     Claim("reconstruction", "DiffAug and the adaptive-weight limit together give the best reconstruction FID.",
           "Table 5", f"{RUN} source=reconstruction vq=default,lambda_max,diffaug,both`", both_reconstruct_best, "vq",
           of_convergence=True),
-    Claim("speed", "At half the steps, sampling is faster than autoregressive sampling with a key-value cache.",
-          "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_cached),
-    Claim("speed-uncached", "At half the steps, sampling is faster than autoregressive sampling as published, without "
-          "cache.", "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_uncached),
+    *(Claim(contest.key, contest.text, "Section 4.2.1", MEASURED_BY, partial(is_faster, contest=contest))
+      for contest in CONTESTS),
 )

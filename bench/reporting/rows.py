@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, did_you_mean
-from bench.records import Measurement, Record, Sweep, content_id, load_records, load_sweeps
+from bench.records import Measurement, Record, Role, Sweep, content_id, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
+from bench.reporting.conditions import Conditions, alike, conditions_of
 from bench.reporting.defaults import defaults_of
 from bench.reporting.estimates import Point, combine_runs
 from bench.reporting.holes import Hole, holes_of, protocols_of
@@ -35,6 +36,7 @@ from bench.reporting.identity import (
 )
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
+TIMING: Role = "speed comparison"
 UNSET = object()
 KINDS = {"exact": "exact", "bound_T": "bound_T: an upper bound, that of the T steps trained",
          "bound_continuous": "bound_infinity: an upper bound, that of infinitely many steps"}
@@ -61,6 +63,7 @@ class Cell:
     kind, remark: of a likelihood: "exact", "bound_T" or "bound_continuous", and the same in words.
     tokenizer: whose tokens it counts, where it counts tokens.
     shown_n: its number of images, where the column's heading gives another.
+    timed: of a timing: under what.  shown_timed: the same in words, where most of its column was timed otherwise.
     """
 
     metric: str
@@ -77,6 +80,8 @@ class Cell:
     remark: str = ""
     tokenizer: str = ""
     shown_n: int | None = None
+    timed: Conditions | None = None
+    shown_timed: str = ""
     sources: tuple[Source, ...] = ()
     printed: str = ""
     """A published number as its paper prints it."""
@@ -132,6 +137,7 @@ class Group:
     """The rows of one data set under one protocol.
 
     slug: for file names. heading: the protocol's name, or its id where two protocols of a data set share the name.
+    timings: speed comparisons on the data set, which are of no row, the earliest first.
     """
 
     dataset: str
@@ -140,6 +146,7 @@ class Group:
     slug: str
     rows: tuple[Row, ...]
     heading: str
+    timings: tuple[Record, ...] = ()
 
     @property
     def title(self) -> str:
@@ -187,7 +194,9 @@ def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: 
     if not records and not sweeps and not damaged:
         raise InputError(f"no records in {str(results_dir)!r}: expected records/*.json there. Make some with "
                          "`python -m bench.run prior=absorbing`, or point at them with results_dir=...")
-    groups = _groups(records, sweeps)
+    timings = [record for record in records if record.role == TIMING]
+    groups = [replace(group, timings=tuple(r for r in timings if dataset_of(r.spec) == group.dataset))
+              for group in _groups([record for record in records if record.role != TIMING], sweeps)]
     for key, wanted, names in (("dataset", datasets, lambda g: {g.dataset}),
                                ("protocol", protocols, lambda g: {g.protocol, g.protocol_name})):
         exists = {name for group in groups for name in names(group)}
@@ -287,11 +296,12 @@ def _missing_row(key: str, holes: list[Hole]) -> Row:
 
 
 def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
-    """One cell from the measurements of the same row, one a run."""
+    """One cell from the measurements of the same row, one a run; of timings those of one number of threads."""
+    sources, left_out = alike(sources)
     first = next((s.measurement for s in sources if s.measurement.value is not None), sources[0].measurement)
-    notes = "; ".join(dict.fromkeys(s.measurement.note for s in sources if s.measurement.note))
+    notes = "; ".join(dict.fromkeys(filter(None, [*(s.measurement.note for s in sources), left_out])))
     cell = Cell(metric, None, better=metric_of(metric, first.better).better, unit=first.unit, n=first.n,
-                note=notes, sources=tuple(sources))
+                note=notes, sources=tuple(sources), timed=conditions_of(first))
     points = cell.points()
     if not points:
         return replace(cell, note=notes or "the run gave no value and no reason")
