@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench import assets, files, registry
+from bench import assets, files, registry, selection
 from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
@@ -173,7 +173,8 @@ class Pipeline:
             provenance={**provenance(), "artefacts": {name: _summary(a) for name, a in self.used.items()},
                         "protocol": self.recipes.protocol_details, "dataset_notes": self.recipes.splits.notes,
                         "parameters": self._parameters(), "sampling": self._sampling_cost(),
-                        "regime": self._regime(), "plugins": self.recipes.plugins, **self._foreign(),
+                        "regime": self._regime(), "held_out": self._held_out(), "plugins": self.recipes.plugins,
+                        **self._foreign(),
                         "holes": [m.metric for m in measurements if m.value is None],
                         "threads": torch.get_num_threads(), "device": self.device, **self.gpu,
                         "wall_seconds": time.perf_counter() - began})
@@ -251,7 +252,8 @@ class Pipeline:
         if hasattr(model, "fit"):
             model.fit(fetch(chunk) for chunk in _ranges(len(seen), 4096))
             return _save_model(model, out)
-        probes = {"validation": _batches(lambda i: held_out[i], len(held_out), config.training),
+        chooses = self.recipes.held_out[0]
+        probes = {"validation": _batches(lambda i: held_out[chooses[i]], len(chooses), config.training),
                   "train": _batches(lambda i: train_tokens[seen[i]], len(seen), config.training)}
         self._train(PriorTask(model, config.training), fetch, config.training, len(seen), probes, out, work,
                     f"prior {config.name}", self.recipes.prior(),
@@ -265,21 +267,30 @@ class Pipeline:
         training = self.spec.prior.training
         if training.measure_at == "none":
             return None
-        chosen = spread_indices(len(held_out), training.measure_images)
+        chooses, scores = self._measured_indices(len(held_out), training.measure_images)
         parts = {"train": (train_tokens, seen[spread_indices(len(seen), training.measure_images // 2)]),
-                 "selection": (held_out, chosen[::2]), "scoring": (held_out, chosen[1::2])}
+                 "selection": (held_out, chooses), "scoring": (held_out, scores)}
 
         def batches(tokens: TokenArray, indices: np.ndarray) -> Callable[[], Iterator[Tensor]]:
             return lambda: (torch.from_numpy(tokens[indices[chunk]]) for chunk in _ranges(len(indices), 100))
         return {part: batches(*found) for part, found in parts.items()}
+
+    def _measured_indices(self, total: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """The held-out images of a trajectory's two halves, from those that choose and those that score."""
+        if not selection.is_apart(self.spec.prior.training):
+            chosen = spread_indices(total, num)
+            return chosen[::2], chosen[1::2]
+        chooses, scores = self.recipes.held_out
+        return chooses[spread_indices(len(chooses), (num + 1) // 2)], scores[spread_indices(len(scores), num // 2)]
 
     def _calibrate(self, model: Any, out: Path) -> None:
         """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
         if not hasattr(model, "calibrate"):
             return
         model.load_state_dict(load_file(out / "model.safetensors", device=self.device))
-        held_out = self.tokens[1]
-        tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(self.device)
+        chooses = self.recipes.held_out[0]
+        indices = chooses[spread_indices(len(chooses), CALIBRATION_IMAGES)]
+        tokens = torch.from_numpy(self.tokens[1][indices]).to(self.device)
         model.eval().calibrate(tokens, draws=Draws.seeded("calibration", self.spec.seed, device=self.device))
         _save_model(model, out)
 
@@ -470,7 +481,8 @@ class Pipeline:
         return Evidence(
             role=recipes.role, protocol=spec.protocol, protocol_id=recipes.protocol_id, settings=spec.metrics,
             speed=spec.speed, images=images, features=self.features,
-            validation_tokens=lambda: torch.from_numpy(self.tokens[1][np.arange(len(self.tokens[1]))]),
+            validation_tokens=lambda: torch.from_numpy(self.tokens[1][recipes.held_out[1]]),
+            scored=recipes.held_out[1] if needs_prior and selection.is_apart(spec.prior.training) else None,
             workspace=Path(), caches=self.store.root.parent / "metric-caches",
             prior=self.prior if needs_prior else None, tokenizer=self.tokenizer if recipes.uses_tokenizer else None,
             likelihood=self.likelihood if recipes.uses_likelihood else None,
@@ -528,6 +540,13 @@ class Pipeline:
             regime["best_step"] = trajectory.steps[trajectory.best()]
             regime["best_passes"] = regime["best_step"] * training.batch_size / images
         return regime
+
+    def _held_out(self) -> dict[str, Any]:
+        """How the validation images were used; {} where no likelihood is scored."""
+        if self.recipes.role != "prior":
+            return {}
+        chooses, scores = self.recipes.held_out
+        return {"selection": self.spec.prior.training.selection, "choosing": len(chooses), "scoring": len(scores)}
 
     def _foreign(self) -> dict[str, Any]:
         """How samples from elsewhere were read."""

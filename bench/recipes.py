@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import assets, registry
+from bench import assets, registry, selection
+from bench.compose import schema_of
 from bench.config import RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.data.base import Splits
@@ -32,6 +33,7 @@ FEATURE_CHUNK = 250   # images whose features are saved together: the unit of re
 NESTED_SEED = 20260
 """Of the one draw behind every subset of training images."""
 PIXEL_METRIC = "pixel_nll"   # the one metric that needs the tokenizer's pixel likelihood
+LIKELIHOODS = ("nll", PIXEL_METRIC)   # metrics of the held-out images that score
 Judged = Literal["fake", "real"]
 
 
@@ -111,7 +113,14 @@ class Recipes:
         if images is not None and images > whole:
             raise InputError(f"prior.training.images={images}: {self.spec.dataset.name} has {whole} training images. "
                              "Give at most that many, or null for all.")
-        return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), {})
+        training, options = self.spec.prior.training, schema_of(self.spec.prior, "priors")[0]
+        more = selection.in_key(training, options, is_trained=not self.spec.prior.path)
+        return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), more)
+
+    @cached_property
+    def held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the validation images that choose the prior's weights, and of those that score it."""
+        return selection.parts(self.spec.prior.training, len(self.splits.validation))
 
     @cached_property
     def prior_indices(self) -> np.ndarray:
@@ -160,6 +169,8 @@ class Recipes:
         inputs = [self.prior().key if of_prior else self.samples().key, self.splits.fingerprint]
         if of_prior:
             config["seed"] = self.spec.sampler["seed"]
+            if selection.is_apart(self.spec.prior.training):
+                config["scored"] = selection.SCORED
         if name == PIXEL_METRIC and self.uses_likelihood:
             inputs.append(self.likelihood().key)
         return Recipe("metric", config, tuple(inputs), VERSIONS["metric"])
@@ -216,6 +227,9 @@ class Recipes:
         if PIXEL_METRIC not in self.spec.metrics.names:   # keys stay those of before there was one
             del measured["metrics"]["pixel_bits"]
         likelihood = [self.likelihood().key] if self.uses_likelihood else []
+        if self.role == "prior" and selection.is_apart(self.spec.prior.training) and \
+                any(":" in name or name in LIKELIHOODS for name in self.spec.metrics.names):
+            likelihood.append(selection.SCORED)
         plugins = [mark for name in self.spec.metrics.names if "+" in (mark := marked("metrics", name))]
         return content_id([self.samples().key, self.protocol_id, measured, *likelihood, *plugins])
 
@@ -282,6 +296,7 @@ def _training(config: TrainingConfig) -> dict[str, Any]:
     training = dataclasses.asdict(config)
     for name in ("checkpoint_every", "log_every"):
         training.pop(name)
+    training.pop("selection", None)   # stands beside it, where it has a say
     # Keys stay those of before there were subsets and trajectories.
     if training.get("images", 0) is None:
         del training["images"]

@@ -146,6 +146,7 @@ class ExtraOf(TypedDict, total=False):
 
     rounds: list[Number]
     kind: Name
+    images: Name
     side: Count
     batch: Count
     threads: Count | None

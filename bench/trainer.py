@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bench import files
+from bench import files, selection
 from bench.config import PriorTrainingConfig, TrainingConfig
 from bench.errors import BenchError, InputError
 from bench.progress import Bar
@@ -42,7 +42,6 @@ if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only t
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-VALIDATION_BUDGET = 4   # network evaluations an image, for priors whose likelihood is a sum
 Optimize = Callable[[Tensor, Optimizer], None]
 
 
@@ -86,7 +85,7 @@ class PriorTask(nn.Module):
     def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
         try:
-            nats = model.nll(batch, draws=draws, budget=VALIDATION_BUDGET).nats.mean()
+            nats = model.nll(batch, draws=draws, budget=selection.budget(self.config)).nats.mean()
         except Unsupported:
             return {"loss": model.training_loss(batch, draws=draws)}
         bits = nats / (batch.shape[1] * math.log(2))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,10 @@ class BackboneOptions:
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
+    calibrates: whether the prior has a `calibrate`, which looks at held-out images.
     """
 
+    calibrates: ClassVar[bool] = False
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
@@ -43,6 +46,7 @@ class AbsorbingOptions(BackboneOptions):
     mask_schedule: "random" masks each token with probability t/T; "fixed" masks exactly max(1, round(tN/T)) tokens.
     """
 
+    calibrates: ClassVar[bool] = True
     timesteps: int | None = None
     objective: str = "reweighted_elbo"
     weighting: str = "official"
@@ -166,8 +170,13 @@ class AutoregressiveSampler:
 
 @dataclass(frozen=True)
 class UnigramOptions:
-    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one)."""
+    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one).
 
+    is_fitted: it counts tokens and has no steps of training.
+    """
+
+    is_fitted: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = False
     smoothing: float = 1.0
 
     def __post_init__(self):

@@ -61,6 +61,7 @@ class Cell:
 
     basis: where the interval comes from.  sources: the measurements behind it, one a run.
     kind, remark: of a likelihood: "exact", "bound_T" or "bound_continuous", and the same in words.
+    scored: of a likelihood: on which part of the held-out images; "" for all.
     tokenizer: whose tokens it counts, where it counts tokens.
     shown_n: its number of images, where the column's heading gives another.
     timed: of a timing: under what.  shown_timed: the same in words, where most of its column was timed otherwise.
@@ -78,6 +79,7 @@ class Cell:
     basis: str = ""
     kind: str = ""
     remark: str = ""
+    scored: str = ""
     tokenizer: str = ""
     shown_n: int | None = None
     timed: Conditions | None = None
@@ -283,7 +285,7 @@ def _times(m: Measurement, factor: int, metric: str) -> Measurement:
 
     return replace(m, metric=metric, value=scaled(m.value), ci_low=scaled(m.ci_low), ci_high=scaled(m.ci_high),
                    standard_error=scaled(m.standard_error), unit=metric_of(metric).unit,
-                   extra={key: m.extra[key] for key in ("kind", "budget") if key in m.extra})
+                   extra={key: m.extra[key] for key in ("kind", "budget", "images") if key in m.extra})
 
 
 def _missing_row(key: str, holes: list[Hole]) -> Row:
@@ -308,10 +310,12 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
     mean = combine_runs(dict(zip(cell.seeds(), points, strict=True)))
     kinds = sorted({str(kind) for s in sources if (kind := s.measurement.extra.get("kind"))})
     remark = "; ".join(KINDS.get(kind, kind) for kind in kinds) or (KIND_UNTOLD if first.bound else "")
+    scored = str(first.extra.get("images", ""))
+    remark += f"; on the {scored} of the held-out images" if remark and scored else ""
     if metric.startswith("bits_per_dim") and kinds:
         remark = f"an upper bound, for other tokens could give the same image; the prior's part: {remark}"
     return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis,
-                   kind=", ".join(kinds), remark=remark, note="; ".join(filter(None, [remark, notes])))
+                   kind=", ".join(kinds), remark=remark, scored=scored, note="; ".join(filter(None, [remark, notes])))
 
 
 def describe(role: str, spec: dict[str, Any], label: str) -> str:
