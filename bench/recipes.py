@@ -114,6 +114,7 @@ class Recipes:
             raise InputError(f"prior.training.images={images}: {self.spec.dataset.name} has {whole} training images. "
                              "Give at most that many, or null for all.")
         training, options = self.spec.prior.training, schema_of(self.spec.prior, "priors")[0]
+        selection.parts(training, len(self.splits.validation))   # raises before anything is trained
         more = selection.in_key(training, options, is_trained=not self.spec.prior.path)
         return self._model_recipe("prior", self.spec.prior, (self.tokens().key,), more)
 

@@ -94,7 +94,7 @@ def training_of(row: Row) -> dict[str, Any]:
     training = row.spec.get("prior", {}).get("training", {})
     return {"steps": training_steps(row), "batch": training.get("batch_size"),
             "learning rate": training.get("learning_rate"), "images": training.get("images"),
-            "dropout": row.option("prior", "dropout") or 0.0}
+            "dropout": row.option("prior", "dropout") or 0.0, "selection": training.get("selection") or "shared"}
 
 
 def training_steps(row: Row) -> int:

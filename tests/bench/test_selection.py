@@ -45,6 +45,11 @@ def test_one_validation_image_cannot_be_dealt():
         selection.parts(PriorTrainingConfig(), 1)
 
 
+def test_too_few_held_out_images_stop_a_run_before_its_keys_are_made():
+    with pytest.raises(InputError, match="at least 2"):
+        Recipes(composed("prior=autoregressive", "dataset.max_validation=1")).prior()
+
+
 class Watching:
     """Notes which held-out images a prior is shown, by their first tokens."""
 

@@ -80,6 +80,14 @@ def test_a_verdict_on_unequal_trainings_says_what_is_unequal(synthetic, tmp_path
     assert "unequal training: dropout 0.0 and 0.1" in verdicts(tmp_path)["fid-ar"].reason
 
 
+def test_weights_chosen_on_other_images_are_an_unequal_training(synthetic, tmp_path):
+    for prior, selection in (("autoregressive", {}), ("absorbing", {"selection": "apart"})):
+        spec = synthetic.spec_of(prior, steps=64 if selection else None)
+        spec["prior"] = spec["prior"] | {"training": spec["prior"]["training"] | selection}
+        write_spec(synthetic, tmp_path, spec)
+    assert "unequal training: selection apart and shared" in verdicts(tmp_path)["fid-ar"].reason
+
+
 def write_spec(synthetic, root, spec):
     synthetic.make_record(root, "prior", spec, [synthetic.measurement("fid", 200.0, 1.0, "demo-x")], created="2026")
 
