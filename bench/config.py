@@ -99,6 +99,8 @@ class PriorTrainingConfig(TrainingConfig):
     measure_images: held-out images measured at each point, both halves together, and training images at most.
     measure_budget: network evaluations an image where the likelihood is a sum.
     patience: training ends at the first measured step that is this many times the best one's (None: never earlier).
+    selection: "apart" chooses weights (and calibrates schedules) on every other held-out image and scores likelihoods
+        on the rest; "shared" does both on all of them, as records were made before there was the choice.
     """
 
     images: Annotated[int | None, Whole(1, of="images", null="all")] = None
@@ -106,6 +108,7 @@ class PriorTrainingConfig(TrainingConfig):
     measure_images: Annotated[int, Whole(4, of="images")] = 1000
     measure_budget: Annotated[int, Whole(1, 10**6, of="network evaluations")] = 8
     patience: Annotated[float | None, Number(1.0, 1e6, low_open=True, null="no early end")] = None
+    selection: Annotated[str, Choice(("apart", "shared"))] = "apart"
 
     def __post_init__(self) -> None:
         super().__post_init__()
