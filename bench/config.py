@@ -102,6 +102,8 @@ class PriorTrainingConfig(TrainingConfig):
     measure_order: measure the exact likelihood of tokens drawn one at a time in this order, which an absorbing
         diffusion has for one network evaluation a token (priors.chain_rule), instead of the prior's own (None).
     patience: training ends at the first measured step that is this many times the best one's (None: never earlier).
+    selection: "apart" chooses weights (and calibrates schedules) on every other held-out image and scores likelihoods
+        on the rest; "shared" does both on all of them, as records were made before there was the choice.
     """
 
     images: Annotated[int | None, Whole(1, of="images", null="all")] = None
@@ -110,6 +112,7 @@ class PriorTrainingConfig(TrainingConfig):
     measure_budget: Annotated[int, Whole(1, 10**6, of="network evaluations")] = 8
     measure_order: Annotated[str | None, Choice(FIXED_ORDERS)] = None
     patience: Annotated[float | None, Number(1.0, 1e6, low_open=True, null="no early end")] = None
+    selection: Annotated[str, Choice(("apart", "shared"))] = "apart"
 
     def __post_init__(self) -> None:
         super().__post_init__()

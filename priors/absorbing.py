@@ -128,10 +128,10 @@ class AbsorbingDiffusion(nn.Module):
         score = self._scorer(tokens, self._checked(condition, len(tokens)))
         if budget is None or self.timesteps <= budget < bounds.FEWEST:
             estimate = bounds.t_step_sum(score, tokens, timesteps=self.timesteps, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
         if budget >= self.timesteps:
             estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
         return self.random_order_nll(tokens, condition=condition, draws=draws, budget=budget)
 
     @torch.no_grad()
@@ -140,8 +140,9 @@ class AbsorbingDiffusion(nn.Module):
     ) -> Likelihood:
         """The limit of infinite T of that bound: the mean of `nll_in_order` over all orders, estimated in `budget`."""
         score = self._scorer(tokens, self._checked(condition, len(tokens)))
-        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
-        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+        estimate = bounds.continuous_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
+        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations,
+                          estimate.by_unknown)
 
     def nll_in_order(
         self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors import samplers, schedules
-from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
+from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
@@ -101,8 +101,9 @@ class Autoregressive(nn.Module):
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         sequence = tokens[:, self.order]
         logits = self.net(sequence, condition=self._checked(condition, len(tokens))).float()
-        nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double().sum(1)
-        return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
+        nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double()   # (B, N)
+        by_unknown = NatsByUnknown(nats.flip(1), torch.ones_like(nats))   # the last of the walk has one unknown: itself
+        return Likelihood(nats.sum(1), torch.zeros_like(nats[:, 0]), "exact", 1, by_unknown)
 
     def nll_in_order(
         self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, later
 from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling
@@ -21,8 +22,10 @@ class BackboneOptions(ConditionOptions):
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
     position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
         0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
+    calibrates: whether the prior has a `calibrate`, which looks at held-out images.
     """
 
+    calibrates: ClassVar[bool] = False
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
@@ -55,6 +58,7 @@ class AbsorbingOptions(BackboneOptions):
     mask_schedule: "random" masks each token with probability t/T; "fixed" masks exactly max(1, round(tN/T)) tokens.
     """
 
+    calibrates: ClassVar[bool] = True
     timesteps: int | None = None
     objective: str = "reweighted_elbo"
     weighting: str = "official"
@@ -217,8 +221,12 @@ class UnigramOptions:
     """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one).
 
     num_labels: of one conditioned on classes, with frequencies of each; None: unconditional.
+
+    is_fitted: it counts tokens and has no steps of training.
     """
 
+    is_fitted: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = False
     smoothing: float = 1.0
     num_labels: int | None = later(None)
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.reporting.catalogue import Better, in_order, metric_of
+from bench.reporting.conditions import commonest, mark
 from bench.reporting.differences import contest_of, is_worse
 from bench.reporting.rows import Cell, Group, Row
 
@@ -23,8 +24,8 @@ OFF_CONTEST = ("real", "reconstruction")
 """Rows that show the floor; they take no part in "best"."""
 EDITS_HEADLINE = ("lpips", "seam_ratio")
 """Metrics that come first among completed images, and last elsewhere."""
-BOLD = ("Bold: no row of the same tokenizer, kind of likelihood and N is better beyond the 95% interval of their "
-        "difference; nothing is bold where that holds for every row.")
+BOLD = ("Bold: no row of the same tokenizer, kind of likelihood, N and number of threads is better beyond the 95% "
+        "interval of their difference; nothing is bold where that holds for every row.")
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,10 @@ class Table:
         return found
 
     def remark(self, row: TableRow, column: Column) -> str:
-        """The kind of a likelihood; nothing about exact values in a column without bounds."""
+        """The kind of a likelihood, or what is wrong with a number; nothing about exact values without bounds."""
         cells = [cell for r in self.rows if (cell := r.cells.get(column.key))]
-        return row.cells[column.key].remark if column.key in row.cells and any(c.bound for c in cells) else ""
+        cell = row.cells.get(column.key)
+        return cell.remark if cell and (not cell.kind or any(c.bound for c in cells)) else ""
 
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""
@@ -113,10 +115,17 @@ def _unbeaten(rivals: Sequence[tuple[TableRow, Cell]], better: Better) -> list[T
 
 
 def with_counts(columns: Sequence[Column], rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
-    """The rows, with N beside every number that is of another N than its column's heading says."""
+    """The rows, with N beside every number of another N than its column's heading says, and threads beside timings of
+    another number of threads than most of their column.
+    """
+    rows = list(rows)
     expected = {column.key: column.n for column in columns if column.n is not None}
+    timed = {column.key: commonest([cell.timed for row in rows if (cell := row.cells.get(column.key)) and cell.timed])
+             for column in columns}
 
     def shown(key: str, cell: Cell) -> Cell:
+        if words := mark(cell.timed, timed.get(key)):
+            return replace(cell, shown_timed=words)
         differs = key in expected and cell.value is not None and cell.n is not None and cell.n != expected[key]
         return replace(cell, shown_n=cell.n) if differs and not cell.printed else cell
 

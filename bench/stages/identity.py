@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from bench import registry
+from bench import registry, selection
 from bench.assets import cache as assets
 from bench.config import ORDERED_METRIC
 from bench.plugin_code import marked
@@ -14,6 +14,8 @@ from bench.provenance import content_id, sha256_of
 from bench.stages.base import Run, once
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES
+
+LIKELIHOODS = ("nll", ORDERED_METRIC, PIXEL_METRIC)   # metrics of the held-out images that score
 
 
 @once
@@ -62,6 +64,9 @@ def run_key(run: Run) -> str:
     if ORDERED_METRIC not in spec.metrics.names:   # likewise
         del measured["metrics"]["orders"]
     likelihood = [run.recipe(LIKELIHOOD).key] if LIKELIHOOD.applies(run) else []
+    if run.role == "prior" and selection.is_apart(spec.prior.training) and \
+            any(":" in name or name in LIKELIHOODS for name in spec.metrics.names):
+        likelihood.append(selection.SCORED)
     plugins = [mark for name in spec.metrics.names if "+" in (mark := marked("metrics", name))]
     return content_id([run.recipe(SAMPLES).key, protocol_id(run), measured, *likelihood, *plugins])
 
