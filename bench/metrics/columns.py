@@ -67,6 +67,12 @@ COLUMNS: dict[str, Column] = {
                       "Precision that counts how many real neighbourhoods hold each sample.", "D", moves_with_n=True),
     "coverage": Column("", "higher", 1, "Coverage", 3, True,
                        "Share of real images with a sample among their neighbours.", "C", moves_with_n=True),
+    "clipped_density": Column("", "higher", 1, "Clipped density", 3, short="cD", moves_with_n=True,
+                              about="Share of good samples: density with clipped radii and counts, relative to real "
+                                    "images."),
+    "clipped_coverage": Column("", "higher", 1, "Clipped coverage", 3, short="cC", moves_with_n=True,
+                               about="Coverage with clipped counts, as the share of samples drawn like real images "
+                                     "that gives as much."),
     "bits_per_token": Column("bits per token", "lower", 2, "Bits / token", 3, True,
                              "Negative log-likelihood of validation tokens; <= marks an upper bound.", "bits/tok",
                              within_tokenizer=True),

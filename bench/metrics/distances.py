@@ -1,4 +1,4 @@
-"""FID, KID and PRDC as metrics of a run: from evidence to measurements with their intervals.
+"""FID, KID, PRDC and their clipped kin as metrics of a run: from evidence to measurements with their intervals.
 
     metric = FrechetDistance()
     measurements = metric(evidence)
@@ -15,6 +15,7 @@ from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
+from bench.metrics.clipped import clipped
 from bench.metrics.columns import Column, column_of, columns
 from bench.metrics.features import extractor_assets
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
@@ -121,6 +122,34 @@ class PrecisionRecall:
         if backend == "reference":
             return prdc_reference(fake, real, k=k)
         raise InputError(f"metrics.prdc.backend={backend}. {did_you_mean(backend, ['blocked', 'reference'])}")
+
+
+@dataclass
+class ClippedQuality:
+    """Clipped density and coverage of `protocol.prdc_num` images a side."""
+
+    name: str = "clipped"
+    columns: dict[str, Column] = field(default_factory=lambda: columns("clipped_density", "clipped_coverage"))
+    depends_on: tuple[str, ...] = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec.protocol.extractor)
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k
+        fake, real = (spread(evidence.features(side), num) for side in ("fake", "real"))
+        result, note = clipped(fake, real, k=k, memory_gb=evidence.settings.memory_gb), why_no_interval(fake, real)
+        measurements = []
+        for column, value in result.values().items():
+            low, high = (None if note else result.interval(column)) or (None, None)
+            measurements.append(Measurement(
+                column, value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
+                better=self.columns[column].better, note=note or result.note,
+                extra={"k": k, "num_real": result.n_real, "relative": result.relative, "filled": result.filled}))
+        return measurements
 
 
 def spread(features: np.ndarray, num: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""FID, KID and PRDC as metrics of a run: columns, protocol, intervals and their absence."""
+"""FID, KID, PRDC and clipped scores as metrics of a run: columns, protocol, intervals and their absence."""
 
 from types import SimpleNamespace
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.metrics.distances import FrechetDistance, KernelDistance, PrecisionRecall, spread
+from bench.metrics.distances import ClippedQuality, FrechetDistance, KernelDistance, PrecisionRecall, spread
 
-METRICS = (FrechetDistance, KernelDistance, PrecisionRecall)
+METRICS = (FrechetDistance, KernelDistance, PrecisionRecall, ClippedQuality)
 
 
 def features(n, d, *, seed=0):
