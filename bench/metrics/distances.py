@@ -1,4 +1,4 @@
-"""FID, KID, PRDC and their clipped kin as metrics of a run: from evidence to measurements with their intervals.
+"""FID, KID, MIND, PRDC and its clipped kin as metrics of a run: from evidence to measurements with their intervals.
 
     metric = FrechetDistance()
     measurements = metric(evidence)
@@ -21,6 +21,7 @@ from bench.metrics.features import extractor_assets
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
+from bench.metrics.mind import mind
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
 from bench.records import Measurement
 
@@ -84,6 +85,30 @@ class KernelDistance:
         return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
                             standard_error=result.standard_error, better=self.columns["kid"].better, note=note,
                             extra={"num_real": result.n_real})]
+
+
+@dataclass
+class MongeDistance:
+    """MIND of all fakes against all reals."""
+
+    name: str = "mind"
+    columns: dict[str, Column] = field(default_factory=lambda: columns("mind"))
+    depends_on: tuple[str, ...] = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec.protocol.extractor)
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        fake, real = evidence.features("fake"), evidence.features("real")
+        result, note = mind(fake, real), why_no_interval(fake, real)
+        low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
+        return [Measurement("mind", result.value, evidence.protocol_id, n=result.n,
+                            ci_low=None if low is None else max(0.0, low), ci_high=high,
+                            standard_error=result.standard_error, better=self.columns["mind"].better, note=note,
+                            extra={"num_real": result.n_real, "label": f"MIND@{result.n}"})]
 
 
 @dataclass

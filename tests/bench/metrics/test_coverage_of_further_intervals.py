@@ -1,7 +1,8 @@
-"""95% intervals of clipped density and coverage contain the truth in 90% of 200 draws or more (D = 16, n = 400, k = 5).
+"""95% intervals of clipped density and coverage and of MIND contain the truth in 90% of 200 draws or more.
 
-The truth is the mean of 400 independent draws at the same n and k. There is no upper limit: where samples are as good
-as real images both scores are capped at 1 and an interval that ends there misses nothing above.
+D = 16, n = 400, k = 5. The truth is the mean of 400 independent draws at the same n and k. There is no upper limit:
+where samples are as good as real images both scores are capped at 1, and the error of MIND counts its second-order part
+twice.
 """
 
 from functools import lru_cache
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from bench.metrics.clipped import COLUMNS, clipped
+from bench.metrics.intervals import normal_interval
+from bench.metrics.mind import mind
 
 pytestmark = pytest.mark.slow
 D, N, K = 16, 400, 5
@@ -45,4 +48,18 @@ def test_clipped_intervals_contain_the_truth(case, column):
     truth, found = truth_and_intervals(case)
     share = np.mean([low <= truth[column] <= high for low, high in (result.interval(column) for result in found)])
     print(f"coverage {case}: {column} truth {truth[column]:.4f} inside {share:.3f} of {NUM_INTERVALS} intervals")
+    assert share >= 0.90
+
+
+@pytest.mark.parametrize("num_real", [N, 700])
+@pytest.mark.parametrize("case", CASES)
+def test_mind_intervals_contain_the_truth(case, num_real):
+    def judged(seed):
+        more = np.random.default_rng(50_000 + seed).standard_normal((num_real, D)).astype(np.float32)
+        return mind(draw(case, seed)[0], more, num_projections=100)
+
+    truth = np.mean([judged(seed).value for seed in range(NUM_TRUTH)])
+    found = [normal_interval(r.value, r.standard_error) for r in map(judged, range(10_000, 10_000 + NUM_INTERVALS))]
+    share = np.mean([low <= truth <= high for low, high in found])
+    print(f"coverage {case}, {num_real} real: MIND truth {truth:.4f} inside {share:.3f} of {NUM_INTERVALS} intervals")
     assert share >= 0.90

@@ -1,4 +1,4 @@
-"""FID, KID, PRDC and clipped scores as metrics of a run: columns, protocol, intervals and their absence."""
+"""FID, KID, MIND, PRDC and clipped scores as metrics of a run: columns, protocol, intervals and their absence."""
 
 from types import SimpleNamespace
 
@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.metrics.distances import ClippedQuality, FrechetDistance, KernelDistance, PrecisionRecall, spread
+from bench.metrics.distances import (
+    ClippedQuality,
+    FrechetDistance,
+    KernelDistance,
+    MongeDistance,
+    PrecisionRecall,
+    spread,
+)
 
-METRICS = (FrechetDistance, KernelDistance, PrecisionRecall, ClippedQuality)
+METRICS = (FrechetDistance, KernelDistance, PrecisionRecall, ClippedQuality, MongeDistance)
 
 
 def features(n, d, *, seed=0):
