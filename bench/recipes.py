@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import assets, registry
-from bench.config import RunSpec, StageConfig, TrainingConfig
+from bench.config import ProtocolConfig, RunSpec, StageConfig, TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.data.base import Splits
 from bench.errors import InputError
@@ -204,7 +204,7 @@ class Recipes:
     def protocol_details(self) -> dict[str, Any]:
         """What the protocol id stands for, for the record."""
         data, net = self.spec.dataset, self.spec.protocol.neighbours_net
-        return {**dataclasses.asdict(self.spec.protocol), "extractor": self.extractor, "dataset": data.name,
+        return {**_protocol(self.spec.protocol), "extractor": self.extractor, "dataset": data.name,
                 "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
                 "resolution": data.resolution, "resize": data.resize, "num_real": len(self.real_indices),
                 "reference_fingerprint": self.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
@@ -301,8 +301,19 @@ def nested_indices(total: int, num: int | None) -> np.ndarray:
     return np.sort(np.random.default_rng(NESTED_SEED).permutation(total)[:num])
 
 
+def _protocol(config: ProtocolConfig) -> dict[str, Any]:
+    """What of a protocol moves numbers: statistics computed elsewhere by their content."""
+    values = dataclasses.asdict(config)
+    if config.reference is None:   # keys stay those of before there were any
+        del values["reference"]
+        return values
+    return values | {"reference": sha256_of(Path(config.reference))}
+
+
 def _lookup(spec: RunSpec, key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
         value = getattr(value, part)
+    if isinstance(value, ProtocolConfig):
+        return _protocol(value)
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
 from bench.metrics.clipped import clipped
 from bench.metrics.columns import Column, column_of, columns
+from bench.metrics.exchange import read_statistics
 from bench.metrics.features import extractor_assets
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
@@ -43,6 +44,8 @@ class FrechetDistance:
         return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
+        if evidence.protocol.reference:
+            return self._to_statistics(evidence)
         fake, real = evidence.features("fake"), evidence.features("real")
         check_features(fake, real, least=2)
         result = fid_to(cached_reference(real, evidence.caches), fake, real=real)
@@ -53,6 +56,22 @@ class FrechetDistance:
                                n=result.n, better=self.columns["fid_infinity"].better,
                                note=reason or result.infinity_note)
         return [value, infinity]
+
+    def _to_statistics(self, evidence: Evidence) -> list[Measurement]:
+        """Against mean and covariance that `protocol.reference` holds; there are no images behind an interval."""
+        saved, protocol = read_statistics(str(evidence.protocol.reference)), evidence.protocol
+        fake = evidence.features("fake")
+        check_features(fake, fake, least=2)
+        if saved.extractor not in ("", protocol.extractor) or len(saved.mu) != fake.shape[1]:
+            raise InputError(f"protocol.reference={protocol.reference} is of {len(saved.mu)} features of "
+                             f"{saved.extractor or 'an extractor it does not name'}, protocol.extractor="
+                             f"{protocol.extractor} has {fake.shape[1]}: give statistics of the same extractor.")
+        result = fid_to(saved.reference(), fake)
+        reason = "against statistics of a file: without its images there is no interval"
+        value = fid_measurement(result, reason, evidence.protocol_id, label=f"FID@{result.n}", method=result.method)
+        return [replace(value, extra=value.extra | {"num_real": saved.n}),
+                Measurement("fid_infinity", None, evidence.protocol_id, n=result.n,
+                            better=self.columns["fid_infinity"].better, note=reason)]
 
 
 def fid_measurement(result: FrechetResult, reason: str, protocol_id: str, *, label: str, **extra: Any) -> Measurement:
