@@ -177,8 +177,8 @@ class ProtocolConfig(Checked):
     """
 
     name: Annotated[str, Text()] = "demo"
-    extractor: Annotated[str, Text("a registered name, package.module:Name or torchvision:<model>[:<file>]")] = (
-        "inception-v3-compat")
+    extractor: Annotated[str, Text("a registered name, package.module:Name, torchvision:<model>[:<file>], "
+                                   "dinov2:<folder> or clip:<folder>")] = "inception-v3-compat"
     num_fake: Annotated[int, Whole(2, of="images")] = 500
     num_real: Annotated[int | None, Whole(2, of="images", null="all")] = 1000
     real_split: Annotated[str, Choice(("train", "validation"))] = "train"

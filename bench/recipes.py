@@ -21,6 +21,7 @@ from bench.data.arrays import spread_indices
 from bench.data.base import Splits
 from bench.errors import InputError
 from bench.foreign import OWN_SOURCES, ForeignSamples, look_at
+from bench.metrics.extractor_names import folder_of, weights_of
 from bench.plugin_code import marked
 from bench.provenance import sha256_of
 from bench.records import Role, content_id
@@ -192,6 +193,8 @@ class Recipes:
             return name + assets.weights_mark("inception")
         if name.startswith("torchvision:"):
             return name
+        if folder := folder_of(name):   # known by its weights, wherever they lie
+            return f"{name.partition(':')[0]}@{weights_of(folder)[:16]}"
         weights = getattr(registry.resolve("extractors", name), "weights", None)
         return marked("extractors", name) + (f"@{weights[:16]}" if isinstance(weights, str) else "")
 
@@ -227,7 +230,8 @@ class Recipes:
                 *(("metrics", name) for name in spec.metrics.names)]
         used += [("tokenizers", spec.vq.target or spec.vq.name)] if self.uses_tokenizer else []
         used += [("priors", spec.prior.target or spec.prior.name)] if self.role == "prior" else []
-        known = [marked(kind, name) for kind, name in used if not name.startswith("torchvision:")]
+        known = [marked(kind, name) for kind, name in used
+                 if not (name.startswith("torchvision:") or kind == "extractors" and folder_of(name))]
         return [mark for mark in known if "+" in mark]
 
     def stages(self) -> list[Stage]:

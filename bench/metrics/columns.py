@@ -75,6 +75,8 @@ COLUMNS: dict[str, Column] = {
                                      "that gives as much."),
     "mind": Column("", "lower", 1, "MIND", 3, short="MIND", moves_with_n=True,
                    about="Monge Inception distance: sliced Wasserstein distance of the features."),
+    "cmmd": Column("", "lower", 1, "CMMD", 3, short="CMMD", moves_with_n=True,
+                   about="Discrepancy of CLIP embeddings under a Gaussian kernel, times 1,000."),
     "fld": Column("", "lower", 1, "FLD", 2, short="FLD", moves_with_n=True,
                   about="Feature likelihood divergence: 0 is as good as training images, copies are punished."),
     "fld_gap": Column("", "none", 1, "FLD gap", 2, moves_with_n=True,
