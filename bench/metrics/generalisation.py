@@ -21,10 +21,12 @@ from bench.metrics.checks import all_rows_equal
 from bench.metrics.columns import columns
 from bench.metrics.copying import LEAST_SAMPLES, authenticity, copying_score
 from bench.metrics.distances import spread
-from bench.metrics.feature_likelihood import LEAST, MOST, fld
+from bench.metrics.feature_likelihood import MOST, fld
 from bench.metrics.features import extract_to, extractor_assets, extractor_identity, load_features, resolve_extractor
 from bench.records import Measurement
 
+LEAST_HELD_OUT = 50
+"""Fewer give neither scale nor distances to go by; a prior's row then takes those as well that real rows judge."""
 COPIES = 1000.0   # FLD above which the authors' code warns of memorised samples
 
 
@@ -42,7 +44,7 @@ class FeatureLikelihood:
         return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
-        held_out, reason = held_out_features(evidence, least=LEAST)
+        held_out, reason = held_out_features(evidence)
         if held_out is None:
             return [Measurement(column, None, evidence.protocol_id, better=info.better, note=reason)
                     for column, info in self.columns.items()]
@@ -85,7 +87,7 @@ class Copying:
                            note="interval over new samples against this training set")
 
     def _score(self, fake: np.ndarray, train: np.ndarray, evidence: Evidence) -> Measurement:
-        held_out, reason = held_out_features(evidence, least=LEAST_SAMPLES)
+        held_out, reason = held_out_features(evidence)
         if held_out is not None and (len(fake) <= LEAST_SAMPLES or all_rows_equal(train)):
             held_out, reason = None, f"{len(fake)} samples: C_T needs more than {LEAST_SAMPLES}, and images that differ"
         score = None if held_out is None else copying_score(fake, train, held_out)
@@ -102,7 +104,7 @@ def training_features(evidence: Evidence) -> np.ndarray:
     return _features_of(evidence, "train", spread_indices(len(evidence.images("train")), len(real)))
 
 
-def held_out_features(evidence: Evidence, *, least: int) -> tuple[np.ndarray | None, str]:
+def held_out_features(evidence: Evidence, *, least: int = LEAST_HELD_OUT) -> tuple[np.ndarray | None, str]:
     """(h, D) float32 of at most 10,000 validation images, or None and the reason."""
     num = len(evidence.images("validation"))
     judged = spread_indices(num, evidence.protocol.num_fake)

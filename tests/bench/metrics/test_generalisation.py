@@ -204,6 +204,14 @@ def test_a_real_row_that_judges_all_held_out_images_is_a_hole_with_its_reason(ev
     assert all(m.value is None and "0 held-out images are left" in m.note for m in found)
 
 
+def test_too_few_unjudged_images_are_made_up_by_judged_ones_for_a_prior_alone(evidence):
+    given = evidence(validation=64)   # four are not judged
+    assert len(generalisation.held_out_features(given)[0]) == 64
+    given.role = "reconstruction"
+    assert generalisation.held_out_features(given) == (
+        None, "4 held-out images are left beside 60 that are judged: 50 are needed")
+
+
 def test_a_verbatim_copier_is_named(evidence):
     given = evidence()
     features = given.features
