@@ -153,6 +153,6 @@ def test_the_real_inception_finds_a_planted_jpeg(tmp_path):
     from bench.metrics.inception import InceptionCompat
 
     extractor = InceptionCompat()
-    known = Case(ArrayImages(SAMPLES[:120]), ArrayImages(TRAIN[:120]), None, {"inception-v3-compat": extractor})
-    claimed = claim(as_jpeg(SAMPLES[:120], tmp_path / "x.jpg"), TRAIN[:120], extractor)
+    known = Case(ArrayImages(SAMPLES[:16]), ArrayImages(TRAIN[:16]), None, {"inception-v3-compat": extractor})
+    claimed = claim(as_jpeg(SAMPLES[:16], tmp_path / "x.jpg"), TRAIN[:16], extractor)
     assert explanations(list(examine(known)), claimed)[0].choice.name == "JPEG of quality 75, samples alone"
