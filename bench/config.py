@@ -189,16 +189,18 @@ class ProtocolConfig(Checked):
 
     num_fake, num_real: how many images; num_real None means the whole `real_split`.
     real_split: "train" (the paper) or "validation".
+    reference: an .npz with mu and sigma of reference features computed elsewhere, for FID alone; None: of real images.
     prdc_num, prdc_k: images of each side and neighbours for precision, recall, density, coverage.
     neighbours_queries, neighbours_candidates, neighbours_top_k, neighbours_net: the LPIPS search.
     """
 
     name: Annotated[str, Text()] = "demo"
-    extractor: Annotated[str, Text("a registered name, package.module:Name or torchvision:<model>[:<file>]")] = (
-        "inception-v3-compat")
+    extractor: Annotated[str, Text("a registered name, package.module:Name, torchvision:<model>[:<file>], "
+                                   "dinov2:<folder> or clip:<folder>")] = "inception-v3-compat"
     num_fake: Annotated[int, Whole(2, of="images")] = 500
     num_real: Annotated[int | None, Whole(2, of="images", null="all")] = 1000
     real_split: Annotated[str, Choice(("train", "validation"))] = "train"
+    reference: Annotated[str | None, Place(("file",), null="the real images themselves")] = None
     prdc_num: Annotated[int, Whole(2, of="images")] = 500
     prdc_k: Annotated[int, Whole(1, 10**6, of="neighbours")] = 5
     neighbours_queries: Annotated[int, Whole(1, of="images")] = 32

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import registry, selection
-from bench.config import RunSpec
+from bench.config import ProtocolConfig, RunSpec
 from bench.data.pictures import save_sheet
 from bench.errors import InputError
 from bench.plugin_code import marked
@@ -19,7 +19,7 @@ from bench.provenance import provenance
 from bench.records import Measurement, Sheet
 from bench.stages.base import Run, Stage
 from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES, judged_images, real_images
-from bench.stages.identity import protocol_id
+from bench.stages.identity import protocol_id, protocol_values
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.models import sampler_of
 from bench.stages.prior import PRIOR, held_out_parts
@@ -132,4 +132,6 @@ def _lookup(spec: RunSpec, key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
         value = getattr(value, part)
+    if isinstance(value, ProtocolConfig):
+        return protocol_values(value)
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
