@@ -380,7 +380,10 @@ def _field_names(cls: type | None) -> set[str]:
 
 
 def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
-    """All fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
+    """The fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong.
+
+    A field marked `later` (priors.options.LATER) is left out at its default, so that keys of before it stay.
+    """
     if cls is None:
         return {}
     for name in values:
@@ -391,8 +394,10 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
                              "Leave it out for what the preset says.")
     hints = typing.get_type_hints(cls)
     converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
+    later = {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("later")}
     try:
-        return asdict(cls(**converted))
+        return {name: value for name, value in asdict(cls(**converted)).items()
+                if name not in later or value != later[name]}
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:   # a plug-in's own

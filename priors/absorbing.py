@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import bounds, samplers, schedules
+from priors import bounds, correctors, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.official import convert, read_state, timesteps_of
@@ -149,9 +149,9 @@ class AbsorbingDiffusion(nn.Module):
         """
         check_sampler(sampler, AbsorbingSampler)
         tokens = check_known(known, num, self.num_tokens, self.codebook_size, device=self.net.pos_emb.device)
-        return {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking}[sampler.method](
-            tokens, sampler, draws
-        )
+        method = {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking,
+                  "remdm": self._by_correcting, "predictor_corrector": self._by_correcting}[sampler.method]
+        return method(tokens, sampler, draws)
 
     def _by_schedule(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         unknown = tokens == UNKNOWN
@@ -203,6 +203,18 @@ class AbsorbingDiffusion(nn.Module):
         steps = samplers.remasking_steps(self.timesteps, sampler.steps or self.timesteps)
         return samplers.by_remasking(
             self.net, tokens, steps, self.timesteps, mask=self.mask, adjust=adjust_of(sampler), draws=draws
+        )
+
+    def _by_correcting(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
+        levels = schedules.revealed_shares(sampler.schedule, self._num_steps(tokens, sampler))
+        if sampler.method == "remdm":
+            moves = correctors.remasking_moves(levels, sampler.remasking or "cap", strength=sampler.strength)
+        else:
+            moves = correctors.predictor_corrector_moves(levels, sampler.corrector_steps or 1,
+                                                         strength=sampler.strength)
+        return correctors.by_remasking_kernel(
+            self.logits_at, tokens, moves, mask=self.mask, adjust=adjust_of(sampler), draws=draws,
+            by_confidence=sampler.remasking == "confidence",
         )
 
     def _num_steps(self, tokens: Tensor, sampler: AbsorbingSampler) -> Tensor:

@@ -8,8 +8,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+
+LATER = {"later": True}
+"""Of a field that came after the first artefacts: at its default it is left out of their keys, which stay as they were.
+"""
+STRENGTHS = {"cap": 0.008, "rescale": 0.05, "confidence": 1.0, "flow": 1.0}
+"""remasking_strength of ReMDM's schedules where none is given."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,16 @@ class AbsorbingSampler:
     confidence_noise: Gumbel noise added to confidences, annealed to zero (MaskGIT's choice temperature); None: 4.5.
     method: "event" calls the network only when a token is revealed; "loop" is the paper's loop as printed, the same
         distribution at more cost; "remask" masks the current image anew with probability t/T at each step and refills
-        it (the official `sample_mlm`).
+        it (the official `sample_mlm`). Two take back some tokens and so correct themselves (priors.correctors):
+        "remdm" masks revealed tokens as it goes, at no further evaluation (Wang et al. 2025); "predictor_corrector"
+        follows each step but the last by `corrector_steps` further evaluations that mask and reveal equally many
+        (Campbell et al. 2022).
+    remasking: of remdm, how likely a revealed token is masked: "cap" (None; at most the strength), "rescale" (the
+        strength's share of what is possible), "confidence" (rescale, shared out towards tokens that were drawn with
+        little probability) or "flow" (the strength is beta_t of discrete flow matching: Gat et al. 2024).
+    remasking_strength: None: 0.008 of cap (the published script), 0.05 of rescale, 1 of confidence, flow and
+        predictor_corrector, where it counts steps of the forward process.
+    corrector_steps: of predictor_corrector, corrector steps after each step of `steps` but the last; None: 1.
     """
 
     steps: int | None = None
@@ -93,6 +108,9 @@ class AbsorbingSampler:
     order: str = "random"
     confidence_noise: float | None = None
     method: str = "event"
+    remasking: str | None = field(default=None, metadata=LATER)
+    remasking_strength: float | None = field(default=None, metadata=LATER)
+    corrector_steps: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self):
         if self.steps is not None:
@@ -101,8 +119,9 @@ class AbsorbingSampler:
         check_choice("schedule", self.schedule, ("even", "cosine", "optimal"))
         check_choice("counts", self.counts, (None, "random", "exact"))
         check_choice("order", self.order, ("random", "confidence", "halton"))
-        check_choice("method", self.method, ("event", "loop", "remask"))
+        check_choice("method", self.method, ("event", "loop", "remask", "remdm", "predictor_corrector"))
         self._check_combination()
+        self._check_corrections()
 
     def _check_combination(self):
         if self.confidence_noise is not None:
@@ -115,7 +134,7 @@ class AbsorbingSampler:
         if self.method != "event":
             for name, default in (("schedule", "even"), ("order", "random"), ("counts", "random")):
                 value = getattr(self, name) or default
-                if value != default:
+                if value != default and not (self.corrects and value == "cosine"):
                     raise ValueError(
                         f"{name}={value!r}: method={self.method!r} has only {name}={default!r}; "
                         f"leave {name} out or use method='event'"
@@ -125,6 +144,31 @@ class AbsorbingSampler:
                 f"counts='random': order={self.order!r} with schedule={self.schedule!r} reveals exact counts; "
                 "leave counts out"
             )
+
+    def _check_corrections(self):
+        owners = {"remasking": ("remdm",), "remasking_strength": ("remdm", "predictor_corrector"),
+                  "corrector_steps": ("predictor_corrector",)}
+        for name, methods in owners.items():
+            if getattr(self, name) is not None and self.method not in methods:
+                raise ValueError(f"{name}={getattr(self, name)!r}: used by method={' and '.join(map(repr, methods))} "
+                                 f"alone, but method={self.method!r}; leave it out")
+        check_choice("remasking", self.remasking, (None, *STRENGTHS))
+        if self.corrector_steps is not None:
+            check_integer("corrector_steps", self.corrector_steps, "leave it out for one after each step")
+        if self.remasking_strength is not None:
+            most = math.inf if self.remasking == "flow" or self.method == "predictor_corrector" else 1.0
+            check_number("remasking_strength", self.remasking_strength, 0.0, most, "use 0 for none")
+
+    @property
+    def corrects(self) -> bool:
+        return self.method in ("remdm", "predictor_corrector")
+
+    @property
+    def strength(self) -> float:
+        """remasking_strength, or the default of the method."""
+        if self.remasking_strength is not None:
+            return self.remasking_strength
+        return STRENGTHS[self.remasking or "cap"] if self.method == "remdm" else 1.0
 
     @property
     def has_exact_counts(self) -> bool:

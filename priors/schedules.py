@@ -26,6 +26,15 @@ def _cosine(progress: Tensor) -> Tensor:
     return torch.cos(progress * (math.pi / 2))   # Chang et al. 2022, Section 3.3
 
 
+def revealed_shares(schedule: str, num_steps: Tensor) -> Tensor:
+    """(B, n + 1) float64: each image's share of tokens revealed before its steps and after them, from 0 to 1.
+
+    num_steps: (B,) int64, n being the largest; an image of fewer steps stays at 1 when it has made them.
+    """
+    steps = torch.arange(int(num_steps.max()) + 1, dtype=torch.float64)
+    return 1 - masked_share(schedule, (steps / num_steps.unsqueeze(1)).clamp(max=1.0))
+
+
 def masked_counts(schedule: str, num_unknown: int, num_steps: int) -> Tensor:
     """(n + 1,) int64: tokens masked before each step and after the last, from u down to 0; a step may reveal none."""
     progress = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps

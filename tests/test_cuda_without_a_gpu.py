@@ -183,6 +183,8 @@ def test_a_likelihood_stays_on_the_device_of_its_prior(family, budget):
     ("absorbing", {}), ("absorbing", {"steps": 3, "schedule": "cosine", "top_k": 2, "top_p": 0.9}),
     ("absorbing", {"steps": 3, "order": "halton"}), ("absorbing", {"steps": 3, "order": "confidence"}),
     ("absorbing", {"steps": 3, "method": "loop"}), ("absorbing", {"steps": 3, "method": "remask"}),
+    ("absorbing", {"steps": 3, "method": "remdm", "remasking": "confidence"}),
+    ("absorbing", {"steps": 3, "method": "predictor_corrector"}),
     ("autoregressive", {}), ("autoregressive", {"cache": False}), ("vq_diffusion", {"steps": 4}),
     ("vq_diffusion", {"steps": 4, "method": "purity", "purity_weight": 1.0}), ("d3pm", {"steps": 4}),
     ("perturbation", {"steps": 3}), ("unigram", {})])
