@@ -327,7 +327,23 @@ def _to_spec(composed: DictConfig) -> RunSpec:
     check("sampler.seed", seed, SEED)
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
+    spec.prior.recipe = _kept_recipe(spec)
     return spec
+
+
+def _kept_recipe(spec: RunSpec) -> str | None:
+    """The recipe of conf/prior, unless the command line changed what it trains or how it samples, steps apart.
+
+    Then its name would mislead.
+    """
+    if not spec.prior.recipe:
+        return None
+    recipe = _load(CONF / "prior" / f"{spec.prior.recipe}.yaml")
+    samplers = [_load(CONF / "sampler" / f"{name}.yaml") for entry in recipe.get("defaults", [])
+                for name in entry.values()]
+    stated = {key: value for sampler in samplers for key, value in sampler.items() if key not in ("seed", "steps")}
+    kept = all(spec.prior.options.get(key) == value for key, value in recipe.options.items())
+    return spec.prior.recipe if kept and all(spec.sampler.get(key) == value for key, value in stated.items()) else None
 
 
 def _implied_by_layout(options: type, vq: TokenizerConfig, sizes: dict[str, Any]) -> dict[str, Any]:

@@ -152,9 +152,19 @@ class TokenizerConfig(StageConfig):
 
 @dataclass
 class PriorConfig(StageConfig):
-    """training: with the number of images it may see."""
+    """training: with the number of images it may see.
+
+    recipe: the file of conf/prior whose options and sampler these are, where it does not name a prior of its own: what
+        labels say, and part of no key. None where they were changed on the command line.
+    """
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
+    recipe: Annotated[str | None, Text("a recipe of conf/prior", null="none")] = None
+
+    @property
+    def title(self) -> str:
+        """What people call it: the recipe, or the prior."""
+        return self.recipe or self.target or self.name
 
 
 @dataclass

@@ -321,7 +321,7 @@ def _clear(out: Path) -> None:
 
 def _label(run: Run) -> str:
     shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
-    return ", ".join([run.spec.prior.target or run.spec.prior.name, *shown])
+    return ", ".join([run.spec.prior.title, *shown])
 
 
 def _slug(label: str) -> str:

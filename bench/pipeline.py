@@ -88,8 +88,7 @@ def label_of(spec: RunSpec) -> str:
     sampler = schema_of(spec.prior, "priors")[1]
     defaults = {field.name: field.default for field in dataclasses.fields(sampler)} if sampler else {}
     changed = [f"{key} {value}" for key, value in spec.sampler.items() if key != "seed" and value != defaults.get(key)]
-    name = spec.prior.target or spec.prior.name
-    return ", ".join([name, *changed])
+    return ", ".join([spec.prior.title, *changed])
 
 
 class Pipeline:

@@ -191,7 +191,7 @@ def _label(run: Run) -> str:
     if spec.label or spec.source != "prior":
         return spec.label or (spec.source if spec.source in OWN_SOURCES else name_of(spec.source))
     shown = [text for text in run.overrides if text.startswith(("sampler.", "prior."))]
-    return ", ".join([spec.prior.target or spec.prior.name, *shown])
+    return ", ".join([spec.prior.title, *shown])
 
 
 def _unsupported(run: Run) -> Record:

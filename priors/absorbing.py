@@ -72,9 +72,11 @@ class AbsorbingDiffusion(nn.Module):
         return self.net(tokens.masked_fill(tokens == UNKNOWN, self.mask), at=positions)
 
     def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
-        """The objective of the options, mean over images: elbo and reweighted_elbo in bits a token, mlm in nats."""
+        """The objective of the options, mean over images: mlm in nats, the others in bits a token."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         t = draws.integers(1, self.timesteps + 1, len(tokens)).to(tokens.device)
+        if self.options.mask_ratio == "cosine":
+            t = schedules.cosine_times(t, self.timesteps)
         uniforms = draws.uniform(*tokens.shape).to(tokens.device)
         if self.options.mask_schedule == "random":
             masked = random_mask(uniforms, t, self.timesteps)
@@ -208,7 +210,7 @@ class AbsorbingDiffusion(nn.Module):
     def _by_correcting(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         levels = schedules.revealed_shares(sampler.schedule, self._num_steps(tokens, sampler))
         if sampler.method == "remdm":
-            moves = correctors.remasking_moves(levels, sampler.remasking or "cap", strength=sampler.strength)
+            moves = correctors.remasking_moves(levels, sampler.remasking or "rescale", strength=sampler.strength)
         else:
             moves = correctors.predictor_corrector_moves(levels, sampler.corrector_steps or 1,
                                                          strength=sampler.strength)
@@ -251,8 +253,10 @@ def elbo_weight(options: AbsorbingOptions, t: Tensor, timesteps: int) -> Tensor:
     """(B,) weight of the summed cross-entropy at step t.
 
     elbo: T/t, so that the mean over t is the bound (Eq. 6).  reweighted_elbo: 1 - t/T as the published models were
-    trained ("official"), or (T - t + 1)/T as Eq. 7 prints it ("eq7").
+    trained ("official"), or (T - t + 1)/T as Eq. 7 prints it ("eq7").  cross_entropy: 1.
     """
+    if options.objective == "cross_entropy":
+        return torch.ones_like(t)
     if options.objective == "elbo":
         return timesteps / t
     return (timesteps - t + (1 if options.weighting == "eq7" else 0)) / timesteps

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 LATER = {"later": True}
 """Of a field that came after the first artefacts: at its default it is left out of their keys, which stay as they were.
 """
-STRENGTHS = {"cap": 0.008, "rescale": 0.05, "confidence": 1.0, "flow": 1.0}
+STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
 """remasking_strength of ReMDM's schedules where none is given."""
 
 
@@ -44,23 +44,33 @@ class AbsorbingOptions(BackboneOptions):
     """Absorbing diffusion (Bond-Taylor et al. 2022, Section 3.2).
 
     timesteps: T; None means one step a token, T = N (the paper's 256).
-    objective: "reweighted_elbo" (Eq. 7, what the paper trains), "elbo" (Eq. 6) or "mlm" (mean over masked tokens).
+    objective: "reweighted_elbo" (Eq. 7, what the paper trains), "elbo" (Eq. 6), "mlm" (mean over masked tokens) or
+        "cross_entropy" (their sum, the same weight at all times: Gat et al. 2024, with kappa_t = t).
     weighting: of reweighted_elbo. "official": 1 - t/T, as the published models were trained; "eq7": (T - t + 1)/T.
     mask_schedule: "random" masks each token with probability t/T; "fixed" masks exactly max(1, round(tN/T)) tokens.
+    mask_ratio: of objective="mlm": "even" (None), every share t/T equally often, or "cosine", the shares cos(pi r / 2)
+        of r even in [0, 1), most of them large (Chang et al. 2022, Section 3.3).
     """
 
     timesteps: int | None = None
     objective: str = "reweighted_elbo"
     weighting: str = "official"
     mask_schedule: str = "random"
+    mask_ratio: str | None = field(default=None, metadata=LATER)
 
     def __post_init__(self):
         super().__post_init__()
         if self.timesteps is not None:
             check_integer("timesteps", self.timesteps, "leave it out for one step a token")
-        check_choice("objective", self.objective, ("reweighted_elbo", "elbo", "mlm"))
+        check_choice("objective", self.objective, ("reweighted_elbo", "elbo", "mlm", "cross_entropy"))
         check_choice("weighting", self.weighting, ("official", "eq7"))
         check_choice("mask_schedule", self.mask_schedule, ("random", "fixed"))
+        check_choice("mask_ratio", self.mask_ratio, (None, "even", "cosine"))
+        if self.mask_ratio is not None and self.objective != "mlm":
+            raise ValueError(
+                f"mask_ratio={self.mask_ratio!r}: the other objectives weigh times that are drawn evenly, and "
+                f"objective={self.objective!r}; leave mask_ratio out or train objective='mlm'"
+            )
         if self.weighting != "official" and self.objective != "reweighted_elbo":
             raise ValueError(
                 f"weighting={self.weighting!r}: a weighting of objective='reweighted_elbo', "
@@ -91,10 +101,10 @@ class AbsorbingSampler:
         "remdm" masks revealed tokens as it goes, at no further evaluation (Wang et al. 2025); "predictor_corrector"
         follows each step but the last by `corrector_steps` further evaluations that mask and reveal equally many
         (Campbell et al. 2022).
-    remasking: of remdm, how likely a revealed token is masked: "cap" (None; at most the strength), "rescale" (the
-        strength's share of what is possible), "confidence" (rescale, shared out towards tokens that were drawn with
+    remasking: of remdm, how likely a revealed token is masked: "rescale" (None; the strength's share of what is
+        possible), "cap" (at most the strength), "confidence" (rescale, shared out towards tokens that were drawn with
         little probability) or "flow" (the strength is beta_t of discrete flow matching: Gat et al. 2024).
-    remasking_strength: None: 0.008 of cap (the published script), 0.05 of rescale, 1 of confidence, flow and
+    remasking_strength: None: 0.05 of rescale, 0.008 of cap (the published script), 1 of confidence, flow and
         predictor_corrector, where it counts steps of the forward process.
     corrector_steps: of predictor_corrector, corrector steps after each step of `steps` but the last; None: 1.
     """
@@ -168,7 +178,7 @@ class AbsorbingSampler:
         """remasking_strength, or the default of the method."""
         if self.remasking_strength is not None:
             return self.remasking_strength
-        return STRENGTHS[self.remasking or "cap"] if self.method == "remdm" else 1.0
+        return STRENGTHS[self.remasking or "rescale"] if self.method == "remdm" else 1.0
 
     @property
     def has_exact_counts(self) -> bool:

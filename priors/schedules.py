@@ -35,6 +35,12 @@ def revealed_shares(schedule: str, num_steps: Tensor) -> Tensor:
     return 1 - masked_share(schedule, (steps / num_steps.unsqueeze(1)).clamp(max=1.0))
 
 
+def cosine_times(t: Tensor, timesteps: int) -> Tensor:
+    """Times even in 1..T -> times of the same range whose shares t/T are cosines of even angles (Chang et al. 2022)."""
+    exact = _cosine((t.double() - 1) / timesteps) * timesteps
+    return (exact - 1e-9).ceil().long()   # the cosine of 60 degrees comes out above a half
+
+
 def masked_counts(schedule: str, num_unknown: int, num_steps: int) -> Tensor:
     """(n + 1,) int64: tokens masked before each step and after the last, from u down to 0; a step may reveal none."""
     progress = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps

@@ -17,6 +17,7 @@ PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
 ONE_STEP_A_TOKEN = ("absorbing",)
 """Priors that, left to themselves, are trained with as many steps as an image has tokens (T = N)."""
 IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "sampling.shards", "vq.schema", "prior.schema",
+           "prior.recipe",   # a name for options that stand beside it
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
 
 

@@ -319,7 +319,7 @@ def describe(role: str, spec: dict[str, Any], label: str) -> str:
     if name == "plugin":
         name = str(spec["prior"].get("target") or label).split(":")[-1]
     steps = steps_of(spec)
-    parts = [name] + ([f"{steps} steps"] if steps else [])
+    parts = [spec["prior"].get("recipe") or name] + ([f"{steps} steps"] if steps else [])
     temperature = sampler.get("temperature")
     return ", ".join(parts + ([f"temperature {temperature:g}"] if temperature not in (None, 1, 1.0) else []))
 
