@@ -341,7 +341,7 @@ def _kept_recipe(spec: RunSpec) -> str | None:
     recipe = _load(CONF / "prior" / f"{spec.prior.recipe}.yaml")
     samplers = [_load(CONF / "sampler" / f"{name}.yaml") for entry in recipe.get("defaults", [])
                 for name in entry.values()]
-    stated = {key: value for sampler in samplers for key, value in sampler.items() if key not in ("seed", "steps")}
+    stated = {str(key): value for sampler in samplers for key, value in sampler.items() if key not in ("seed", "steps")}
     kept = all(spec.prior.options.get(key) == value for key, value in recipe.options.items())
     return spec.prior.recipe if kept and all(spec.sampler.get(key) == value for key, value in stated.items()) else None
 
