@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import samplers, schedules
+from priors import jacobi, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.official import convert, read_state
@@ -95,6 +95,11 @@ class Autoregressive(nn.Module):
                 "after an unknown one"
             )
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
+        if sampler.method == "jacobi":
+            noise = jacobi.gumbel_noise(draws, num, self.num_tokens, self.codebook_size).to(known.device)
+            evaluate = jacobi.evaluator(self.net, num, cached=sampler.cache)
+            tokens, *cost = jacobi.jacobi(evaluate, known, noise, window=sampler.jacobi_window, adjust=adjust)
+            return Sample(tokens[:, self.rank], *cost)
         extend = self._cached_extend(num) if sampler.cache else self._uncached_extend(num)
         tokens = samplers.autoregressive(extend, known, adjust=adjust, draws=draws)
         return Sample(tokens[:, self.rank], *self._cost(num, int(prefix.min()), sampler.cache))

@@ -201,19 +201,28 @@ class AutoregressiveOptions(BackboneOptions):
 
 @dataclass(frozen=True)
 class AutoregressiveSampler:
-    """One token at a time.
-
-    temperature, top_k, top_p: as for the absorbing sampler.
+    """temperature, top_k, top_p: as for the absorbing sampler.
     cache: keep keys and values of earlier tokens; the same tokens for less work.
+    method: "sequential", one token a call; "jacobi", the same distribution from fewer calls of more positions each: the
+        tokens to come are guessed, evaluated together, and kept as far as they are right (priors.jacobi).
+    jacobi_window: how many tokens a call of jacobi guesses; None: all that are left.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     cache: bool = True
+    method: str = field(default="sequential", metadata=LATER)
+    jacobi_window: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self):
         check_sampling(self.temperature, self.top_k, self.top_p)
+        check_choice("method", self.method, ("sequential", "jacobi"))
+        if self.jacobi_window is not None:
+            check_integer("jacobi_window", self.jacobi_window, "leave it out for all tokens that are left")
+            if self.method != "jacobi":
+                raise ValueError(f"jacobi_window={self.jacobi_window}: used by method='jacobi' alone, but "
+                                 f"method={self.method!r}; leave it out")
         if not isinstance(self.cache, bool):
             raise ValueError(f"cache={self.cache!r}: expected true or false; leave it out for true")
 

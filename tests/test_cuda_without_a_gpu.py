@@ -186,6 +186,7 @@ def test_a_likelihood_stays_on_the_device_of_its_prior(family, budget):
     ("absorbing", {"steps": 3, "method": "remdm", "remasking": "confidence"}),
     ("absorbing", {"steps": 3, "method": "predictor_corrector"}),
     ("autoregressive", {}), ("autoregressive", {"cache": False}), ("vq_diffusion", {"steps": 4}),
+    ("autoregressive", {"method": "jacobi"}), ("autoregressive", {"method": "jacobi", "cache": False}),
     ("vq_diffusion", {"steps": 4, "method": "purity", "purity_weight": 1.0}), ("d3pm", {"steps": 4}),
     ("perturbation", {"steps": 3}), ("unigram", {})])
 def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cpu(family, options, where):

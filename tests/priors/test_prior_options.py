@@ -41,6 +41,9 @@ WRONG = [
     (AutoregressiveOptions, dict(order="diagonal"), "expected one of"),
     (AutoregressiveSampler, dict(top_k=0), "top_k=0"),
     (AutoregressiveSampler, dict(cache=1), "cache=1"),
+    (AutoregressiveSampler, dict(method="jacobian"), "did you mean 'jacobi'"),
+    (AutoregressiveSampler, dict(jacobi_window=4), "used by method='jacobi' alone"),
+    (AutoregressiveSampler, dict(method="jacobi", jacobi_window=0), "jacobi_window=0: expected an integer"),
     (UnigramOptions, dict(smoothing=0), "smoothing=0"),
     (UnigramSampler, dict(temperature=0), "temperature=0"),
 ]
