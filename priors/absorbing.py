@@ -105,15 +105,10 @@ class AbsorbingDiffusion(nn.Module):
         limit of infinite T, which is lower, kind bound_continuous.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
-        score = self._scorer(tokens)
-        if budget is None or self.timesteps <= budget < bounds.FEWEST:
-            estimate = bounds.t_step_sum(score, tokens, timesteps=self.timesteps, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        if budget >= self.timesteps:
-            estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
-        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+        estimate, kind = bounds.bound(
+            self._scorer(tokens), tokens, timesteps=self.timesteps, budget=budget, draws=draws
+        )
+        return Likelihood(estimate.nats, estimate.variance, kind, estimate.evaluations)
 
     def _scorer(self, tokens: Tensor) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from priors.attention import Remember, attend
 from priors.base import UNKNOWN, Draws
 from priors.samplers import Adjust, known_prefixes
-from priors.transformer import Block, Transformer
+from priors.transformer import Transformer
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(images (A,), their tokens (A, N), positions (A, W), ascending) -> logits (A, W, K) of the tokens there."""
@@ -98,16 +98,16 @@ def _extend(net: Transformer, cache: list[Tensor], images: Tensor, tokens: Tenso
     x = torch.where((positions == 0).unsqueeze(-1), net.start_tok.to(x.dtype), x) + net.pos_emb[0, positions]
     seen = (torch.arange(end, device=x.device) <= positions.unsqueeze(-1)).unsqueeze(1)   # (A, 1, W, end)
     for block, keys_values in zip(net.layers, cache, strict=True):
-        x = _extend_block(block, x, keys_values, images, positions, seen)
+        x = attend(block, x, seen, _keeping(keys_values, images, positions, end))
     return net.head(net.ln_f(x))
 
 
-def _extend_block(
-    block: Block, x: Tensor, keys_values: Tensor, images: Tensor, positions: Tensor, seen: Tensor
-) -> Tensor:
-    q, k, v = (block.heads(part) for part in block.qkv(block.ln1(x)).chunk(3, -1))   # (A, H, W, C/H) each
-    keys_values[:, images.unsqueeze(1), :, positions] = torch.stack([k, v]).permute(1, 3, 0, 2, 4)   # (A, W, 2, H, C/H)
-    keys, values = keys_values[:, images, :, : seen.shape[-1]].unbind()
-    y = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
-    x = x + block.proj(y.transpose(1, 2).flatten(2))
-    return x + block.mlp(block.ln2(x))
+def _keeping(keys_values: Tensor, images: Tensor, positions: Tensor, end: int) -> Remember:
+    """Write new keys and values where they belong and give those of every position before `end`."""
+
+    def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        keys_values[:, images.unsqueeze(1), :, positions] = torch.stack([k, v]).permute(1, 3, 0, 2, 4)
+        keys, values = keys_values[:, images, :, :end].unbind()
+        return keys, values
+
+    return remember

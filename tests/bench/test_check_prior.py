@@ -18,7 +18,8 @@ SHORT = TINY | dict(timesteps=12)
 BUILT_INS = [("unigram", {}), ("absorbing", TINY), ("absorbing", TINY | dict(objective="elbo", mask_schedule="fixed")),
              ("autoregressive", TINY), ("autoregressive", TINY | dict(order="spiral")), ("vq_diffusion", SHORT),
              ("vq_diffusion", SHORT | dict(final_mask=0.9)), ("uniform", SHORT),
-             ("uniform", TINY | dict(form="perturbation"))]
+             ("uniform", TINY | dict(form="perturbation")), ("block_diffusion", TINY),
+             ("block_diffusion", TINY | dict(block_size=1)), ("block_diffusion", TINY | dict(block_size=6))]
 
 
 @pytest.mark.parametrize(("name", "options"), BUILT_INS, ids=str)
