@@ -69,6 +69,13 @@ def test_a_sampler_on_the_command_line_goes_before_the_recipes():
     assert spec_of("prior=maskgit", "sampler=default").sampler["order"] == "random"
 
 
+@pytest.mark.parametrize(("sampler", "prior", "method"), [
+    ("remdm", "absorbing", "remdm"), ("flow_matching", "absorbing", "remdm"), ("maskgit_8", "absorbing", "event"),
+    ("predictor_corrector", "absorbing", "predictor_corrector"), ("jacobi", "autoregressive", "jacobi")])
+def test_samplers_can_be_chosen_by_name(sampler, prior, method):
+    assert spec_of(f"prior={prior}", f"sampler={sampler}").sampler["method"] == method
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_every_recipe_trains_and_samples(tmp_path):
