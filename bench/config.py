@@ -163,10 +163,18 @@ class PriorConfig(ModelConfig):
     """training: with the number of images it may see.
 
     seed: of the prior's training alone, so that several share one tokenizer (None: the run's `seed`).
+    recipe: the file of conf/prior whose options and sampler these are, where it does not name a prior of its own: what
+        labels say, and part of no key. None where they were changed on the command line.
     """
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
     seed: Annotated[int | None, Whole(0, SEED_MOST, null="the run's seed")] = None
+    recipe: Annotated[str | None, Text("a recipe of conf/prior", null="none")] = None
+
+    @property
+    def title(self) -> str:
+        """What people call it: the recipe, or the prior."""
+        return self.recipe or self.target or self.name
 
     def __post_init__(self) -> None:
         super().__post_init__()

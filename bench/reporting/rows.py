@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, did_you_mean
-from bench.provenance import content_id
 from bench.records import Measurement, Record, Role, Sweep, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
@@ -36,6 +35,7 @@ from bench.reporting.identity import (
     steps_of,
     tokenizer_of,
 )
+from bench.reporting.words import first_line, slugify
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 TIMING: Role = "speed comparison"
@@ -339,7 +339,7 @@ def describe(role: str, spec: dict[str, Any], label: str) -> str:
     if name == "plugin":
         name = str(spec["prior"].get("target") or label).split(":")[-1]
     steps = steps_of(spec)
-    parts = [name] + ([f"{steps} steps"] if steps else [])
+    parts = [spec["prior"].get("recipe") or name] + ([f"{steps} steps"] if steps else [])
     temperature = sampler.get("temperature")
     return ", ".join(parts + ([f"temperature {temperature:g}"] if temperature not in (None, 1, 1.0) else []))
 
@@ -379,20 +379,6 @@ def _origin(row: Row, twins: Sequence[Row]) -> dict[str, Any]:
 
 def _named(options: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('.options.', '.')}={value}" for key, value in options.items())
-
-
-def slugify(text: str) -> str:
-    """For file names: letters, digits and hyphens, not longer than file systems allow."""
-    slug = "-".join(filter(None, "".join(c if c.isalnum() else " " for c in text.lower()).split()))
-    return slug if slug and len(slug.encode()) <= 100 else f"{slug[:20]}-{content_id(text)[:8]}".lstrip("-")
-
-
-def first_line(message: str) -> str:
-    """The line of a message that says most: the last of a traceback, the first of anything else."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if not lines:
-        return "no reason recorded"
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def _standing(records: list[Record]) -> list[Record]:
