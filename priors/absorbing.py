@@ -192,8 +192,8 @@ class AbsorbingDiffusion(nn.Module):
         check_sampler(sampler, AbsorbingSampler)
         tokens = check_known(known, num, self.num_tokens, self.codebook_size, device=self.net.pos_emb.device)
         predict = guided(
-            self.logits_at, self._checked(condition, num), Guidance.of(sampler), progress=partial(given_share, mask=self.mask),
-            num_prefix=self.options.num_prefix,
+            self.logits_at, self._checked(condition, num), Guidance.of(sampler),
+            progress=partial(given_share, mask=self.mask), num_prefix=self.options.num_prefix,
         )
         method = {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking,
                   "remdm": self._by_correcting, "predictor_corrector": self._by_correcting}[sampler.method]

@@ -35,7 +35,7 @@ from bench.reporting.identity import (
     steps_of,
     tokenizer_of,
 )
-from bench.reporting.words import first_line, slugify
+from bench.reporting.words import first_line, plural, slugify
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 TIMING: Role = "speed comparison"
@@ -246,7 +246,7 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
     best = max(runs, key=lambda r: QUALITY.get(r.status, 0))
     num_runs = len({seeds_of(r.spec) for r in runs}) + len(missing)
     reasons = [f"{r.status}: {first_line(r.message)}" for r in runs if r.status != "ok"]
-    reasons += [f"{_plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
+    reasons += [f"{plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
     sources: dict[str, dict[tuple[int, int], Source]] = defaultdict(dict)
     for record in runs:
         for measurement in (m for m in record.measurements if m.protocol == protocol):
@@ -298,7 +298,7 @@ def _missing_row(key: str, holes: list[Hole]) -> Row:
     name = str(first.spec.get("prior", {}).get("name", "")) if first.role == "prior" else first.role
     status = "unsupported" if first.unsupported else "missing"
     reason = f"unsupported: {first.unsupported}" if first.unsupported else \
-        f"no record: {_plural(len(holes), 'run')} asked for by a sweep and not there yet"
+        f"no record: {plural(len(holes), 'run')} asked for by a sweep and not there yet"
     return Row(key, first.role, name, describe(first.role, first.spec, first.label), status, reason, first.spec)
 
 
@@ -395,7 +395,3 @@ def _standing(records: list[Record]) -> list[Record]:
 def _position(row: Row) -> tuple[Any, ...]:
     steps = row.steps if row.steps is not None else 10**9
     return ROLE_ORDER.get(row.role, 9), row.name, -row.temperature, steps, row.label
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -17,3 +17,7 @@ def first_line(message: str) -> str:
     if not lines:
         return "no reason recorded"
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
