@@ -11,7 +11,7 @@ from typing import Any
 from bench.errors import InputError, did_you_mean
 
 NAMES = ("none", "class", "text")
-DEFAULT_LENGTH = 32   # positions of a caption, with start and end; emoji's names take at most 26
+DEFAULT_LENGTH = 32   # positions of a caption, with start and end; emoji's longest name takes 24
 OPTIONS = {"class": ("num_labels",), "text": ("text_width", "text_length")}
 """The fields of a prior's Options that a condition sets."""
 
