@@ -146,13 +146,13 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
 
 
 def _settled(options: Any) -> dict[str, Any]:
-    """Every field but those that came later (`metadata={"added": True}`) and are left at their defaults.
+    """Every field but those that came later (`metadata={"later": True}`) and are left at their defaults.
 
     So keys stay those of before there were such fields.
     """
-    later = {field.name: field.default for field in dataclasses.fields(options) if field.metadata.get("added")}
-    values = dataclasses.asdict(options)
-    return {name: value for name, value in values.items() if name not in later or value != later[name]}
+    later = {field.name: field.default for field in dataclasses.fields(options) if field.metadata.get("later")}
+    return {name: value for name, value in dataclasses.asdict(options).items()
+            if name not in later or value != later[name]}
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:

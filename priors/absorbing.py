@@ -25,6 +25,7 @@ from priors.guidance import Guidance, Predictor, guided
 from priors.official import convert, read_state, timesteps_of
 from priors.option_checks import check_choice, check_sampler
 from priors.options import AbsorbingOptions, AbsorbingSampler
+from priors.positions import initial_positions
 from priors.reference import naive_absorbing_sample
 from priors.transformer import Transformer, seeded_dropout
 
@@ -51,6 +52,7 @@ class AbsorbingDiffusion(nn.Module):
             num_heads=options.num_heads,
             dropout=options.dropout,
             condition=options.condition,
+            positions=initial_positions(options, grid),
         )
         self.register_buffer("nats_by_masked", torch.full((self.num_tokens + 1,), torch.nan, dtype=torch.float64))
 

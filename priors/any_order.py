@@ -31,6 +31,7 @@ from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
 from priors.option_checks import check_sampler
 from priors.options import AnyOrderOptions, AnyOrderSampler
+from priors.positions import initial_positions
 from priors.transformer import Transformer, normalise, seeded_dropout
 
 
@@ -55,6 +56,7 @@ class AnyOrder(nn.Module):
             causal=True,
             dropout=options.dropout,
             condition=options.condition,
+            positions=initial_positions(options, grid),
         )
         self.target = TargetConditioning(self.num_tokens, options.width, options.num_layers)
         self.register_buffer("raster", torch.arange(self.num_tokens), persistent=False)

@@ -21,6 +21,7 @@ from priors.guidance import Guidance, Predictor, combine, guided
 from priors.official import convert, read_state
 from priors.option_checks import check_choice, check_sampler
 from priors.options import AutoregressiveOptions, AutoregressiveSampler
+from priors.positions import initial_positions
 from priors.transformer import Transformer, seeded_dropout
 
 
@@ -36,9 +37,11 @@ class Autoregressive(nn.Module):
         super().__init__()
         self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
+        order = schedules.grid_order(options.order, self.grid)
+        self.mask = codebook_size   # an id after the last code, of training with input_mask
         self.net = Transformer(
             num_tokens=self.num_tokens,
-            vocabulary=codebook_size,
+            vocabulary=codebook_size + (options.input_mask > 0),
             num_classes=codebook_size,
             width=options.width,
             num_layers=options.num_layers,
@@ -46,8 +49,8 @@ class Autoregressive(nn.Module):
             causal=True,
             dropout=options.dropout,
             condition=options.condition,
+            positions=initial_positions(options, grid)[order],
         )
-        order = schedules.grid_order(options.order, self.grid)
         self.register_buffer("order", order, persistent=False)   # sequence -> raster
         self.register_buffer("rank", order.argsort(), persistent=False)   # raster -> sequence
 
@@ -56,6 +59,10 @@ class Autoregressive(nn.Module):
         check_choice("layout", layout, ("official",))
         if self.options.order != "raster":
             raise ValueError(f"order={self.options.order!r}: the official models generate in raster order; use that")
+        if self.options.input_mask:
+            raise ValueError(
+                f"input_mask={self.options.input_mask}: the official models know no mask; leave it out"
+            )
         self.net.load_state_dict(convert(read_state(path), self.net, kind="autoregressive"))
         return self
 
@@ -68,15 +75,23 @@ class Autoregressive(nn.Module):
         return check_condition(condition, self.options.condition, num, device=self.net.pos_emb.device)
 
     def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
-        """Mean cross-entropy in bits a token; draws nothing unless there is dropout, or a condition to hide."""
+        """Mean cross-entropy in bits a token; draws only for what training hides: dropout, masks, conditions."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         condition = self._checked(condition, len(tokens))
         if self.training:
             condition = drop_conditions(condition, self.options.dropped_conditions, draws=draws)
         sequence = tokens[:, self.order]
+        seen = self._masked_input(sequence, draws)
         with seeded_dropout(self, draws, len(tokens)):
-            logits = self.net(sequence, condition=condition)
+            logits = self.net(seen, condition=condition)
         return F.cross_entropy(logits.flatten(0, 1).float(), sequence.flatten()) / math.log(2)
+
+    def _masked_input(self, sequence: Tensor, draws: Draws) -> Tensor:
+        """The tokens that training shows, (B, N), some of them masked if the options say so."""
+        if not (self.training and self.options.input_mask):
+            return sequence
+        masked = draws.uniform(*sequence.shape).to(sequence.device) < self.options.input_mask
+        return sequence.masked_fill(masked, self.mask)
 
     @torch.no_grad()
     def nll(

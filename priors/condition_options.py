@@ -14,9 +14,9 @@ from priors.option_checks import check_choice, check_integer, check_number
 DEFAULT_CONDITION_DROPOUT = 0.1
 
 
-def added(default: Any) -> Any:
+def later(default: Any) -> Any:
     """A field that came after keys of artefacts had been made: at its default it is part of none."""
-    return field(default=default, metadata={"added": True})
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class ConditionOptions:
         guidance needs; 0 for never.
     """
 
-    num_labels: int | None = added(None)
-    text_width: int | None = added(None)
-    text_length: int | None = added(None)
-    condition_dropout: float | None = added(None)
+    num_labels: int | None = later(None)
+    text_width: int | None = later(None)
+    text_length: int | None = later(None)
+    condition_dropout: float | None = later(None)
 
     def __post_init__(self):
         if self.num_labels is not None:
@@ -95,8 +95,8 @@ class GuidedSampler:
     guidance_schedule: "constant", or from 1 to s as tokens settle: "linear" or "cosine".
     """
 
-    guidance: float = added(1.0)
-    guidance_schedule: str = added("constant")
+    guidance: float = later(1.0)
+    guidance_schedule: str = later("constant")
 
     def __post_init__(self):
         check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, added
+from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, later
 from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling
 
 
@@ -19,12 +19,15 @@ class BackboneOptions(ConditionOptions):
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
+    position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
+        0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
     """
 
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
     dropout: float = 0.0
+    position_init: str = later("zeros")
 
     def __post_init__(self):
         check_integer("width", self.width, "use a multiple of num_heads, such as 512")
@@ -33,6 +36,12 @@ class BackboneOptions(ConditionOptions):
         if self.width % self.num_heads:
             raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}; change one")
         check_number("dropout", self.dropout, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
+        check_choice("position_init", self.position_init, ("zeros", "normal", "sincos2d"))
+        if self.position_init == "sincos2d" and self.width % 4:
+            raise ValueError(
+                f"position_init='sincos2d': width={self.width} is no multiple of 4, for a sine and a cosine of row and "
+                "column each; change the width or leave position_init out"
+            )
         super().__post_init__()
 
 
@@ -140,13 +149,17 @@ class AutoregressiveOptions(BackboneOptions):
     """The paper's autoregressive baseline: the same backbone with a causal mask.
 
     order: how the grid is walked: "raster" (row by row, the paper), "column", "spiral" (outside in) or "halton".
+    input_mask: probability that training replaces a token of the input by a learned mask, each independently, while
+        every token is still predicted: the noise that absorbing diffusion has by nature. Evaluation sees all tokens.
     """
 
     order: str = "raster"
+    input_mask: float = later(0.0)
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("order", self.order, ("raster", "column", "spiral", "halton"))
+        check_number("input_mask", self.input_mask, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
 
 
 @dataclass(frozen=True)
@@ -207,7 +220,7 @@ class UnigramOptions:
     """
 
     smoothing: float = 1.0
-    num_labels: int | None = added(None)
+    num_labels: int | None = later(None)
 
     def __post_init__(self):
         check_number("smoothing", self.smoothing, 0.0, math.inf, "use 1 for add-one smoothing", low_open=True)
@@ -226,7 +239,7 @@ class UnigramSampler:
     at once, so that it has no schedule."""
 
     temperature: float = 1.0
-    guidance: float = added(1.0)
+    guidance: float = later(1.0)
 
     def __post_init__(self):
         check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")
@@ -339,7 +352,7 @@ class UniformSampler(GuidedSampler):
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
-    guidance_of: str = added("x_0")
+    guidance_of: str = later("x_0")
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,6 +32,7 @@ class Transformer(nn.Module):
     time_conditioned: `t` (B,) shifts and scales every LayerNorm (AdaLN with one map shared by all blocks, Chen et al.
         2023), starting as the unconditioned network. Without it `t` must be None.
     condition: M positions of a condition come first, before the start token too; they predict nothing.
+    positions: (N, C) that the learned embeddings of positions start from (None: zeros).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Transformer(nn.Module):
         time_conditioned: bool = False,
         dropout: float = 0.0,
         condition: ConditionSize | None = None,
+        positions: Tensor | None = None,
     ):
         super().__init__()
         self.causal, self.num_tokens, self.num_classes, self.num_heads = causal, num_tokens, num_classes, num_heads
@@ -56,7 +58,7 @@ class Transformer(nn.Module):
         self.head = Linear(width, num_classes, bias=False)
         self.drop = nn.Dropout(dropout)
         self.apply(init_gpt)
-        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width))
+        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width) if positions is None else positions.unsqueeze(0))
         # The official bidirectional network holds a start token that it never reads; kept, frozen, for its checkpoints.
         self.start_tok = nn.Parameter(torch.zeros(1, 1, width), requires_grad=causal)
         self.time = TimeConditioning(width, num_layers) if time_conditioned else None

@@ -23,6 +23,7 @@ from priors.denoising import SampledTime, ancestral, bound_loss, bound_T, check_
 from priors.guidance import Both, Guidance, GuidedPosterior, Predictor, guided
 from priors.option_checks import check_sampler
 from priors.options import UniformOptions, UniformSampler
+from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption
@@ -48,6 +49,7 @@ class UniformDiffusion(nn.Module):
             num_tokens=self.num_tokens, vocabulary=codebook_size, num_classes=codebook_size,
             time_conditioned=self.is_d3pm, width=options.width, num_layers=options.num_layers,
             num_heads=options.num_heads, dropout=options.dropout, condition=options.condition,
+            positions=initial_positions(options, grid),
         )
         if self.is_d3pm:
             timesteps = options.timesteps or DEFAULT_TIMESTEPS

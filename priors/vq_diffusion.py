@@ -22,6 +22,7 @@ from priors.denoising import Denoiser, SampledTime, ancestral, bound_loss, bound
 from priors.guidance import Guidance, guided, of_images
 from priors.option_checks import check_sampler
 from priors.options import VQDiffusionOptions, VQDiffusionSampler
+from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption
@@ -41,7 +42,7 @@ class VQDiffusion(nn.Module):
         self.net = Transformer(
             num_tokens=self.num_tokens, vocabulary=codebook_size + 1, num_classes=codebook_size, time_conditioned=True,
             width=options.width, num_layers=options.num_layers, num_heads=options.num_heads, dropout=options.dropout,
-            condition=options.condition,
+            condition=options.condition, positions=initial_positions(options, grid),
         )
         self.corruption = Corruption.mask_and_replace(
             num_timesteps=options.timesteps, codebook_size=codebook_size, final_mask=options.final_mask

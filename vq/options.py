@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
+
+LATER = {"later": True}
+"""Of a field that came after keys of artefacts had been made: at its default it is part of none."""
 
 _CHOICES = {
     "quantizer": ("nearest", "gumbel", "fsq", "lfq"),
@@ -73,9 +76,6 @@ class VQGANOptions:
     diffaug: augment what the discriminator sees (Zhao et al. 2020).
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"z_channels", "levels", "entropy_weight", "entropy_temperature"})
-    """Options that keys of artefacts hold only where they are set: there were keys before there were these."""
-
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     num_res_blocks: int = 2
@@ -84,12 +84,12 @@ class VQGANOptions:
     norm_groups: int = 32
     final_activation: bool = False
     quant_convs: str = "none"
-    z_channels: int | None = None
+    z_channels: int | None = field(default=None, metadata=LATER)
     input_range: str = "unit"
     likelihood_head: bool = True
 
     quantizer: str = "nearest"
-    levels: tuple[int, ...] = ()
+    levels: tuple[int, ...] = field(default=(), metadata=LATER)
     codebook_size: int = 1024
     embedding_dim: int = 256
     lookup: str = "euclidean"
@@ -98,8 +98,8 @@ class VQGANOptions:
     codebook_weight: float = 1.0
     codebook_init: str = "uniform"
     restart_dead_codes_every: int = 0
-    entropy_weight: float = 0.1
-    entropy_temperature: float = 0.01
+    entropy_weight: float = field(default=0.1, metadata=LATER)
+    entropy_temperature: float = field(default=0.01, metadata=LATER)
     gumbel_kl_weight: float = 1e-8
     gumbel_anneal_steps: int = 160_000
     gumbel_temperature_floor: float = 1 / 16

@@ -5,7 +5,7 @@
 
     <split>.npy    (images, tokens) integers
     <split>.csv    a row an image, in that order: its name in the data set ("" where it has none) and the first 16
-                   digits of the sha256 of its pixels, (3, H, W) uint8 as the tokenizer saw them
+                   digits of the sha256 of its pixels, (3, H, W) uint8 as the tokenizer saw them (or "")
     tokens.json    whose tokens they are
 
 Nothing here imports torch.
@@ -109,7 +109,7 @@ def _check_order(path: Path, images: ImageData) -> None:
         _check_names(path, [row[0] for row in rows], names)
     chosen = spread_indices(len(images), PROBED if names is not None and told else None)
     for index, (name, pixels) in zip(chosen, _order(images, chosen), strict=True):
-        if pixels != rows[index][1]:
+        if rows[index][1] and pixels != rows[index][1]:
             raise InputError(f"{path}: image {index}{f' ({name})' if name else ''} has other pixels here than when its "
                              "tokens were made: another image, order, resolution or resize. Encode again.")
 

@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 
 def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: Any) -> dict[str, Any]:
     """What a model's weights depend on, as the configuration of its recipe. seed: of its training."""
-    identity = {"class": marked(kind, config.target or config.name), "options": _options_in_key(config, kind), **more}
+    identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
     if not config.path and kind == "tokenizers" and is_frozen(config):
         return {**identity, "frozen": True}   # neither a training nor its seed has a part in it
     if not config.path:
@@ -41,14 +41,6 @@ def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: 
         raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
                          f"{section}.path out to train one.")
     return {**identity, "imported": sha256_of(path), "layout": config.layout}
-
-
-def _options_in_key(config: ModelConfig, kind: str) -> dict[str, Any]:
-    """The options, those that came after there were keys (`Options.later`) only where they are set."""
-    schema: Any = schema_of(config, kind)[0]
-    unset = {field.name: field.default for field in dataclasses.fields(schema)
-             if field.name in getattr(schema, "later", ())}
-    return {name: value for name, value in config.options.items() if name not in unset or value != unset[name]}
 
 
 def is_frozen(config: ModelConfig) -> bool:

@@ -10,14 +10,14 @@ import torch
 
 from bench.compose import compose
 from bench.condition_config import ConditionConfig, check_own_options
-from bench.conditioned import ConditionedTask, conditions_of, encode_captions, features_recipe, with_rows
-from bench.conditions import Given, resolve, sampled_images, shown, why_unsupported
 from bench.config import DatasetConfig, PriorTrainingConfig
 from bench.data.base import Splits
+from bench.data.conditions import Given, resolve, sampled_images, shown, why_unsupported
 from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
 from bench.data.splits import ResizedImages
 from bench.errors import InputError
+from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, features_recipe, with_rows
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
 from priors.conditions import Condition
@@ -62,7 +62,7 @@ class FakeEncoder:
 
 @pytest.fixture
 def texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.conditioned.TextEncoder", FakeEncoder)
+    monkeypatch.setattr("bench.training.conditioned.TextEncoder", FakeEncoder)
     encode_captions(captions(), tmp_path)
     return conditions_of(captions(), tmp_path)
 
@@ -201,7 +201,7 @@ def test_the_task_trains_and_judges_each_image_under_its_own_condition():
 
 
 def test_checks_and_keys_do_without_torch():
-    code = ("import sys\nfrom bench.conditions import *\nimport bench.data.captions, bench.data.emoji_names\n"
+    code = ("import sys\nfrom bench.data.conditions import *\nimport bench.data.captions, bench.data.emoji_names\n"
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -154,6 +154,16 @@ def test_ids_beyond_uint16_are_written_as_uint32(written):
     assert np.load(written[0] / "train.npy").dtype == np.uint32
 
 
+def test_a_list_of_another_program_need_not_hold_hashes(written):
+    folder, splits = written
+    (folder / "tokens.json").unlink()
+    (folder / "train.csv").write_text("name,pixels\n" + 'a.png,""\n' * 20)
+    check_tokens(folder, splits, tokenizer="any")
+    (folder / "train.csv").write_text("name,pixels\n" + 'a.png,""\n' * 19)
+    with pytest.raises(InputError, match="lists 19 images, and the data set has 20"):
+        check_tokens(folder, splits, tokenizer="any")
+
+
 def test_encoding_again_replaces_what_was_encoded(written, tmp_path):
     folder, splits = written
     tokens = encode_split(lambda images: images[:, 1].reshape(len(images), -1), splits["train"], tmp_path / "again",

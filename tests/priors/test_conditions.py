@@ -135,7 +135,7 @@ def test_a_conditional_prior_learns_which_label_means_what():
     optimiser, draws = torch.optim.Adam(prior.parameters(), lr=0.02), Draws.seeded(0)
     labels = torch.arange(32) % 2
     tokens = labels.unsqueeze(1).expand(-1, 6).contiguous()
-    for _ in range(40):
+    for _ in range(80):
         optimiser.zero_grad()
         prior.training_loss(tokens, condition=Condition(labels=labels), draws=draws).backward()
         optimiser.step()

@@ -5,7 +5,7 @@
     given.key                                 # enters the prior's key, and so that of its samples
     sampled_images(10_000, 50_000, seed=0)    # held-out images whose conditions are sampled for
 
-Without a condition `resolve` gives None, and every key is what it was. As tensors: bench.conditioned.
+Without a condition `resolve` gives None, and every key is what it was. As tensors: bench.training.conditioned.
 """
 
 from __future__ import annotations

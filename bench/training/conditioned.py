@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.conditions import Given
 from bench.config import PriorTrainingConfig
+from bench.data.conditions import Given
 from bench.data.text_encoder import TextEncoder
 from bench.store.store import Recipe
 from bench.training.tasks import VALIDATION_BUDGET, Optimize, PriorTask
