@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
 from bench.config import SEED, ModelConfig, RunSpec
+from bench.data.conditions import OPTIONS, check_own_options, why_unsupported
 from bench.errors import InputError, did_you_mean
+from bench.plugin_code import is_ours
 from bench.rules import check, check_all, is_plain, shown
 
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
@@ -56,7 +58,11 @@ def to_spec(composed: DictConfig) -> RunSpec:
     _check_names(spec)
     options, sampler_class = schema_of(spec.prior, "priors")
     backbone = _shared(dataclasses.asdict(spec.backbone), options)
-    spec.prior.options = _checked(options, backbone | spec.prior.options, "prior")
+    check_own_options(spec.condition, spec.prior.options)
+    sizes_of_condition = _shared(dict.fromkeys(OPTIONS.get(spec.condition.name, ()), 1), options)
+    spec.prior.options = _checked(options, backbone | sizes_of_condition | spec.prior.options, "prior")
+    for name in sizes_of_condition:   # 1 stood for what data set and encoder settle (bench.stages.condition)
+        del spec.prior.options[name]
     _check_metrics(spec.metrics.names)
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
@@ -70,6 +76,26 @@ def to_spec(composed: DictConfig) -> RunSpec:
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
     return spec
+
+
+def why_no_condition(spec: RunSpec) -> str:
+    """Why the prior cannot have the run's condition, or its sampler its guidance; "" where they can."""
+    prior, guidance = spec.prior, spec.sampler.get("guidance", 1)
+    if spec.source != "prior":
+        return ""
+    if spec.condition.name == "none":
+        return "" if guidance == 1 else (f"sampler.guidance={guidance:g} without a condition has nothing to guide "
+                                         "towards: use condition=class or condition=text")
+    name = prior.target or prior.name
+    return why_unsupported(spec.condition, name, schema_of(prior, "priors")[0], _takes_condition(name))
+
+
+def _takes_condition(prior: str) -> bool:
+    """Ours all do, which is said without importing torch."""
+    if is_ours(registry.target_of("priors", prior)):
+        return True
+    from priors.conditions import takes_condition
+    return takes_condition(registry.resolve("priors", prior))
 
 
 def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> dict[str, Any]:

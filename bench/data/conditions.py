@@ -18,42 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from bench.config import ConditionConfig
 from bench.data import encoder_files
 from bench.data.base import Splits
 from bench.data.labels import Captions, Labels, captions_of, labels_of
-from bench.errors import InputError, did_you_mean
+from bench.errors import InputError
 
-NAMES = ("none", "class", "text")
 DEFAULT_LENGTH = 32   # positions of a caption, with start and end; emoji's names take at most 26
 ORDER_SEED = 31415   # so that the orders of samples are not those of training
 OPTIONS = {"class": ("num_labels",), "text": ("text_width", "text_length")}
 """The fields of a prior's Options that a condition sets."""
-
-
-@dataclass(frozen=True)
-class ConditionConfig:
-    """name: "none", "class" or "text".
-
-    encoder: of text, the folder of a BERT encoder as transformers keeps one; None is the pinned sentence encoder.
-    length: of text, how many positions of a caption are read, with its start and end; None is 32.
-    Raises InputError on a value that has no effect, or no meaning.
-    """
-
-    name: str = "none"
-    encoder: str | None = None
-    length: int | None = None
-
-    def __post_init__(self):
-        if self.name not in NAMES:
-            raise InputError(f"condition={self.name}: {did_you_mean(self.name, NAMES)}")
-        for key in ("encoder", "length"):
-            if self.name != "text" and getattr(self, key) is not None:
-                raise InputError(f"condition.{key}={getattr(self, key)} has no effect on condition={self.name}: leave "
-                                 "it out, or use condition=text.")
-        if self.length is not None and (isinstance(self.length, bool) or not isinstance(self.length, int)
-                                        or self.length < 3):
-            raise InputError(f"condition.length={self.length!r}: expected a whole number of at least 3 (start, a word, "
-                             f"end); leave it out for {DEFAULT_LENGTH}.")
 
 
 @dataclass(frozen=True)

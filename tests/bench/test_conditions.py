@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.config import DatasetConfig, PriorTrainingConfig
+from bench.config import ConditionConfig, DatasetConfig, PriorTrainingConfig
 from bench.data.base import Splits
 from bench.data.conditions import (
-    ConditionConfig,
     Given,
     check_own_options,
     resolve,
@@ -23,7 +22,8 @@ from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
 from bench.data.splits import ResizedImages
 from bench.errors import InputError
-from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, features_recipe, with_rows
+from bench.stages.condition import features_recipe
+from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, with_rows
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
 from priors.conditions import Condition
@@ -118,10 +118,10 @@ def test_features_are_addressed_by_what_they_depend_on():
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (dict(name="clas"), "condition=clas"),
+    (dict(name="clas"), "name=clas: expected one of none, class, text"),
     (dict(name="class", length=8), "condition.length=8 has no effect on condition=class"),
     (dict(encoder="/x"), "condition.encoder=/x has no effect on condition=none"),
-    (dict(name="text", length=2), "condition.length=2: expected a whole number of at least 3"),
+    (dict(name="text", length=2), "length=2: expected a .*number of positions, whole, .*3"),
 ])
 def test_wrong_values_are_errors(values, message):
     with pytest.raises(InputError, match=message):
