@@ -40,7 +40,6 @@ from bench.stages.samples import sampling_cost
 from bench.stages.tokenizer import TOKENIZER
 from bench.store.store import Artefact, Store
 
-
 SHEET_ROWS, SHEET_COLUMNS = 16, 8   # of samples by class
 
 

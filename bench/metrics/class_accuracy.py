@@ -24,7 +24,7 @@ from bench.metrics.columns import columns
 from bench.metrics.intervals import normal_interval
 from bench.provenance import content_id
 from bench.records import Measurement
-from bench.store.files import replacing
+from bench.store import files
 from priors.base import Draws
 
 VERSION = 1   # raise when the trained classifier changes
@@ -62,8 +62,8 @@ def trained_classifier(labels: Labels, evidence: Evidence) -> nn.Module:
     images = evidence.images("train")
     key = content_id([VERSION, evidence.fingerprints["train"], labels.digest])
     path, model = evidence.caches / "classifiers" / f"{key}.safetensors", _untrained(len(labels.names))
-    if path.is_file():
-        model.load_state_dict(load_file(path))
+    if (weights := files.read(path, load_file)) is not None:
+        model.load_state_dict(weights)
         return model.to(evidence.device).eval()
     evidence.progress("training the classifier of class_accuracy")
     chosen = spread_indices(len(images), MOST_TRAINED)
@@ -77,7 +77,7 @@ def _beside(classifier: nn.Module, labels: Labels, evidence: Evidence) -> dict[s
     held_out, device = evidence.images("validation"), evidence.device
     chosen = spread_indices(len(held_out), MOST_HELD_OUT)
     truth = labels.validation[chosen]
-    beside = {"held_out_accuracy": float(_right(classifier, held_out, chosen, truth, device).mean()),
+    beside: dict[str, object] = {"held_out_accuracy": float(_right(classifier, held_out, chosen, truth, device).mean()),
               "chance": float(np.bincount(truth).max() / len(truth)), "num_held_out": len(chosen)}
     if evidence.role == "prior":
         reconstructed = _Reconstructed(held_out, evidence.tokenizer, device)
@@ -156,5 +156,5 @@ def _scaled(images: Tensor) -> Tensor:
 
 def _keep(model: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(save({name: value.cpu().contiguous() for name, value in model.state_dict().items()}))
+    with files.keeping(path) as stream:
+        stream.write(save({name: value.cpu().contiguous() for name, value in model.state_dict().items()}))

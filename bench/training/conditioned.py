@@ -33,7 +33,8 @@ TEXTS_A_BLOCK = 1024
 class Conditions(Protocol):
     """The conditions of a data set's images."""
 
-    num_train: int
+    @property
+    def num_train(self) -> int: ...
 
     def of(self, rows: np.ndarray | Tensor) -> Condition:
         """(B,) rows -> B conditions, on the CPU."""

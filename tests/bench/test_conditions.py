@@ -118,7 +118,7 @@ def test_features_are_addressed_by_what_they_depend_on():
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (dict(name="clas"), "name=clas: expected one of none, class, text"),
+    (dict(name="clas"), "name=clas: Did you mean .class.. Valid: class, none, text"),
     (dict(name="class", length=8), "condition.length=8 has no effect on condition=class"),
     (dict(encoder="/x"), "condition.encoder=/x has no effect on condition=none"),
     (dict(name="text", length=2), "length=2: expected a .*number of positions, whole, .*3"),
