@@ -36,8 +36,8 @@ class Evidence:
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
     likelihood: the tokenizer with its pixel likelihood fine-tuned; None where it has none, or no metric asks for it.
     condition: of a run with one, indices of held-out images (n,) -> their conditions, a priors.conditions.Condition.
-    judged_as: (images("fake"),) int64, of such a run, the held-out image whose condition each judged image has; None for
-        images from elsewhere.
+    judged_as: of such a run, the held-out image whose condition each judged image has, (n,) int64; None for images
+        from elsewhere.
     labels: the classes of both splits, of a run with condition=class.
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
     caches: a folder shared by all runs, for content-keyed caches such as LPIPS embeddings of the training set.
