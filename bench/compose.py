@@ -28,10 +28,10 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import registry
 from bench.config import ModelConfig, PriorConfig, RunSpec, TokenizerConfig
 from bench.errors import InputError, did_you_mean
-from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec
+from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec, why_no_condition
 
 CONF = Path(__file__).parent / "conf"
-GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
+GROUPS = ("dataset", "vq", "prior", "condition", "sampler", "protocol", "launcher", "preset")
 LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
          "launcher.setup": "'module load cuda'"}   # with an example each
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
@@ -78,7 +78,8 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Request]:
         overrides = tuple(f"{key}={text}" for key, text, _ in kept)
         collapsed |= {(name, key) for name, key in dropped}
         if overrides not in runs:
-            runs[overrides] = Request(_compose(overrides), overrides, unsupported)
+            spec = _compose(overrides)
+            runs[overrides] = Request(spec, overrides, unsupported or why_no_condition(spec))
     for prior, key in sorted(collapsed):
         announce(f"{prior} has no {key}: its runs over that list collapse to one.")
     return list(runs.values())

@@ -15,6 +15,7 @@ from bench.rules import Choice, Number, Place, Plain, Several, Text, Whole, chec
 SEED_MOST = 2**32 - 1   # what every generator takes
 SOURCES = ("prior", "reconstruction", "real")
 ORDERS = ("raster", "column", "spiral", "halton", "random")
+CONDITIONS = ("none", "class", "text")
 ORDERED_METRIC = "ordered_nll"   # the one metric that looks at metrics.orders
 SHARE = Number(0.0, 1.0, high_open=True)
 NAME = Text("a registered name or package.module:Name")
@@ -184,6 +185,26 @@ class PriorConfig(ModelConfig):
 
 
 @dataclass
+class ConditionConfig(Checked):
+    """What the prior is told of each image: nothing, its class, or its caption.
+
+    encoder: of text, the folder of a BERT encoder as transformers keeps one; None is the pinned sentence encoder.
+    length: of text, how many positions of a caption are read, with its start and end.
+    """
+
+    name: Annotated[str, Choice(CONDITIONS)] = "none"
+    encoder: Annotated[str | None, Place(("folder",), null="the pinned sentence encoder")] = None
+    length: Annotated[int | None, Whole(3, 10_000, of="positions", null="32")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("encoder", "length"):
+            if self.name != "text" and getattr(self, key) is not None:
+                raise InputError(f"condition.{key}={getattr(self, key)} has no effect on condition={self.name}: leave "
+                                 "it out, or use condition=text.")
+
+
+@dataclass
 class SamplingConfig(Checked):
     """How many images are drawn, and in what chunks. A chunk is the unit of seed and of the forward batch."""
 
@@ -350,6 +371,7 @@ class RunSpec(Checked):
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     vq: TokenizerConfig = field(default_factory=TokenizerConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
     sampler: dict[str, Any] = field(default_factory=dict)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

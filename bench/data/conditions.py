@@ -10,7 +10,6 @@ Without a condition `resolve` gives None, and every key is what it was. As tenso
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.condition_config import DEFAULT_LENGTH, OPTIONS, ConditionConfig
+from bench.config import ConditionConfig
 from bench.data import encoder_files
 from bench.data.base import Splits
 from bench.data.labels import Captions, Labels, captions_of, labels_of
 from bench.errors import InputError
 
+DEFAULT_LENGTH = 32   # positions of a caption, with start and end; emoji's longest name takes 24
 ORDER_SEED = 31415   # so that the orders of samples are not those of training
 
 
@@ -74,19 +74,6 @@ def resolve(config: ConditionConfig, splits: Splits, dataset: str) -> Given | No
         raise InputError(f"condition.length={length}: the encoder in {folder} has {sizes.max_length} positions.")
     identity = {"captions": captions.digest, "encoder": encoder_files.identity_of(folder), "length": length}
     return Given("text", {"text_width": sizes.width, "text_length": length}, identity, captions=captions, folder=folder)
-
-
-def why_unsupported(config: ConditionConfig, prior: str, options: type, takes_condition: bool) -> str:
-    """Why a prior cannot have this condition, before anything is built; "" where it can.
-
-    options: its Options dataclass; takes_condition: whether its methods have the argument (priors.conditions).
-    """
-    if config.name == "none":
-        return ""
-    missing = sorted(set(OPTIONS[config.name]) - {field.name for field in dataclasses.fields(options)})
-    if not takes_condition:
-        return f"prior={prior} knows no condition: its training_loss, nll and sample take none"
-    return f"prior={prior} knows no condition={config.name}: its Options lack {', '.join(missing)}" if missing else ""
 
 
 def sampled_images(num_held_out: int, num: int, *, seed: int) -> np.ndarray:

@@ -96,6 +96,9 @@ COLUMNS: dict[str, Column] = {
                              within_tokenizer=True),
     "bits_per_image": Column("bits per image", "lower", 1, "Bits / image", 1, within_tokenizer=True,
                              about="The same of all tokens of an image together.", short="bits/img"),
+    "condition_information": Column("bits per image", "none", 1, "Condition tells", 2, within_tokenizer=True,
+                                    about="Bits by which the condition shortens an image's code, against the same "
+                                          "prior without it."),
     **{order_column(order): _bits_in_order(order) for order in ("raster", "column", "spiral", "halton")},
     order_column("random"): Column("bits per token", "lower", 1, "Bits / token, random order", 3, within_tokenizer=True,
                                    about="Mean over random orders: an upper bound for tokens drawn in a random order."),
@@ -116,6 +119,8 @@ COLUMNS: dict[str, Column] = {
                                   "Forward passes each image took part in.", "evals", is_exact=True),
     "token_forwards": Column("per image", "lower", 1, "Token-forwards", 0,
                              about="Token positions pushed through the backbone for each image.", is_exact=True),
+    "class_accuracy": Column("share of samples", "higher", 1, "Class accuracy", 3,
+                             about="Share of images that a small classifier of real ones takes for their class."),
     "lpips_nearest_mean": Column("LPIPS", "none", 1, "LPIPS nearest", 3,
                                  about="Mean LPIPS distance of a sample to its nearest training image."),
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,

@@ -10,7 +10,8 @@ from typing import Any
 
 from bench.records import Record
 
-PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "protocol"),
+PARTS = {"prior": ("dataset", "vq", "prior", "condition", "sampler", "sampling", "protocol"),
+         "source": ("dataset", "protocol"),
          "edit": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""

@@ -13,6 +13,7 @@ from bench.metrics.extractor_names import folder_of, weights_of
 from bench.plugin_code import marked
 from bench.provenance import content_id, sha256_of
 from bench.stages.base import Run, once
+from bench.stages.condition import protocol_of_condition
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES
 
@@ -48,7 +49,8 @@ def protocol_details(run: Run) -> dict[str, Any]:
     return {**protocol_values(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
             "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
             "resolution": data.resolution, "resize": data.resize, "num_real": len(run.real_indices),
-            "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
+            "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed",
+            **protocol_of_condition(run)}
 
 
 def protocol_values(config: ProtocolConfig) -> dict[str, Any]:

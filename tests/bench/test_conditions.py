@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from bench.compose import compose
-from bench.condition_config import ConditionConfig, check_own_options
-from bench.config import DatasetConfig, PriorTrainingConfig
+from bench.config import ConditionConfig, DatasetConfig, PriorTrainingConfig
 from bench.data.base import Splits
-from bench.data.conditions import Given, resolve, sampled_images, shown, why_unsupported
+from bench.data.conditions import Given, resolve, sampled_images, shown
 from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
 from bench.data.splits import ResizedImages
 from bench.errors import InputError
-from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, features_recipe, with_rows
+from bench.schema import check_own_options, why_unsupported
+from bench.stages.condition import features_recipe
+from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, with_rows
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
 from priors.conditions import Condition
@@ -112,10 +113,10 @@ def test_features_are_addressed_by_what_they_depend_on():
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (dict(name="clas"), "condition=clas"),
+    (dict(name="clas"), "name=clas: Did you mean .class.. Valid: class, none, text"),
     (dict(name="class", length=8), "condition.length=8 has no effect on condition=class"),
     (dict(encoder="/x"), "condition.encoder=/x has no effect on condition=none"),
-    (dict(name="text", length=2), "condition.length=2: expected a whole number of at least 3"),
+    (dict(name="text", length=2), "length=2: expected a .*number of positions, whole, .*3"),
 ])
 def test_wrong_values_are_errors(values, message):
     with pytest.raises(InputError, match=message):
@@ -163,7 +164,7 @@ def test_sizes_that_the_condition_settles_are_not_set_by_hand():
 @pytest.mark.parametrize(("arguments", "message"), [
     (["prior.num_labels=3"], "prior.num_labels=3: it belongs to condition=class"),
     (["prior.text_width=8", "prior.text_length=4"], "prior.text_width=8: it belongs to condition=text"),
-    (["sampler.guidance=2"], "sampler.guidance=2 with condition=none"),
+    (["sampler.guidance=2"], "sampler.guidance=2 without a condition"),
     (["sampler.guidance=-2"], "guidance=-2"),
 ])
 def test_a_command_cannot_ask_for_half_a_condition(arguments, message):
