@@ -20,8 +20,7 @@ from bench.stages.chain import planned
 from bench.stages.condition import CONDITION, condition_of_held_out, judged_as
 from bench.stages.identity import protocol_id, run_key
 from bench.stages.prior import PRIOR
-from bench.stages.samples import SAMPLES
-from bench.stages.sources import PriorSource
+from bench.stages.samples import SAMPLES, _source
 from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
 from bench.store.store import Store
@@ -176,7 +175,7 @@ def test_a_condition_adds_its_metrics_to_those_of_every_run():
 
 def test_each_chunk_is_drawn_for_the_conditions_of_its_own_samples_in_whole_chunks(place):
     told = begun(*CLASS, "prior=autoregressive", "protocol.num_fake=13", "sampling.chunk=5", place=place)
-    condition, asked = condition_of_held_out(told), []
+    asked = []
 
     class Prior:
         codebook_size = 4
@@ -185,14 +184,13 @@ def test_each_chunk_is_drawn_for_the_conditions_of_its_own_samples_in_whole_chun
             asked.append(condition.labels)
             return Sample(torch.zeros(num, 16, dtype=torch.int64), *torch.zeros(2, num, dtype=torch.int64))
 
-    images = judged_as(told, 15)
-    source = PriorSource(Prior(), told.open(TOKENIZER), None, seed=0, chunk=5, device="cpu",
-                         condition=lambda start, stop: condition(images[start:stop]))
+    told._opened[PRIOR] = Prior()
+    source = _source(told)
     for start, stop in ((10, 13), (0, 5)):
         source.chunk(start, stop)
     labels = told.splits.labels().validation[sampled_images(64, 15, seed=0)]
     assert [list(found) for found in asked] == [list(labels[10:]), list(labels[:5])]
-    assert np.array_equal(judged_as(told), images[:13])
+    assert np.array_equal(judged_as(told), sampled_images(64, 13, seed=0))
 
 
 def test_a_unigram_of_classes_has_the_bits_of_counting(place, unigram):
