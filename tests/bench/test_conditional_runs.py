@@ -20,8 +20,7 @@ from bench.stages.chain import planned
 from bench.stages.condition import CONDITION, condition_of_held_out, judged_as
 from bench.stages.identity import protocol_id, run_key
 from bench.stages.prior import PRIOR
-from bench.stages.samples import SAMPLES
-from bench.stages.sources import PriorSource
+from bench.stages.samples import SAMPLES, _source
 from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
 from bench.store.store import Store
@@ -63,6 +62,7 @@ def grey(tmp_path_factory):
     (folder / "tests_grey.py").write_text(GREY)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
+        patch.setattr("bench.metrics.class_accuracy.STEPS", (50, 50))   # enough to tell digits from chance
         yield
 
 
@@ -173,9 +173,9 @@ def test_a_condition_adds_its_metrics_to_those_of_every_run():
     assert named == [*plain, "condition_information", "class_accuracy"]
 
 
-def test_each_chunk_is_drawn_for_the_conditions_of_its_own_samples_in_whole_chunks():
-    told = begun(*CLASS, "prior=autoregressive", "protocol.num_fake=13", "sampling.chunk=5")
-    condition, asked = condition_of_held_out(told), []
+def test_each_chunk_is_drawn_for_the_conditions_of_its_own_samples_in_whole_chunks(place):
+    told = begun(*CLASS, "prior=autoregressive", "protocol.num_fake=13", "sampling.chunk=5", place=place)
+    asked = []
 
     class Prior:
         codebook_size = 4
@@ -184,14 +184,13 @@ def test_each_chunk_is_drawn_for_the_conditions_of_its_own_samples_in_whole_chun
             asked.append(condition.labels)
             return Sample(torch.zeros(num, 16, dtype=torch.int64), *torch.zeros(2, num, dtype=torch.int64))
 
-    images = judged_as(told, 15)
-    source = PriorSource(Prior(), told.open(TOKENIZER), None, seed=0, chunk=5, device="cpu",
-                         condition=lambda start, stop: condition(images[start:stop]))
+    told._opened[PRIOR] = Prior()
+    source = _source(told)
     for start, stop in ((10, 13), (0, 5)):
         source.chunk(start, stop)
     labels = told.splits.labels().validation[sampled_images(64, 15, seed=0)]
     assert [list(found) for found in asked] == [list(labels[10:]), list(labels[:5])]
-    assert np.array_equal(judged_as(told), images[:13])
+    assert np.array_equal(judged_as(told), sampled_images(64, 13, seed=0))
 
 
 def test_a_unigram_of_classes_has_the_bits_of_counting(place, unigram):
@@ -216,7 +215,7 @@ def test_a_conditional_run_is_trained_and_measured_under_conditions(place, autor
     assert found["bits_per_token"].value == pytest.approx(float(own.mean()), rel=1e-6)
     assert found["condition_information"].value == pytest.approx(16 * float((null - own).mean()), rel=1e-3, abs=1e-4)
     assert found["condition_information"].value != 0
-    assert not any(label in autoregressive.label for label in ("none",)) and "class" in autoregressive.label
+    assert autoregressive.label == "autoregressive, class"
 
 
 def test_points_of_a_trajectory_are_measured_under_conditions(place, autoregressive):
@@ -230,7 +229,7 @@ def test_points_of_a_trajectory_are_measured_under_conditions(place, autoregress
 def test_class_accuracy_stands_beside_that_on_real_images(autoregressive):
     found = measured(autoregressive)["class_accuracy"]
     assert found.n == 24 and 0 <= found.value <= 1
-    assert found.extra["held_out_accuracy"] > 0.8 and found.extra["reconstruction_accuracy"] < 1
+    assert found.extra["held_out_accuracy"] > 2 * found.extra["chance"] and found.extra["reconstruction_accuracy"] < 1
     assert found.extra["chance"] < 0.25
 
 
@@ -308,7 +307,8 @@ def test_captions_are_encoded_once_and_reach_training_and_samples(place, caption
     told = begun(*captioned, place=place)
     assert [step.name for step in planned(told)][:4] == ["tokenizer", "tokens", "condition", "prior"]
     assert told.recipe(PRIOR).config["options"]["text_width"] == 3
-    record = record_of(place, *captioned, "metrics.names=[nll,condition_information]", "prior.training.steps=60")
+    record = record_of(place, *captioned, "metrics.names=[nll,condition_information]", "prior.training.steps=30",
+                       "prior.training.learning_rate=1e-2")
     found = measured(record)
     assert found["condition_information"].value > 0 and "ceiling" not in found["condition_information"].extra
     assert set(record.media["samples"].labels) <= {"dark", "grey", "light"}
