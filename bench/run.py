@@ -16,25 +16,29 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from bench import rebuild
 from bench.baselines import with_baselines
+from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.compose import Request, expand
 from bench.data.foreign import as_written
 from bench.errors import InputError
+from bench.face import arguments_of, tidy
 from bench.labels import label_as_asked
 from bench.launch.launch import launch
 from bench.launch.status import print_status
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
+from bench.planning import print_plan
 from bench.plugin_code import what_changed
 from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
 from bench.records import Record, Sweep, load_records, save_sweep
 from bench.stages.base import Run
-from bench.stages.chain import Planned, planned
+from bench.stages.chain import planned
 from bench.stages.identity import run_key
 from bench.store.store import Store
 
@@ -48,15 +52,30 @@ def main(arguments: Sequence[str]) -> int:
                        kept="what was finished is kept, the same command goes on from here.")
 
 
+def run(*texts: str, **keys: Any) -> pd.DataFrame:
+    """Build what is missing, measure, keep the records, and return every number, one a row (see `bench.face.tidy`).
+
+        bench.run("prior=absorbing,autoregressive", preset="smoke", dataset="digits")
+        bench.run(prior="absorbing", sampler={"steps": (8, 16)}, metrics={"names": ["fid", "nll"]})
+
+    texts: as typed after `python -m bench.run`; keys: names and values, nested or dotted, where a tuple is swept over
+    and a list is one value. `python -m bench.run keys=true` prints all of them.
+    The table holds the rows of this call alone, reused records and the real and reconstructed baselines included; a run
+    that failed or cannot be is a row without a metric. Progress goes to standard error.
+    Raises InputError (a ValueError) if anything asked for is wrong, before anything is built.
+    """
+    arguments = arguments_of(texts, keys)
+    console = Console(stderr=True)
+    runs, wanted = asked(arguments, console)
+    if any(run.spec.plan or run.spec.status for run in runs):
+        raise InputError("plan=true and status=true print tables: from Python, ask bench.plan(...) for one.")
+    return tidy(execute(runs, " ".join(["bench.run", *arguments]), console, anew=wanted))
+
+
 def run_all(arguments: list[str]) -> int:
     """What the arguments ask for: a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
-    say = lambda text: console.print(cell(text), soft_wrap=True)   # noqa: E731
-    wanted, rest = rebuild.split_off(arguments)
-    runs = with_baselines(expand(rest, announce=say))
-    check_data([run.spec for run in runs], announce=say)
-    check_own_files(run.spec for run in runs if not run.unsupported)
-    rebuild.check_names(runs, wanted)
+    runs, wanted = asked(arguments, console)
     if wanted and any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
     if any(run.spec.plan for run in runs):
@@ -67,6 +86,17 @@ def run_all(arguments: list[str]) -> int:
     records = execute(runs, " ".join(["python -m bench.run", *arguments]), console, anew=wanted)
     print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def asked(arguments: Sequence[str], console: Console) -> tuple[list[Request], list[str]]:
+    """The runs that the arguments ask for, checked as far as can be before anything is built, and what to rebuild."""
+    say = lambda text: console.print(cell(text), soft_wrap=True)   # noqa: E731
+    wanted, rest = rebuild.split_off(arguments)
+    runs = with_baselines(expand(rest, announce=say))
+    check_data([run.spec for run in runs], announce=say)
+    check_own_files(run.spec for run in runs if not run.unsupported)
+    rebuild.check_names(runs, wanted)
+    return runs, wanted
 
 
 def execute(runs: list[Request], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:
@@ -113,41 +143,6 @@ def announce_changed_code(runs: list[Request], console: Console) -> None:
             console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_plan(runs: list[Request]) -> int:
-    """Every stage once, with its state and an estimate from what similar ones took here."""
-    store, table = Store(), Table("stage", "key", "state", "work", "estimate", title="plan")
-    seen: set[str] = set()
-    for run in runs:
-        if run.unsupported:
-            table.add_row(cell(label_as_asked(run)), "", "unsupported", "", cell(run.unsupported))
-            continue
-        for stage in planned(Run(run.spec)):
-            if stage.key not in seen:
-                seen.add(stage.key)
-                state = store.state(stage.recipe)
-                estimate = "" if state == "cached" else estimated_cost(store, stage)
-                table.add_row(cell(stage.label), stage.key,
-                              "cached" if state == "cached" else f"to build ({state})",
-                              f"{stage.work.amount:,} {stage.work.unit}", estimate)
-    Console(width=140 if not sys.stdout.isatty() else None).print(table)
-    print(f"{len(runs)} runs; nothing was built.")
-    return 0
-
-
-def estimated_cost(store: Store, stage: Planned) -> str:
-    """Seconds, from the artefact of the same stage and model built here whose amount of work is nearest."""
-    similar = []
-    for artefact in store.artefacts():
-        manifest = artefact.manifest
-        if manifest["stage"] == stage.name and _model_of(manifest["config"]) == _model_of(stage.recipe.config):
-            work = _work_of(manifest["config"])
-            if work:
-                similar.append((abs(work - stage.work.amount), manifest["wall_seconds"] / work))
-    if not similar:
-        return "unknown until one was built here"
-    return f"about {min(similar)[1] * stage.work.amount:.0f} s"
-
-
 def print_summary(records: list[Record]) -> None:
     """One row a run on standard output."""
     table = Table("run", "status", *COLUMNS)
@@ -175,15 +170,7 @@ def _unsupported(run: Request) -> Record:
     return failed_record(run.spec, label_as_asked(run), InputError(run.unsupported), status="unsupported")
 
 
-def _model_of(config: dict[str, Any]) -> Any:
-    options = config.get("options", {})
-    sizes = {k: options.get(k) for k in ("width", "num_layers", "channels", "embedding_dim")}
-    return config.get("class"), config.get("source"), sizes, config.get("sampler"), config.get("extractor")
-
-
-def _work_of(config: dict[str, Any]) -> int:
-    return config.get("training", {}).get("steps", 0) or config.get("num", 0)
-
+sys.modules[__name__].__class__ = CallableModule   # bench.run(...) is run(...)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
