@@ -107,12 +107,12 @@ def _pairs(keys: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
         elif isinstance(value, tuple):
             if not value:
                 raise InputError(f"{key}=(): expected at least one value to sweep over. Leave it out.")
-            yield key, ",".join(_written(key, item) for item in value)
+            yield key, ",".join(written_value(key, item) for item in value)
         else:
-            yield key, _written(key, value)
+            yield key, written_value(key, value)
 
 
-def _written(key: str, value: Any) -> str:
+def written_value(key: str, value: Any) -> str:
     """One value in the grammar of the command line."""
     if isinstance(value, Path):
         value = str(value)
@@ -122,7 +122,7 @@ def _written(key: str, value: Any) -> str:
                              f"{tuple(part.strip() for part in value.split(','))!r}.")
         return value if key in GROUPS or _is_word(value) else _quoted(value)
     if isinstance(value, list) and key not in GROUPS:
-        return f"[{','.join(_written(key, item) for item in value)}]"
+        return f"[{','.join(written_value(key, item) for item in value)}]"
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from bench.baselines import with_baselines
 from bench.compose import Request, expand
+from bench.door import split_off
 from bench.face import arguments_of
 from bench.labels import label_as_asked
 from bench.printable import cell
@@ -48,7 +50,7 @@ def plan(*texts: str, **keys: Any) -> pd.DataFrame:
     Arguments are those of `bench.run`. seconds: an estimate from the nearest one built here, NaN where there is none
     and for what is cached. Nothing is built. Raises InputError if anything asked for is wrong.
     """
-    steps = steps_of(with_baselines(expand(arguments_of(texts, keys), announce=lambda text: None)))
+    steps = steps_of(with_baselines(expand(split_off(arguments_of(texts, keys))[1], announce=lambda text: None)))
     table = pd.DataFrame(steps, columns=list(Step.__dataclass_fields__))
     return table.astype({"work": "Int64", "seconds": "float64"})
 
@@ -68,8 +70,11 @@ def steps_of(runs: Sequence[Request]) -> list[Step]:
     return list(steps.values())
 
 
-def print_plan(runs: Sequence[Request]) -> int:
-    """The table on standard output; returns the exit code."""
+def print_plan(runs: Sequence[Request], *, as_json: bool = False) -> int:
+    """The table (or a list of `Step`s as JSON) on standard output; returns the exit code."""
+    if as_json:
+        print(json.dumps([asdict(step) for step in steps_of(runs)], indent=1, allow_nan=False))
+        return 0
     table = Table("stage", "key", "state", "work", "estimate", title="plan")
     for step in steps_of(runs):
         if step.state == "unsupported":

@@ -5,15 +5,24 @@
     python -m bench.run prior=absorbing preset=demo plan=true          # what would be built, and stop
     python -m bench.run prior=absorbing preset=demo status=true        # where every stage stands, and stop
     python -m bench.run prior=absorbing preset=demo rebuild=prior      # that stage (or metric) and what follows, anew
+    python -m bench.run keys=true                                      # every key: type, default, range, what it is
+    python -m bench.run prior=absorbing --help                         # the keys of that prior and its sampler
+    python -m bench.run list=priors                                    # or datasets, metrics, tokenizers, presets, ...
+    python -m bench.run config=sweep.yaml sampler.steps=8              # keys from a file (config_out= writes one)
+
+json=true prints plan, status or summary as JSON and nothing else on standard output.
 
 Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -26,11 +35,14 @@ from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.compose import Request, expand
 from bench.data.foreign import as_written
+from bench.door import HELP, Door, keep, split_off
 from bench.errors import InputError
 from bench.face import arguments_of, tidy
+from bench.keys import print_keys, sections, sections_of
 from bench.labels import label_as_asked
 from bench.launch.launch import launch
 from bench.launch.status import print_status
+from bench.listing import print_entries
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.planning import print_plan
 from bench.plugin_code import what_changed
@@ -48,6 +60,8 @@ COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
+    if len(arguments) > 1:   # `--help prior=absorbing` is about that prior
+        arguments = sorted(arguments, key=lambda text: text in HELP)
     return run_command(arguments, doc=__doc__, work=run_all, needs_arguments=True,
                        kept="what was finished is kept, the same command goes on from here.")
 
@@ -61,30 +75,43 @@ def run(*texts: str, **keys: Any) -> pd.DataFrame:
     texts: as typed after `python -m bench.run`; keys: names and values, nested or dotted, where a tuple is swept over
     and a list is one value. `python -m bench.run keys=true` prints all of them.
     The table holds the rows of this call alone, reused records and the real and reconstructed baselines included; a run
-    that failed or cannot be is a row without a metric. Progress goes to standard error.
+    that failed or cannot be is a row without a metric. Progress is printed.
     Raises InputError (a ValueError) if anything asked for is wrong, before anything is built.
     """
     arguments = arguments_of(texts, keys)
     console = Console(stderr=True)
-    runs, wanted = asked(arguments, console)
+    door, rest = split_off(arguments)
+    if door != Door(config=door.config):
+        raise InputError("keys=, list=, json= and config_out= print or write: from Python, bench.run returns a table.")
+    runs, wanted = asked(rest, console)
     if any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("plan=true and status=true print tables: from Python, ask bench.plan(...) for one.")
     return tidy(execute(runs, " ".join(["bench.run", *arguments]), console, anew=wanted))
 
 
 def run_all(arguments: list[str]) -> int:
-    """What the arguments ask for: a plan, a status, or the runs themselves."""
+    """What the arguments ask for: a list, a plan, a status, or the runs themselves."""
     console = Console(stderr=True)
-    runs, wanted = asked(arguments, console)
+    door, rest = split_off(arguments)
+    if door.keys or door.help or door.list:
+        return print_reference(door, rest)
+    runs, wanted = asked(rest, console)
     if wanted and any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
+    command = " ".join(["python -m bench.run", *arguments])
+    if door.config_out:
+        keep(door.config_out, rebuild.split_off(rest)[1], command=one_line(command))
     if any(run.spec.plan for run in runs):
-        return print_plan(runs)
+        return print_plan(runs, as_json=door.json)
     if any(run.spec.status for run in runs):
-        print_status([run.spec for run in runs if not run.unsupported])
+        print_status([run.spec for run in runs if not run.unsupported], as_json=door.json)
         return 0
-    records = execute(runs, " ".join(["python -m bench.run", *arguments]), console, anew=wanted)
-    print_summary(records)
+    with redirect_stdout(sys.stderr) if door.json else nullcontext():
+        records = execute(runs, command, console, anew=wanted)
+    if door.json:
+        print(json.dumps([summary_of(record) for record in records], indent=1, allow_nan=False))
+    else:
+        print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
@@ -141,6 +168,21 @@ def announce_changed_code(runs: list[Request], console: Console) -> None:
     for stage in stages.values():
         if store.state(stage.recipe) != "cached" and (reason := what_changed(stage.recipe, store.artefacts())):
             console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_reference(door: Door, rest: list[str]) -> int:
+    """What there is: of a kind, or which keys, of all or of the models that the other arguments choose."""
+    if door.list:
+        return print_entries(door.list, as_json=door.json)
+    print_keys(sections(rest) if door.keys else sections_of(rest))
+    return 0
+
+
+def summary_of(record: Record) -> dict[str, Any]:
+    """A record for machines: who it is, how it went, and its measurements."""
+    return {"record": record.id, "label": record.label, "role": record.role, "status": record.status,
+            "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
+            "measurements": [asdict(measurement) for measurement in record.measurements]}
 
 
 def print_summary(records: list[Record]) -> None:

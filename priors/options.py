@@ -16,6 +16,7 @@ from difflib import get_close_matches
 class BackboneOptions:
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
+    width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width.
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
     """
 
@@ -149,7 +150,8 @@ class AutoregressiveOptions(BackboneOptions):
 class AutoregressiveSampler:
     """One token at a time.
 
-    temperature, top_k, top_p: as for the absorbing sampler.
+    temperature: logits are divided by it.
+    top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
     cache: keep keys and values of earlier tokens; the same tokens for less work.
     """
 
@@ -216,8 +218,9 @@ class VQDiffusionSampler:
     """How the diffusion is reversed.
 
     steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
-    temperature, top_k, top_p: of the predicted x_0, as for the absorbing sampler; top_p is the paper's truncation
-        sampling (r = 0.86).
+    temperature: logits of the predicted x_0 are divided by it.
+    top_k, top_p: draw x_0 among the k likeliest tokens, or the likeliest ones that hold probability p; None: all. top_p
+        is the paper's truncation sampling (r = 0.86).
     method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule has
         at every step, surer predictions likelier first, and never changes them (Tang et al. 2022, section 3.2).
     purity_weight: of method="purity": how much surer predictions are sharpened besides; None: 0.
@@ -249,7 +252,9 @@ class UniformOptions(BackboneOptions):
 
     form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021); "perturbation":
         a random share of tokens resampled gives x_a, a further share gives x_b, the network predicts x_a from x_b.
-    timesteps (None: 100), auxiliary_weight (None: 0.001), importance_sampling (None: true): of d3pm.
+    timesteps: of d3pm, T; None: 100.
+    auxiliary_weight: of d3pm, of the cross-entropy of x_0 beside the bound; None: 0.001.
+    importance_sampling: of d3pm, draw t where the bound's terms are large; None: true.
     perturbed_share (None: 0.1): of perturbation, the probability that a token of x_a is resampled in x_b.
     """
 
@@ -279,9 +284,14 @@ class UniformOptions(BackboneOptions):
 
 @dataclass(frozen=True)
 class UniformSampler:
-    """steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
-    tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as elsewhere; in the
-    perturbation form a low temperature changes only tokens the network is sure about."""
+    """How it is sampled.
+
+    steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
+        tokens are drawn anew from the network's prediction (None: 50).
+    temperature: logits are divided by it; in the perturbation form a low one changes only tokens the network is sure
+        about.
+    top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
+    """
 
     steps: int | None = None
     temperature: float = 1.0
