@@ -98,7 +98,8 @@ def test_a_readme_without_markers_is_wrong_input(book, tmp_path):
         refresh(readme, book, command="c")
 
 
-MARK = "<!-- glance:begin dataset={dataset} protocol={protocol}\nrows: {rows}\ncolumns: fid | kid\nverdicts: {name} -->\n"
+MARK = ("<!-- glance:begin dataset={dataset} protocol={protocol}\nrows: {rows}\ncolumns: fid | kid\n"
+        "verdicts: {name} -->\n")
 
 
 def glance_of(book, rows="absorbing, 64 steps | autoregressive", **changed):
