@@ -19,7 +19,7 @@ demo: install
 	echo "benchmark and report: $$(($$(date +%s) - began)) s; open report/index.html"
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,8 +21,8 @@ from bench.errors import InputError, did_you_mean
 from bench.printable import one_line
 from bench.shadows import come_last
 
-COMMANDS = {"run": "bench.run", "report": "bench.report", "edit": "bench.edit", "speed": "bench.speed",
-            "doctor": "bench.doctor", "keys": "bench.keys", "store": "bench.store.__main__",
+COMMANDS = {"run": "bench.run", "report": "bench.report", "edit": "bench.edit", "encode": "bench.encode",
+            "speed": "bench.speed", "doctor": "bench.doctor", "keys": "bench.keys", "store": "bench.store.__main__",
             "assets": "bench.assets.__main__"}
 
 

@@ -26,16 +26,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import ModelConfig, RunSpec, TokenizerConfig
+from bench.config import ModelConfig, PriorConfig, RunSpec, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec
+from bench.words import GROUPS
 
 CONF = Path(__file__).parent / "conf"
-GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
-LISTS = {"metrics.names": "fid,nll", "launcher.setup": "'module load cuda'"}   # with an example each
+LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
+         "launcher.setup": "'module load cuda'"}   # with an example each
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
-                "prior": {f.name for f in dataclasses.fields(ModelConfig)} - {"options"}}
+                "prior": {f.name for f in dataclasses.fields(PriorConfig)} - {"options"}}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from bench.rules import Choice, Number, Place, Plain, Several, Text, Whole, chec
 
 SEED_MOST = 2**32 - 1   # what every generator takes
 SOURCES = ("prior", "reconstruction", "real")
+ORDERS = ("raster", "column", "spiral", "halton", "random")
+ORDERED_METRIC = "ordered_nll"   # the one metric that looks at metrics.orders
 SHARE = Number(0.0, 1.0, high_open=True)
 NAME = Text("a registered name or package.module:Name")
 OPTIONAL_NAME = Text("package.module:Name", null="none")
@@ -146,22 +148,35 @@ class ModelConfig(Checked):
 
 @dataclass
 class TokenizerConfig(ModelConfig):
-    """tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
-    tokenizer, in the order of the data set's images; None encodes the data set here.
+    """path: a file, or a folder where the layout is one of folders (diffusers).
+    tokens: a folder with train.npy and validation.npy, (n, N) or (n, h, w) integers computed elsewhere by this very
+    tokenizer, in the order of the data set's images; where `bench.encode` wrote them, that is checked before anything
+    is built. None encodes the data set here.
 
     likelihood: how its pixel likelihood is fine-tuned where the metric pixel_nll asks for it; tokens and images do not
         depend on it.
     """
 
+    path: Annotated[str | None, Place(("file", "folder"), null="training one")] = None
     tokens: Annotated[str | None, Place(("folder",), null="encoding the data set")] = None
     likelihood: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 @dataclass
 class PriorConfig(ModelConfig):
-    """training: with the number of images it may see."""
+    """training: with the number of images it may see.
+
+    seed: of the prior's training alone, so that several share one tokenizer (None: the run's `seed`).
+    """
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
+    seed: Annotated[int | None, Whole(0, SEED_MOST, null="the run's seed")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path is not None and self.seed is not None:
+            raise InputError(f"prior.seed={self.seed}: it is the seed of a training, and prior.path={self.path} is "
+                             "trained already. Leave one of them out.")
 
 
 @dataclass
@@ -239,6 +254,8 @@ class MetricsConfig(Checked):
     memory_gb: what PRDC and the neighbour search may use beyond their input.
     cache_gb: embeddings of a candidate set are kept on disk if they take no more than this, else computed anew.
     pixel_bits: the bit depth of the images whose pixel likelihood is measured (paper: 5), for the metric pixel_nll.
+    orders: the orders of tokens whose likelihood is measured, for the metric ordered_nll; of several fixed ones also
+        the best, chosen on half of the images. "random" is the mean over random orders.
     """
 
     names: Annotated[list[str], Several(NAME)] = field(default_factory=lambda: [
@@ -247,8 +264,19 @@ class MetricsConfig(Checked):
     cache_gb: Annotated[float, Number(0.0, 1e6, of="gigabytes")] = 4.0
     feature_batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 50
     pixel_bits: Annotated[int, Whole(1, 8, of="bits a channel")] = 8
+    orders: Annotated[list[str], Several(Choice(ORDERS))] = field(default_factory=lambda: ["raster"])
     nll: NllConfig = field(default_factory=NllConfig)
     prdc: PrdcConfig = field(default_factory=PrdcConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = f"metrics.orders=[{','.join(self.orders)}]"
+        if not self.orders or len(set(self.orders)) < len(self.orders):
+            raise InputError(f"{given}: expected one order or several different ones of {', '.join(ORDERS)}. Leave it "
+                             "out for raster.")
+        if self.orders != ["raster"] and ORDERED_METRIC not in self.names:
+            raise InputError(f"{given}: used by the metric {ORDERED_METRIC} alone. Add it to metrics.names, or leave "
+                             "metrics.orders out.")
 
 
 @dataclass
@@ -340,7 +368,7 @@ class RunSpec(Checked):
     baselines: also measure the reconstruction and real rows of the same data set, tokenizer and protocol.
     backbone, autoencoder: sizes a preset gives to whatever prior and tokenizer is chosen, where its Options has the
         field; `prior.<field>` and `vq.<field>` go before them.
-    seed: of training; sampler["seed"]: of sampling.
+    seed: of training; prior.seed: of the prior's training alone; sampler["seed"]: of sampling.
     device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
     results_dir: where records are kept.

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.assets.cache import ASSETS, asset_status
+from bench.assets.cache import asset_status
+from bench.assets.catalogue import ASSETS
 from bench.baselines import with_baselines
 from bench.command import run_command
 from bench.compose import expand

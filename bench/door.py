@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from bench.errors import InputError
-from bench.face import written_value
 from bench.rules import Place, check
 from bench.store.files import write_text
+from bench.words import written_value
 
 FLAGS, TEXTS = ("keys", "json"), ("config", "config_out", "list")
 HELP = ("help", "-h", "--help")

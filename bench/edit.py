@@ -89,7 +89,7 @@ def edit_all(options: EditOptions, runs: list[Request], console: Console) -> int
     """Every run's edits; what a prior cannot do is printed, and exit code 2 if that is all there was."""
     done, several = 0, len(runs) > 1
     for run in runs:
-        label = label_as_asked(run)
+        label = label_as_asked(run.spec, run.overrides)
         out = Path(options.out) / _slug(label) if several else Path(options.out)
         reason = edit(options, run.spec, out, console)
         if reason:

@@ -26,13 +26,14 @@ from rich.table import Table
 
 from bench import registry
 from bench.command import run_command
-from bench.compose import GROUPS, compose, expand
+from bench.compose import compose, expand
 from bench.config import ModelConfig, RunSpec
 from bench.errors import InputError
 from bench.listing import KINDS, OURS, choices_of
 from bench.printable import cell
 from bench.rules import rules_of
 from bench.schema import schema_of
+from bench.words import GROUPS
 
 COMPOSED = ("autoencoder", "sampler", "vq.options", "prior.options")   # made of other keys; refused on a command line
 GROUP_LINES = {"dataset": "the images", "vq": "the tokenizer", "prior": "the model of tokens that is judged",
@@ -118,8 +119,9 @@ def options(spec: RunSpec, section: str) -> Iterator[Key]:
     cls, values = (classes[1], spec.sampler) if section == "sampler" else (classes[0], stage.options)
     if cls is None:
         return
+    values = dataclasses.asdict(cls()) | values   # options at their default may be left out of a specification
     for name, kind, rule in rules_of(cls):
-        yield Key(f"{section}.{name}", written(values.get(name)), rule.expected if rule else described(kind),
+        yield Key(f"{section}.{name}", written(values[name]), rule.expected if rule else described(kind),
                   lines_of(cls).get(name, ""))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
-from bench.compose import Request
 from bench.config import RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.schema import schema_of
@@ -20,12 +20,11 @@ def label_of(spec: RunSpec) -> str:
     return ", ".join([prior_name(spec), *changed])
 
 
-def label_as_asked(request: Request) -> str:
+def label_as_asked(spec: RunSpec, overrides: Sequence[str]) -> str:
     """The same in the words of the command line, for a row that may never run."""
-    spec = request.spec
     if spec.label or spec.source != "prior":
         return label_of(spec)
-    shown = [text for text in request.overrides if text.startswith(("sampler.", "prior."))]
+    shown = [text for text in overrides if text.startswith(("sampler.", "prior."))]
     return ", ".join([prior_name(spec), *shown])
 
 

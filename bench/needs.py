@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.assets.cache import ASSETS, asset_folder
+from bench.assets.cache import asset_folder
+from bench.assets.catalogue import ASSETS
 from bench.config import DatasetConfig, RunSpec
 from bench.data.foreign import OWN_SOURCES, name_of
 from bench.errors import InputError
-from bench.schema import schema_of
 from bench.stages.base import Run
+from bench.stages.models import is_foreign, is_frozen, perceptual_net
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -43,7 +44,7 @@ def check_own_files(specs: Iterable[RunSpec]) -> None:
     """Raise InputError, before torch is imported, if a checkpoint or tokens of the user's are not there."""
     for spec in specs:
         for key, file in files_of(spec):
-            if not file.is_file():
+            if not (file.exists() if key.startswith("vq.path=") else file.is_file()):
                 raise InputError(f"{key}: no such file as {file}. Give the path of a file that is there, or leave "
                                  f"{key.partition('=')[0]} out.")
 
@@ -83,9 +84,13 @@ def have_assets(names: Iterable[str]) -> None:
 
 
 def check_checkpoints(specs: Sequence[RunSpec]) -> None:
-    """Read the user's own checkpoints once, before anything is trained. Raises InputError for one that does not fit."""
+    """Read the user's own checkpoints and tokens, and try their tokenizers, once, before anything is trained.
+
+    Raises InputError for one that does not fit.
+    """
     imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
-               if spec.source in WITH_TOKENIZER and (spec.vq.path or spec.prior.path)}
+               if spec.source in WITH_TOKENIZER
+               and (spec.vq.path or spec.vq.tokens or spec.prior.path or is_foreign(spec.vq))}
     if not imports:
         return
     from bench.stages.prior import check_imports
@@ -94,13 +99,13 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
 
 
 def _of_models(spec: RunSpec) -> set[str]:
-    """Of the data set, and of training a tokenizer."""
+    """Of the data set, and of training a tokenizer where one is trained."""
     found = set()
     if spec.dataset.path is None and spec.dataset.name in ASSETS:
         found.add(spec.dataset.name)
-    if spec.source in WITH_TOKENIZER and spec.vq.path is None:
-        options = schema_of(spec.vq, "tokenizers")[0](**spec.vq.options)
-        found.add(f"lpips-{getattr(options, 'perceptual_net', 'alex')}")
+    if spec.source in WITH_TOKENIZER and spec.vq.path is None and not is_frozen(spec.vq):
+        if net := perceptual_net(spec.vq):
+            found.add(f"lpips-{net}")
     return found
 
 

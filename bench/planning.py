@@ -18,12 +18,12 @@ from rich.table import Table
 from bench.baselines import with_baselines
 from bench.compose import Request, expand
 from bench.door import split_off
-from bench.face import arguments_of
 from bench.labels import label_as_asked
 from bench.printable import cell
 from bench.stages.base import Run
 from bench.stages.chain import Planned, planned
 from bench.store.store import Store
+from bench.words import arguments_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def steps_of(runs: Sequence[Request]) -> list[Step]:
     store, steps = Store(), dict[str, Step]()
     for number, run in enumerate(runs):
         if run.unsupported:
-            steps[f"unsupported {number}"] = Step(label_as_asked(run), "", "unsupported", note=run.unsupported)
+            label = label_as_asked(run.spec, run.overrides)
+            steps[f"unsupported {number}"] = Step(label, "", "unsupported", note=run.unsupported)
             continue
         for stage in planned(Run(run.spec)):
             if stage.key not in steps:

@@ -62,6 +62,7 @@ class ModelOf(TypedDict, total=False):
     name: Name
     target: Line | None
     schema: Line | None
+    seed: Seed | None
     options: Annotated[dict[str, Any], Holds(ModelOptions)]
     training: Annotated[dict[str, Any], Holds(TrainingOf)]
 

@@ -37,7 +37,7 @@ from bench.compose import Request, expand
 from bench.data.foreign import as_written
 from bench.door import HELP, Door, keep, split_off
 from bench.errors import InputError
-from bench.face import arguments_of, tidy
+from bench.face import tidy
 from bench.keys import print_keys, sections, sections_of
 from bench.labels import label_as_asked
 from bench.launch.launch import launch
@@ -53,6 +53,7 @@ from bench.stages.base import Run
 from bench.stages.chain import planned
 from bench.stages.identity import run_key
 from bench.store.store import Store
+from bench.words import arguments_of
 
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token", "seconds_per_image",
            "network_evaluations", "token_forwards")
@@ -132,7 +133,7 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
     anew: stages and metrics to build again, and with them the records.
     """
     keys = [run_key(Run(run.spec)) if not run.unsupported else "" for run in runs]
-    cells = [{"run_key": key, "label": label_as_asked(run), "overrides": list(run.overrides),
+    cells = [{"run_key": key, "label": label_as_asked(run.spec, run.overrides), "overrides": list(run.overrides),
               "spec": as_written(run.spec), "unsupported": run.unsupported}
              for key, run in zip(keys, runs, strict=True)]
     results_dir = runs[0].spec.results_dir
@@ -154,7 +155,7 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
     if not missing:
         console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
     announce_changed_code(missing, console)
-    fresh = launch(missing, console=console)
+    fresh = launch([run.spec for run in missing], console=console)
     found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
     return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported
@@ -209,7 +210,8 @@ def _cell(measurement: Any) -> str:
 
 def _unsupported(run: Request) -> Record:
     from bench.pipeline import failed_record
-    return failed_record(run.spec, label_as_asked(run), InputError(run.unsupported), status="unsupported")
+    label = label_as_asked(run.spec, run.overrides)
+    return failed_record(run.spec, label, InputError(run.unsupported), status="unsupported")
 
 
 sys.modules[__name__].__class__ = CallableModule   # bench.run(...) is run(...)

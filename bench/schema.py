@@ -14,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
-from bench.config import SEED, ModelConfig, RunSpec, TokenizerConfig
+from bench.config import SEED, ModelConfig, RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.rules import check, check_all, is_plain, shown
 
@@ -60,7 +60,9 @@ def to_spec(composed: DictConfig) -> RunSpec:
     _check_metrics(spec.metrics.names)
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
-    implied = _implied_by_layout(autoencoder, spec.vq, sizes | spec.vq.options)
+    implied = _implied_by_layout(autoencoder, spec, sizes | spec.vq.options)
+    if hasattr(autoencoder, "implied"):
+        implied = implied | autoencoder.implied(spec.vq.options, sizes)
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
     _check_grid(autoencoder, spec)
     seed = sampler.pop("seed")
@@ -70,12 +72,13 @@ def to_spec(composed: DictConfig) -> RunSpec:
     return spec
 
 
-def _implied_by_layout(options: type, vq: TokenizerConfig, sizes: dict[str, Any]) -> dict[str, Any]:
+def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> dict[str, Any]:
     """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
+    vq = spec.vq
     if vq.layout == "native" or not hasattr(options, "of_layout"):
         return {}
     try:
-        return options.of_layout(vq.layout, sizes)
+        return options.of_layout(vq.layout, sizes | {"resolution": spec.dataset.resolution, "path": vq.path})
     except ValueError as error:
         raise InputError(f"vq.{error}") from None
 
@@ -120,7 +123,7 @@ def _field_names(cls: type | None) -> set[str]:
 
 
 def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
-    """All fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
+    """The fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
     if cls is None:
         return {}
     for name in values:
@@ -132,11 +135,21 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
     hints = typing.get_type_hints(cls)
     converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
     try:
-        return dataclasses.asdict(cls(**converted))
+        return _settled(cls(**converted))
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:   # a plug-in's own
         raise InputError(f"{section}: {one_line(error)}") from None
+
+
+def _settled(options: Any) -> dict[str, Any]:
+    """Every field but those that came later (`metadata={"later": True}`) and are left at their defaults.
+
+    So keys stay those of before there were such fields.
+    """
+    later = {field.name: field.default for field in dataclasses.fields(options) if field.metadata.get("later")}
+    return {name: value for name, value in dataclasses.asdict(options).items()
+            if name not in later or value != later[name]}
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:

@@ -10,17 +10,22 @@ predicts them back.
 from __future__ import annotations
 
 import math
+from functools import partial
 from os import PathLike
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import bounds, samplers, schedules
+from priors import bounds, chain_rule, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
+from priors.conditions import Condition, check_condition, drop_conditions
+from priors.guidance import Guidance, Predictor, guided
 from priors.official import convert, read_state, timesteps_of
-from priors.options import AbsorbingOptions, AbsorbingSampler, check_choice, check_sampler
+from priors.option_checks import check_choice, check_sampler
+from priors.options import AbsorbingOptions, AbsorbingSampler
+from priors.positions import initial_positions
 from priors.reference import naive_absorbing_sample
 from priors.transformer import Transformer, seeded_dropout
 
@@ -46,6 +51,8 @@ class AbsorbingDiffusion(nn.Module):
             num_layers=options.num_layers,
             num_heads=options.num_heads,
             dropout=options.dropout,
+            condition=options.condition,
+            positions=initial_positions(options, grid),
         )
         self.register_buffer("nats_by_masked", torch.full((self.num_tokens + 1,), torch.nan, dtype=torch.float64))
 
@@ -61,19 +68,30 @@ class AbsorbingDiffusion(nn.Module):
         self.net.load_state_dict(convert(state, self.net, kind="absorbing"))
         return self
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, *, condition: Condition | None = None) -> Tensor:
         """(B, N) int64 in [0, K), with UNKNOWN or K where masked -> (B, N, K)."""
         tokens = tokens.masked_fill(tokens == UNKNOWN, self.mask)
         check_tokens(tokens, self.num_tokens, self.codebook_size + 1)
-        return self.net(tokens)
+        return self.net(tokens, condition=self._checked(condition, len(tokens)))
 
-    def logits_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """`logits` at some positions alone: (B, N), (B, R) int64 -> (B, R, K). Any token can be had from any others."""
-        return self.net(tokens.masked_fill(tokens == UNKNOWN, self.mask), at=positions)
+    def logits_at(
+        self, tokens: Tensor, positions: Tensor | None = None, *, condition: Condition | None = None
+    ) -> Tensor:
+        """`logits` at some positions alone (None: at all), unchecked: (B, N), (B, R) int64 -> (B, R, K).
 
-    def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
+        Any token can be had from any others.
+        """
+        return self.net(tokens.masked_fill(tokens == UNKNOWN, self.mask), condition=condition, at=positions)
+
+    def _checked(self, condition: Condition | None, num: int) -> Condition | None:
+        return check_condition(condition, self.options.condition, num, device=self.net.pos_emb.device)
+
+    def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
         """The objective of the options, mean over images: elbo and reweighted_elbo in bits a token, mlm in nats."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
+        condition = self._checked(condition, len(tokens))
+        if self.training:
+            condition = drop_conditions(condition, self.options.dropped_conditions, draws=draws)
         t = draws.integers(1, self.timesteps + 1, len(tokens)).to(tokens.device)
         uniforms = draws.uniform(*tokens.shape).to(tokens.device)
         if self.options.mask_schedule == "random":
@@ -81,11 +99,13 @@ class AbsorbingDiffusion(nn.Module):
         else:
             masked = fixed_mask(uniforms.argsort(1), t, self.timesteps)
         with seeded_dropout(self, draws, len(tokens)):
-            return self.masked_loss(tokens, masked, t)
+            return self.masked_loss(tokens, masked, t, condition)
 
-    def masked_loss(self, tokens: Tensor, masked: Tensor, t: Tensor) -> Tensor:
+    def masked_loss(
+        self, tokens: Tensor, masked: Tensor, t: Tensor, condition: Condition | None = None
+    ) -> Tensor:
         """The objective for given masks (B, N) bool and times (B,)."""
-        logits = self.net(tokens.masked_fill(masked, self.mask), where=masked)   # (M, K)
+        logits = self.net(tokens.masked_fill(masked, self.mask), condition=condition, where=masked)   # (M, K)
         cross_entropy = F.cross_entropy(logits.float(), tokens[masked], reduction="none")
         image = masked.nonzero()[:, 0]
         nats = cross_entropy.new_zeros(len(tokens)).index_add(0, image, cross_entropy)   # (B,)
@@ -95,7 +115,9 @@ class AbsorbingDiffusion(nn.Module):
         return (elbo_weight(self.options, t, self.timesteps) * bits).mean()
 
     @torch.no_grad()
-    def nll(self, tokens: Tensor, *, draws: Draws, budget: int | None = None) -> Likelihood:
+    def nll(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int | None = None
+    ) -> Likelihood:
         """Upper bound on the negative log-likelihood of each image, in nats (Eq. 6).
 
         tokens: (B, N) int64 in [0, K).  Without a budget: the sum over t as published, T evaluations, kind bound_T.
@@ -103,19 +125,39 @@ class AbsorbingDiffusion(nn.Module):
         limit of infinite T, which is lower, kind bound_continuous.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
-        score = self._scorer(tokens)
+        score = self._scorer(tokens, self._checked(condition, len(tokens)))
         if budget is None or self.timesteps <= budget < bounds.FEWEST:
             estimate = bounds.t_step_sum(score, tokens, timesteps=self.timesteps, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
         if budget >= self.timesteps:
             estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
-        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations, estimate.by_unknown)
+        return self.random_order_nll(tokens, condition=condition, draws=draws, budget=budget)
 
-    def _scorer(self, tokens: Tensor) -> bounds.Score:
+    @torch.no_grad()
+    def random_order_nll(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int
+    ) -> Likelihood:
+        """The limit of infinite T of that bound: the mean of `nll_in_order` over all orders, estimated in `budget`."""
+        score = self._scorer(tokens, self._checked(condition, len(tokens)))
+        estimate = bounds.continuous_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
+        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations,
+                          estimate.by_unknown)
+
+    def nll_in_order(
+        self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None
+    ) -> Likelihood:
+        """Negative log-likelihood of revealing one token at a time in `order`, (N,) or (B, N), exact by N evaluations.
+
+        No bound on the diffusion, which reveals in a random order, but a distribution that the same network defines.
+        """
+        check_tokens(tokens, self.num_tokens, self.codebook_size)
+        logits_at = partial(self.logits_at, condition=self._checked(condition, len(tokens)))
+        return chain_rule.exact(logits_at, tokens, order)
+
+    def _scorer(self, tokens: Tensor, condition: Condition | None) -> bounds.Score:
         def score(masked: Tensor, wanted: Tensor) -> Tensor:
-            logits = self.net(tokens.masked_fill(masked, self.mask), where=wanted)   # (M, K)
+            logits = self.net(tokens.masked_fill(masked, self.mask), condition=condition, where=wanted)   # (M, K)
             nats = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
             nats[wanted] = F.cross_entropy(logits.float(), tokens[wanted], reduction="none").double()
             return nats
@@ -123,14 +165,16 @@ class AbsorbingDiffusion(nn.Module):
         return score
 
     @torch.no_grad()
-    def calibrate(self, tokens: Tensor, *, draws: Draws, num_levels: int = 64) -> None:
+    def calibrate(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, num_levels: int = 64
+    ) -> None:
         """Measure m_k, the mean nats of a masked token when k are masked, for sampler schedule="optimal".
 
         tokens: (B, N), held-out images.  m_k is measured at `num_levels` levels k, even in the square root of k because
         it bends most at small k, and interpolated; it is kept in the buffer `nats_by_masked` and so in the checkpoint.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
-        n, score = self.num_tokens, self._scorer(tokens)
+        n, score = self.num_tokens, self._scorer(tokens, self._checked(condition, len(tokens)))
         levels = (torch.linspace(1, math.sqrt(n), min(num_levels, n)).square().round().long()).unique()
         measured = []
         for k in levels.tolist():
@@ -141,7 +185,8 @@ class AbsorbingDiffusion(nn.Module):
 
     @torch.inference_mode()
     def sample(
-        self, num: int, *, sampler: AbsorbingSampler, known: Tensor | None = None, draws: Draws
+        self, num: int, *, sampler: AbsorbingSampler, known: Tensor | None = None,
+        condition: Condition | None = None, draws: Draws,
     ) -> Sample:
         """Draw `num` images; `known` (num, N) holds tokens to keep and UNKNOWN where to fill, anywhere in the grid.
 
@@ -149,18 +194,25 @@ class AbsorbingDiffusion(nn.Module):
         """
         check_sampler(sampler, AbsorbingSampler)
         tokens = check_known(known, num, self.num_tokens, self.codebook_size, device=self.net.pos_emb.device)
-        return {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking}[sampler.method](
-            tokens, sampler, draws
+        predict = guided(
+            self.logits_at, self._checked(condition, num), Guidance.of(sampler), progress=self._given_share,
+            num_prefix=self.options.num_prefix,
         )
+        method = {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking}[sampler.method]
+        return predict.counted(method(predict, tokens, sampler, draws))
 
-    def _by_schedule(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
+    def _given_share(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B,) the share of tokens that are not masked."""
+        return (tokens != self.mask).float().mean(1)
+
+    def _by_schedule(self, predict: Predictor, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         unknown = tokens == UNKNOWN
         num_unknown, num_steps = unknown.sum(1), self._num_steps(tokens, sampler)
         if not sampler.has_exact_counts:
             reveal = schedules.random_reveal_steps(
                 sampler.schedule, draws.uniform(*tokens.shape), num_steps.unsqueeze(1).to(draws.device)
             )
-            return self._reveal(tokens, reveal, sampler, draws)
+            return self._reveal(predict, tokens, reveal, sampler, draws)
         each = list(zip(num_unknown.tolist(), num_steps.tolist(), strict=True))
         counts = {pair: self._masked_counts(sampler.schedule, *pair) for pair in set(each)}
         if sampler.order == "confidence":
@@ -168,7 +220,7 @@ class AbsorbingDiffusion(nn.Module):
             table = torch.stack([F.pad(counts[pair], (0, longest - len(counts[pair]))) for pair in each])
             noise = 4.5 if sampler.confidence_noise is None else sampler.confidence_noise
             return samplers.by_confidence(
-                self.logits_at, tokens, table, num_steps, mask=self.mask, adjust=adjust_of(sampler), noise=noise,
+                predict, tokens, table, num_steps, mask=self.mask, adjust=adjust_of(sampler), noise=noise,
                 draws=draws,
             )
         if sampler.order == "halton":
@@ -177,15 +229,17 @@ class AbsorbingDiffusion(nn.Module):
             priority = draws.uniform(*tokens.shape).argsort(1).cpu()
         ranks = priority.masked_fill(~unknown.cpu(), self.num_tokens).argsort(1).argsort(1)   # among the unknown
         reveal = torch.stack([schedules.exact_reveal_steps(r, counts[p]) for r, p in zip(ranks, each, strict=True)])
-        return self._reveal(tokens, reveal, sampler, draws)
+        return self._reveal(predict, tokens, reveal, sampler, draws)
 
-    def _reveal(self, tokens: Tensor, reveal: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
+    def _reveal(
+        self, predict: Predictor, tokens: Tensor, reveal: Tensor, sampler: AbsorbingSampler, draws: Draws
+    ) -> Sample:
         uniforms = draws.uniform(*tokens.shape)
         return samplers.by_events(
-            self.logits_at, tokens, reveal, uniforms, mask=self.mask, adjust=adjust_of(sampler)
+            predict, tokens, reveal, uniforms, mask=self.mask, adjust=adjust_of(sampler)
         )
 
-    def _by_loop(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
+    def _by_loop(self, predict: Predictor, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         steps = set(self._num_steps(tokens, sampler).tolist())
         if len(steps) > 1:
             raise Unsupported(
@@ -194,15 +248,15 @@ class AbsorbingDiffusion(nn.Module):
             )
         num_steps = steps.pop()
         state = naive_absorbing_sample(
-            self.net, tokens, mask=self.mask, steps=num_steps, adjust=adjust_of(sampler), draws=draws
+            predict, tokens, mask=self.mask, steps=num_steps, adjust=adjust_of(sampler), draws=draws
         )
         evaluations = torch.full((len(tokens),), num_steps, dtype=torch.int64)
         return Sample(state, evaluations, evaluations * self.num_tokens)
 
-    def _by_remasking(self, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
+    def _by_remasking(self, predict: Predictor, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         steps = samplers.remasking_steps(self.timesteps, sampler.steps or self.timesteps)
         return samplers.by_remasking(
-            self.net, tokens, steps, self.timesteps, mask=self.mask, adjust=adjust_of(sampler), draws=draws
+            predict, tokens, steps, self.timesteps, mask=self.mask, adjust=adjust_of(sampler), draws=draws
         )
 
     def _num_steps(self, tokens: Tensor, sampler: AbsorbingSampler) -> Tensor:

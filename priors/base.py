@@ -1,6 +1,7 @@
 """What a token prior is: the protocol, its symbols, and the random numbers it may use.
 
-Symbols, used everywhere: B images in a batch, N tokens an image, K codebook size, T diffusion steps.
+Symbols, used everywhere: B images in a batch, N tokens an image, K codebook size, T diffusion steps, M condition
+positions.
 
     prior.sample(16, sampler=prior.Sampler(), draws=Draws.seeded(0)).tokens   # (16, N) int64 in [0, K)
 """
@@ -9,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from priors.conditions import Condition
 
 UNKNOWN = -1
 """Marks a token to be filled, in the `known` argument of `sample`. Never stored, never returned."""
@@ -27,14 +31,28 @@ class Sample:
     """Tokens and what they cost.
 
     tokens: (num, N) int64 in [0, K).
-    network_evaluations: (num,) int64, forward passes each image took part in.
-    token_forwards: (num,) int64, token positions pushed through the backbone for each image; a position
-        that only reads from a key-value cache costs nothing.
+    network_evaluations: (num,) int64, forward passes each image took part in, those of guidance included.
+    token_forwards: (num,) int64, token positions pushed through the backbone for each image, those of a condition
+        included; a position that only reads from a key-value cache costs nothing.
     """
 
     tokens: Tensor
     network_evaluations: Tensor
     token_forwards: Tensor
+
+
+@dataclass(frozen=True)
+class NatsByUnknown:
+    """What a token costs by how many tokens are unknown when it is predicted, from the evaluations of a likelihood.
+
+    nats, times: (B, N) float64. Column k - 1 is of the evaluations with exactly k tokens unknown: the sum over them of
+        the mean nats of the tokens predicted, and how many there were. Their ratio over images estimates m_k.
+    step_weights: (N,) float64 w_1 .. w_N, so that sum_k w_k m_k is the bound of T steps; None where T has no meaning.
+    """
+
+    nats: Tensor
+    times: Tensor
+    step_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +63,14 @@ class Likelihood:
     monte_carlo_variance: (B,) float64, variance of `nats` as an estimate of its own expectation; 0 when exact.
     kind: "exact"; "bound_T", the bound of the T-step diffusion; "bound_continuous", its limit of infinite T.
     network_evaluations: forward passes spent on each image.
+    by_unknown: what the same evaluations tell of a token by how much of its image is known; None where they do not.
     """
 
     nats: Tensor
     monte_carlo_variance: Tensor
     kind: Literal["exact", "bound_T", "bound_continuous"]
     network_evaluations: int
+    by_unknown: NatsByUnknown | None = None
 
 
 class Draws:
@@ -106,6 +126,7 @@ class Prior(Protocol):
 
     Options: frozen dataclass, the valid `prior.*` keys; `__post_init__` raises ValueError on a wrong value.
     Sampler: frozen dataclass, the valid `sampler.*` keys (steps, temperature, order, schedule, top_k ...), likewise.
+    condition: a priors.conditions.Condition, one of each image. A prior that knows none leaves the argument out.
     """
 
     Options: type
@@ -114,14 +135,19 @@ class Prior(Protocol):
     codebook_size: int
     grid: tuple[int, int]
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, *, condition: Condition | None = None) -> Tensor:
         """(B, N) int64 -> (B, N, K): what samplers and parity checks call."""
 
-    def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
+    def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
         """(B, N) int64 -> (), the training objective."""
 
-    def nll(self, tokens: Tensor, *, draws: Draws, budget: int | None = None) -> Likelihood:
+    def nll(
+        self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int | None = None
+    ) -> Likelihood:
         """Negative log-likelihood of (B, N) int64 tokens; `budget` caps network evaluations an image."""
 
-    def sample(self, num: int, *, sampler: object, known: Tensor | None = None, draws: Draws) -> Sample:
+    def sample(
+        self, num: int, *, sampler: object, known: Tensor | None = None, condition: Condition | None = None,
+        draws: Draws,
+    ) -> Sample:
         """Draw `num` images; `known` (num, N) holds tokens to keep and UNKNOWN where to fill."""

@@ -19,18 +19,22 @@ from torch import Tensor
 from priors import samplers, schedules
 from priors.base import UNKNOWN, Draws, Sample, Unsupported, inverse_cdf
 from priors.checks import check_known
-from priors.options import check_choice, check_integer, check_sampling
+from priors.condition_options import GuidedSampler
+from priors.conditions import Condition, check_condition
+from priors.guidance import Guidance, guided, of_images
+from priors.option_checks import check_choice, check_integer, check_sampling
 
 WINDOWS_A_FORWARD = 128
 
 
 @dataclass(frozen=True)
-class CanvasSampler:
+class CanvasSampler(GuidedSampler):
     """How a canvas is filled.
 
     steps: reveal steps; None means one cell a step. With fewer, the same windows serve several cells.
     temperature, top_k, top_p: of the mixture's log-probabilities (the paper: temperature 0.8).
     order: "random", "raster" (the published code) or "halton".  schedule: "even" or "cosine".
+    guidance, guidance_schedule: of every window, before they are mixed.
     """
 
     steps: int | None = None
@@ -41,6 +45,7 @@ class CanvasSampler:
     schedule: str = "even"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for one cell a step")
         check_sampling(self.temperature, self.top_k, self.top_p)
@@ -122,21 +127,30 @@ def random_windows(canvas: tuple[int, int], window: tuple[int, int], *, num: int
 
 @torch.inference_mode()
 def sample_canvas(
-    prior, num: int, *, windows: Windows, sampler: CanvasSampler, known: Tensor | None = None, draws: Draws
+    prior, num: int, *, windows: Windows, sampler: CanvasSampler, known: Tensor | None = None,
+    condition: Condition | None = None, draws: Draws,
 ) -> Sample:
     """Draw `num` canvases, tokens (num, C); `known` (num, C) holds tokens to keep and UNKNOWN where to fill.
 
+    condition: of each canvas, the same for all its windows.
     network_evaluations counts windows pushed through the network, for each canvas.
     Raises Unsupported for a prior without `logits_at`, which cannot predict any token from any others.
     """
     num_cells = windows.canvas[0] * windows.canvas[1]
-    predict = predictor(prior, windows)
+    options = getattr(prior, "options", None)   # of a plug-in perhaps none
+    predict = guided(
+        predictor(prior, windows), check_condition(condition, getattr(options, "condition", None), num,
+                                                   device=draws.device),
+        Guidance.of(sampler), progress=lambda tokens, at: (tokens != UNKNOWN).float().mean(1),
+        num_prefix=getattr(options, "num_prefix", 0),
+    )
     tokens = check_known(known, num, num_cells, prior.codebook_size, device=draws.device)
     reveal = reveal_steps(sampler, windows.canvas, tokens == UNKNOWN, draws=draws)
-    return fill_canvas(
+    sample = fill_canvas(
         predict, tokens, reveal, draws.uniform(*tokens.shape), windows=windows,
         adjust=samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p),
     )
+    return predict.counted(sample)
 
 
 def predictor(prior, windows: Windows) -> samplers.Predict:
@@ -186,7 +200,7 @@ def mixture(predict: samplers.Predict, state: Tensor, images: Tensor, cells: Ten
     for chosen, rows in _chunks(evaluation, len(needed)):   # rows: the pairs of these evaluations
         content = state[image[chosen].to(state.device).unsqueeze(1), windows.cells[corner[chosen]].to(state.device)]
         width = int(slot[rows].max()) + 1
-        logits = predict(content, positions[chosen, :width].to(state.device))
+        logits = of_images(predict, image[chosen])(content, positions[chosen, :width].to(state.device))
         probabilities = logits[evaluation[rows] - chosen.start, slot[rows]].float().softmax(-1)   # (p, K)
         if total is None:
             total = probabilities.new_zeros(len(cells), probabilities.shape[-1])

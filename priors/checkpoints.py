@@ -13,7 +13,8 @@ from torch import Tensor
 from priors.absorbing import AbsorbingDiffusion
 from priors.autoregressive import Autoregressive
 from priors.official import PREFIX, convert, read_state, timesteps_of
-from priors.options import AbsorbingOptions, AutoregressiveOptions, check_choice
+from priors.option_checks import check_choice
+from priors.options import AbsorbingOptions, AutoregressiveOptions
 
 
 def load_official(

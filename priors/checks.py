@@ -22,6 +22,19 @@ def check_tokens(tokens: Tensor, num_tokens: int, vocabulary: int) -> None:
         )
 
 
+def check_order(order: Tensor, num_images: int, num_tokens: int) -> Tensor:
+    """Orders to take tokens in, (1 or B, N) int64, from (N,) or (B, N); ValueError unless each permutes 0..N-1."""
+    rows = order.unsqueeze(0) if order.ndim == 1 else order
+    if rows.ndim != 2 or rows.shape[1] != num_tokens or len(rows) not in (1, num_images) or rows.dtype != torch.int64:
+        raise ValueError(
+            f"order is {order.dtype} of shape {tuple(order.shape)}: expected int64 of shape ({num_tokens},), or "
+            f"({num_images}, {num_tokens}) with one a row for each image"
+        )
+    if not torch.equal(rows.sort(1).values, torch.arange(num_tokens, device=rows.device).expand_as(rows)):
+        raise ValueError(f"order holds a position twice: expected every one of 0..{num_tokens - 1} once")
+    return rows
+
+
 def check_known(known: Tensor | None, num: int, num_tokens: int, codebook_size: int, *, device) -> Tensor:
     """Tokens to start from, (num, N) int64 in [0, K) or UNKNOWN, on the device; all UNKNOWN where `known` is None."""
     if isinstance(num, bool) or not isinstance(num, int) or num < 1:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from priors.base import Draws, Likelihood, Unsupported
+from priors.guidance import of_images
 from priors.samplers import Adjust
-from priors.transitions import Corruption, kl_divergence
+from priors.transitions import Corruption, Posterior, kl_divergence
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -124,7 +125,7 @@ def bound_T(denoise: Denoiser, corruption: Corruption, tokens: Tensor, *, probab
     return Likelihood(nats, variance, "bound_T", terms.shape[0] * repeats)
 
 
-def ancestral(denoise: Denoiser, corruption: Corruption, start: Tensor, start_time: Tensor, *, steps: int, draws: Draws,
+def ancestral(denoise: Denoiser, corruption: Posterior, start: Tensor, start_time: Tensor, *, steps: int, draws: Draws,
               adjust: Adjust, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x_0 from x at start_time by `steps` strided steps x_s ~ sum over x_0 of q(x_s | x_t, x_0) p(x_0 | x_t).
 
@@ -140,7 +141,7 @@ def ancestral(denoise: Denoiser, corruption: Corruption, start: Tensor, start_ti
         if len(active) == 0:
             continue
         x_t, t, s = x[active], t[active], s[active]
-        log_x_0 = adjust(denoise(x_t, t)).log_softmax(-1)   # (b, N, K)
+        log_x_0 = adjust(of_images(denoise, active)(x_t, t)).log_softmax(-1)   # (b, N, K)
         x_s = _categorical(corruption.log_posterior(log_x_0, x_t, s=s, t=t), draws)
         x[active] = x_s if keep is None else torch.where(keep[active], x_t, x_s)
         evaluations[active] += 1

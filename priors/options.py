@@ -8,22 +8,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
+
+from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, later
+from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling
 
 
 @dataclass(frozen=True)
-class BackboneOptions:
+class BackboneOptions(ConditionOptions):
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width.
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
+    position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
+        0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
     """
 
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
     dropout: float = 0.0
+    position_init: str = later("zeros")
 
     def __post_init__(self):
         check_integer("width", self.width, "use a multiple of num_heads, such as 512")
@@ -32,6 +37,13 @@ class BackboneOptions:
         if self.width % self.num_heads:
             raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}; change one")
         check_number("dropout", self.dropout, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
+        check_choice("position_init", self.position_init, ("zeros", "normal", "sincos2d"))
+        if self.position_init == "sincos2d" and self.width % 4:
+            raise ValueError(
+                f"position_init='sincos2d': width={self.width} is no multiple of 4, for a sine and a cosine of row and "
+                "column each; change the width or leave position_init out"
+            )
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class AbsorbingOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class AbsorbingSampler:
+class AbsorbingSampler(GuidedSampler):
     """How tokens are unmasked.
 
     steps: diffusion steps asked for; None means T, the number it was trained with. Fewer is step skipping. An image
@@ -96,6 +108,7 @@ class AbsorbingSampler:
     method: str = "event"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the number of steps of training")
         check_sampling(self.temperature, self.top_k, self.top_p)
@@ -137,17 +150,21 @@ class AutoregressiveOptions(BackboneOptions):
     """The paper's autoregressive baseline: the same backbone with a causal mask.
 
     order: how the grid is walked: "raster" (row by row, the paper), "column", "spiral" (outside in) or "halton".
+    input_mask: probability that training replaces a token of the input by a learned mask, each independently, while
+        every token is still predicted: the noise that absorbing diffusion has by nature. Evaluation sees all tokens.
     """
 
     order: str = "raster"
+    input_mask: float = later(0.0)
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("order", self.order, ("raster", "column", "spiral", "halton"))
+        check_number("input_mask", self.input_mask, 0.0, 1.0, "use 0 for none (the paper) or about 0.1", high_open=True)
 
 
 @dataclass(frozen=True)
-class AutoregressiveSampler:
+class AutoregressiveSampler(GuidedSampler):
     """One token at a time.
 
     temperature: logits are divided by it.
@@ -161,28 +178,73 @@ class AutoregressiveSampler:
     cache: bool = True
 
     def __post_init__(self):
+        super().__post_init__()
         check_sampling(self.temperature, self.top_k, self.top_p)
         if not isinstance(self.cache, bool):
             raise ValueError(f"cache={self.cache!r}: expected true or false; leave it out for true")
 
 
 @dataclass(frozen=True)
+class AnyOrderOptions(BackboneOptions):
+    """An autoregressive prior that is told which position comes next (sigma-GPT: Pannatier et al. 2024).
+
+    order: of training. "random" draws a new one for every image; "raster" takes them row by row, as a plain
+        autoregressive prior does.
+    """
+
+    order: str = "random"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("random", "raster"))
+
+
+@dataclass(frozen=True)
+class AnyOrderSampler(AutoregressiveSampler):
+    """One token at a time; temperature, top_k, top_p and cache as for the autoregressive sampler.
+
+    order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
+        "spiral", "halton", or "random", another one for every image.
+    """
+
+    order: str = "raster"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("order", self.order, ("raster", "column", "spiral", "halton", "random"))
+
+
+@dataclass(frozen=True)
 class UnigramOptions:
-    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one)."""
+    """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one).
+
+    num_labels: of one conditioned on classes, with frequencies of each; None: unconditional.
+    """
 
     smoothing: float = 1.0
+    num_labels: int | None = later(None)
 
     def __post_init__(self):
         check_number("smoothing", self.smoothing, 0.0, math.inf, "use 1 for add-one smoothing", low_open=True)
+        if self.num_labels is not None:
+            check_integer("num_labels", self.num_labels, "leave it out for an unconditional prior")
+
+    @property
+    def condition(self) -> ConditionSize | None:
+        """None for an unconditional prior."""
+        return None if self.num_labels is None else ConditionSize(self.num_labels)
 
 
 @dataclass(frozen=True)
 class UnigramSampler:
-    """temperature: the logarithms of the frequencies are divided by it."""
+    """temperature: the logarithms of the frequencies are divided by it. guidance: as elsewhere; all tokens are drawn
+    at once, so that it has no schedule."""
 
     temperature: float = 1.0
+    guidance: float = later(1.0)
 
     def __post_init__(self):
+        check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")
         check_sampling(self.temperature, None, None)
 
 
@@ -214,7 +276,7 @@ class VQDiffusionOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class VQDiffusionSampler:
+class VQDiffusionSampler(GuidedSampler):
     """How the diffusion is reversed.
 
     steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
@@ -234,6 +296,7 @@ class VQDiffusionSampler:
     purity_weight: float | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the number of steps of training")
         check_sampling(self.temperature, self.top_k, self.top_p)
@@ -283,7 +346,7 @@ class UniformOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class UniformSampler:
+class UniformSampler(GuidedSampler):
     """How it is sampled.
 
     steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
@@ -291,61 +354,22 @@ class UniformSampler:
     temperature: logits are divided by it; in the perturbation form a low one changes only tokens the network is sure
         about.
     top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
+    guidance_of: what guidance combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm, "posterior", the reverse
+        step q(x_s | x_t) (Schiff et al. 2024).
     """
 
     steps: int | None = None
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    guidance_of: str = later("x_0")
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps is not None:
             check_integer("steps", self.steps, "leave it out for the default of the prior's form")
+        check_choice("guidance_of", self.guidance_of, ("x_0", "posterior"))
+        if self.guidance_of != "x_0" and self.guidance in (0, 1) and self.guidance_schedule == "constant":
+            raise ValueError(f"guidance_of={self.guidance_of!r}: guidance={self.guidance:g} is one model alone, with "
+                             "nothing to combine; give another guidance, or leave guidance_of out")
         check_sampling(self.temperature, self.top_k, self.top_p)
-
-
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise ValueError unless these describe a distribution to sample from."""
-    check_number("temperature", temperature, 0.0, math.inf, "use 1 for the model's own distribution", low_open=True)
-    if top_k is not None:
-        check_integer("top_k", top_k, "leave it out to keep every token")
-    if top_p is not None:
-        check_number("top_p", top_p, 0.0, 1.0, "leave it out to keep every token", low_open=True)
-
-
-def check_integer(name: str, value: object, way_out: str, *, minimum: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name}={value!r}: expected an integer of at least {minimum}; {way_out}")
-
-
-def check_number(
-    name: str, value: object, low: float, high: float, way_out: str, *, low_open: bool = False, high_open: bool = False
-) -> None:
-    """Raise ValueError unless value is a finite number in [low, high], an open end excluded."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        if low < value < high or (value == low and not low_open) or (value == high and not high_open):
-            return
-    above = f"{'above' if low_open else 'of at least'} {low:g}"
-    below = "" if high == math.inf else f" and {'below' if high_open else 'at most'} {high:g}"
-    raise ValueError(f"{name}={value!r}: expected a number {above}{below}; {way_out}")
-
-
-def check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: expected true or false")
-
-
-def check_choice(name: str, value: object, choices: tuple) -> None:
-    """Raise ValueError that lists the choices and the nearest of them."""
-    if value in choices:
-        return
-    near = get_close_matches(str(value), [choice for choice in choices if choice is not None], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}{hint}")
-
-
-def check_sampler(sampler: object, expected: type) -> None:
-    """Raise TypeError when a prior is given the sampler of another one."""
-    if not isinstance(sampler, expected):
-        names = ", ".join(field.name for field in fields(expected))
-        raise TypeError(f"sampler={sampler!r}: expected a {expected.__name__}; its fields are {names}")

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors.base import UNKNOWN, Draws
+from priors.conditions import Condition
 from priors.transformer import Block, Transformer
 
 
@@ -91,13 +92,13 @@ def naive_canvas_sample(
     return state, num_steps * len(places)
 
 
-def textbook_logits(net: Transformer, tokens: Tensor) -> Tensor:
-    """The same function as `net(tokens)` of an unconditioned network, written as in the paper's Eq. 3: the slow way."""
-    x = net.embed(tokens)
+def textbook_logits(net: Transformer, tokens: Tensor, condition: Condition | None = None) -> Tensor:
+    """The same function as `net(tokens)` of a network without time, written as in the paper's Eq. 3: the slow way."""
+    x = net.embed(tokens, condition)
     for block in net.layers:
         x = x + _textbook_attention(block, block.ln1(x))
         x = x + _plain(block.out, F.gelu(_plain(block.fc, block.ln2(x))))
-    return _plain(net.head, net.ln_f(x))
+    return _plain(net.head, net.ln_f(x[:, net.num_prefix :]))
 
 
 def _textbook_attention(block: Block, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from priors.base import UNKNOWN, Draws, Sample, inverse_cdf
+from priors.guidance import of_images
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(tokens (A, N), positions (A, R)) -> logits (A, R, K)."""
@@ -77,7 +78,7 @@ def by_events(
     for event in plan_events(reveal, unknown):
         images = slice(None) if event.images is None else event.images.to(state.device)
         positions = event.positions.to(state.device)
-        logits = predict(state[images], positions)[event.rows, event.slots]   # (M, K)
+        logits = of_images(predict, event.images)(state[images], positions)[event.rows, event.slots]   # (M, K)
         chosen_images = event.rows if event.images is None else event.images[event.rows]
         chosen_positions = event.positions[event.rows, event.slots]
         values = inverse_cdf(adjust(logits), uniforms[chosen_images, chosen_positions])
@@ -129,7 +130,7 @@ def by_confidence(
             continue
         hidden = state[images] == mask
         positions = hidden.int().argsort(dim=1, descending=True, stable=True)[:, : int(hidden.sum(1).max())]   # (A, R)
-        logits = adjust(predict(state[images], positions))   # (A, R, K)
+        logits = adjust(of_images(predict, images)(state[images], positions))   # (A, R, K)
         values = inverse_cdf(logits, uniforms.to(state.device)[images].gather(1, positions))
         confidence = logits.log_softmax(-1).gather(-1, values.unsqueeze(-1)).squeeze(-1)
         gumbel = -(-gumbel_uniforms.to(state.device)[images].gather(1, positions).clamp(1e-20).log()).log()

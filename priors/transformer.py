@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors.base import Draws
+from priors.base import Draws, Unsupported
+from priors.condition_options import ConditionSize
+from priors.conditions import Condition, ConditionPrefix
 from priors.linear import Linear, linear
 
 
@@ -29,6 +31,8 @@ class Transformer(nn.Module):
     causal: position i sees a start token and tokens before i, so its logits predict token i; an input may be shorter.
     time_conditioned: `t` (B,) shifts and scales every LayerNorm (AdaLN with one map shared by all blocks, Chen et al.
         2023), starting as the unconditioned network. Without it `t` must be None.
+    condition: M positions of a condition come first, before the start token too; they predict nothing.
+    positions: (N, C) that the learned embeddings of positions start from (None: zeros).
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Transformer(nn.Module):
         causal: bool = False,
         time_conditioned: bool = False,
         dropout: float = 0.0,
+        condition: ConditionSize | None = None,
+        positions: Tensor | None = None,
     ):
         super().__init__()
         self.causal, self.num_tokens, self.num_classes, self.num_heads = causal, num_tokens, num_classes, num_heads
@@ -52,51 +58,79 @@ class Transformer(nn.Module):
         self.head = Linear(width, num_classes, bias=False)
         self.drop = nn.Dropout(dropout)
         self.apply(init_gpt)
-        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width))
+        self.pos_emb = nn.Parameter(torch.zeros(1, num_tokens, width) if positions is None else positions.unsqueeze(0))
         # The official bidirectional network holds a start token that it never reads; kept, frozen, for its checkpoints.
         self.start_tok = nn.Parameter(torch.zeros(1, 1, width), requires_grad=causal)
         self.time = TimeConditioning(width, num_layers) if time_conditioned else None
+        # Last, so that the rest starts as without a condition.
+        self.prefix = ConditionPrefix(condition, width).apply(init_gpt) if condition else None
 
     def forward(
-        self, tokens: Tensor, t: Tensor | None = None, *, at: Tensor | None = None, where: Tensor | None = None
+        self, tokens: Tensor, t: Tensor | None = None, *, condition: Condition | None = None,
+        at: Tensor | None = None, where: Tensor | None = None,
     ) -> Tensor:
         if (t is None) != (self.time is None):
             raise ValueError(f"t={t!r}: time_conditioned={self.time is not None}; pass t exactly when it is true")
-        x = self.embed(tokens)   # (B, N, C)
+        x, first = self.embed(tokens, condition), self.num_prefix   # (B, M + N, C), M
+        if first:
+            at = at + first if at is not None else None
+            where = F.pad(where, (first, 0)) if where is not None else None
         shifts = self.time(t) if self.time else [None] * (len(self.blocks) + 1)
         for block, shift in zip(self.blocks[:-1], shifts, strict=False):
             x = block(x, shift)
-        x = self.blocks[-1](x, shifts[-2], at=at, where=where)   # (B, N, C), (B, R, C) or (M, C)
+        x = self.blocks[-1](x, shifts[-2], at=at, where=where)   # all, (B, R, C) or as many as `where`
+        if first and at is None and where is None:
+            x = x[:, first:]
         return self.head(normalise(x, self.ln_f, shifts[-1], where))
 
     @property
     def layers(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
-    def embed(self, tokens: Tensor) -> Tensor:
+    @property
+    def num_prefix(self) -> int:
+        """M, 0 for an unconditional network."""
+        return 0 if self.prefix is None else self.prefix.num_positions
+
+    def embed(self, tokens: Tensor, condition: Condition | None = None) -> Tensor:
+        """(B, n) -> (B, M + n, C)."""
         x = self.tok_emb(tokens[:, :-1] if self.causal else tokens)
         if self.causal:
             x = torch.cat([self.start_tok.expand(len(x), -1, -1).to(x.dtype), x], 1)
-        return self.drop(x + self.pos_emb[:, : x.shape[1]])
+        return self.drop(self.prepended(condition, x + self.pos_emb[:, : x.shape[1]]))
+
+    def prepended(self, condition: Condition | None, x: Tensor) -> Tensor:
+        """(B, n, C) -> (B, M + n, C); of a conditional network without a condition, the null."""
+        if self.prefix is not None:
+            return torch.cat([self.prefix(condition, len(x)).to(x.dtype), x], 1)
+        if condition is not None:
+            raise Unsupported("this network was made without a condition, and was given one")
+        return x
 
     def new_cache(self, batch: int) -> list[Tensor]:
-        """Room for the keys and values of every position: (2, B, H, N, C/H) a block."""
-        shape = (2, batch, self.num_heads, self.num_tokens, self.pos_emb.shape[2] // self.num_heads)
+        """Room for the keys and values of every position: (2, B, H, M + N, C/H) a block."""
+        shape = (2, batch, self.num_heads, self.num_prefix + self.num_tokens, self.pos_emb.shape[2] // self.num_heads)
         return [self.pos_emb.new_empty(shape) for _ in self.blocks]
 
-    def extend(self, tokens: Tensor | None, start: int, cache: list[Tensor]) -> Tensor:
+    def extend(
+        self, tokens: Tensor | None, start: int, cache: list[Tensor], *, condition: Condition | None = None
+    ) -> Tensor:
         """Logits (B, K) of the token after the last one fed, as the causal network gives them.
 
         tokens: (B, n) at sequence positions start..start+n-1, all earlier ones being in the cache. At start=0 the start
-            token comes first and the tokens, if any, after it, at positions 1..n.
+            token comes first and the tokens, if any, after it, at positions 1..n; the condition is read then alone.
         """
         if start == 0:
             x = self.start_tok.expand(cache[0].shape[1], -1, -1)
             x = x if tokens is None else torch.cat([x, self.tok_emb(tokens)], 1)
         else:
             x = self.tok_emb(tokens)
+        x = x + self.pos_emb[:, start : start + x.shape[1]]   # (B, n, C)
+        if start == 0:
+            x = self.prepended(condition, x)   # (B, M + n, C)
+        else:
+            start += self.num_prefix
         end = start + x.shape[1]
-        x = x + self.pos_emb[:, start:end]   # (B, n, C)
         seen = torch.ones(end - start, end, dtype=torch.bool, device=x.device).tril(start) if end - start > 1 else None
         for block, keys_values in zip(self.layers, cache, strict=True):
             x = block.extend(x, start, keys_values, seen)
@@ -155,20 +189,24 @@ class Block(nn.Module):
         )
         return y.transpose(1, 2).flatten(2)
 
-    def extend(self, x: Tensor, start: int, keys_values: Tensor, seen: Tensor | None) -> Tensor:
+    def extend(
+        self, x: Tensor, start: int, keys_values: Tensor, seen: Tensor | None, shift: Tensor | None = None
+    ) -> Tensor:
         """The block at n further positions: (B, n, C) -> (B, n, C).
 
         keys_values: (2, B, H, N, C/H), written at the new positions and read up to the last of them; seen: bool
         (n, start + n), or None for all.  One token is a chain of tiny operations, so every call that can be is avoided.
         """
         end = start + x.shape[1]
-        qkv = linear(self.ln1(x), self.qkv.weight, self.qkv.bias)
+        h = self.ln1(x) if shift is None else normalise(x, self.ln1, shift[:, :2])
+        qkv = linear(h, self.qkv.weight, self.qkv.bias)
         qkv = qkv.view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)   # (3, B, H, n, C/H)
         keys_values[:, :, :, start:end] = qkv[1:]
         keys, values = keys_values[:, :, :, :end].unbind()
         y = F.scaled_dot_product_attention(qkv[0], keys, values, attn_mask=seen)
         x = x + linear(y.transpose(1, 2).reshape(x.shape), self.proj.weight, self.proj.bias)
-        h = F.gelu(linear(self.ln2(x), self.fc.weight, self.fc.bias))
+        h = self.ln2(x) if shift is None else normalise(x, self.ln2, shift[:, 2:])
+        h = F.gelu(linear(h, self.fc.weight, self.fc.bias))
         return x + linear(h, self.out.weight, self.out.bias)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -201,14 +239,14 @@ class TimeConditioning(nn.Module):
 
 
 def normalise(x: Tensor, ln: nn.LayerNorm, shift: Tensor | None, where: Tensor | None = None) -> Tensor:
-    """LayerNorm, then times (1 + scale) plus an offset where there is a time.
+    """LayerNorm, then times (1 + scale) plus an offset where there is a condition, such as a time.
 
-    x: (B, n, C), or (M, C) with `where`; shift: (B, 2, C) or None.
+    x: (B, n, C), or (M, C) with `where`; shift: (B, 2, C), or (B, 2, n, C) for each token its own, or None.
     """
     x = ln(x)
     if shift is None:
         return x
-    scale, offset = shift.unsqueeze(2).unbind(1)   # (B, 1, C) each
+    scale, offset = (shift if shift.ndim == 4 else shift.unsqueeze(2)).unbind(1)   # (B, 1 or n, C) each
     if where is not None:
         image = where.nonzero()[:, 0]
         scale, offset = scale[image, 0], offset[image, 0]   # (M, C)

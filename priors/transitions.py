@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,12 @@ class Transition:
     keep: Tensor
     replace: Tensor
     mask: Tensor
+
+
+class Posterior(Protocol):
+    """What undoes a step: see `Corruption.log_posterior`."""
+
+    def log_posterior(self, log_x_0: Tensor, x_t: Tensor, *, s: Tensor, t: Tensor) -> Tensor: ...
 
 
 class Corruption(nn.Module):

@@ -1,7 +1,8 @@
 """VQ-Diffusion: mask-and-replace diffusion over tokens, with a network that predicts x_0 from x_t and t.
 
-Gu et al. 2022, "Vector Quantized Diffusion Model for Text-to-Image Synthesis", without the text; strided sampling uses
-the composite posterior (the published code applies the one-step posterior to a stride); purity: Tang et al. 2022.
+Gu et al. 2022, "Vector Quantized Diffusion Model for Text-to-Image Synthesis", a text being prepended, as for every
+prior here, not cross-attended; strided sampling uses the composite posterior (the published code applies the one-step
+posterior to a stride); purity and guidance: Tang et al. 2022.
 
     prior = VQDiffusion(grid=(16, 16), codebook_size=1024, options=VQDiffusionOptions())
     prior.sample(4, sampler=VQDiffusionSampler(steps=25), draws=Draws.seeded(0)).tokens   # (4, 256) int64
@@ -9,13 +10,19 @@ the composite posterior (the published code applies the one-step posterior to a 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from priors.base import UNKNOWN, Draws, Likelihood, Sample
 from priors.checks import check_known, check_tokens
+from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import Denoiser, SampledTime, ancestral, bound_loss, bound_T, check_steps, spread_time
-from priors.options import VQDiffusionOptions, VQDiffusionSampler, check_sampler
+from priors.guidance import Guidance, guided, of_images
+from priors.option_checks import check_sampler
+from priors.options import VQDiffusionOptions, VQDiffusionSampler
+from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
 from priors.transitions import Corruption
@@ -35,48 +42,60 @@ class VQDiffusion(nn.Module):
         self.net = Transformer(
             num_tokens=self.num_tokens, vocabulary=codebook_size + 1, num_classes=codebook_size, time_conditioned=True,
             width=options.width, num_layers=options.num_layers, num_heads=options.num_heads, dropout=options.dropout,
+            condition=options.condition, positions=initial_positions(options, grid),
         )
         self.corruption = Corruption.mask_and_replace(
             num_timesteps=options.timesteps, codebook_size=codebook_size, final_mask=options.final_mask
         )
         self.time = SampledTime(options.timesteps, importance=options.importance_sampling)
 
-    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def denoise(self, x_t: Tensor, t: Tensor, *, condition: Condition | None = None) -> Tensor:
         """Logits of x_0: (B, N) in [0, K], (B,) in 1..T -> (B, N, K)."""
-        return self.net(x_t, t)
+        return self.net(x_t, t) if condition is None else self.net(x_t, t, condition=condition)
 
-    def logits(self, tokens: Tensor) -> Tensor:
+    def _checked(self, condition: Condition | None, num: int) -> Condition | None:
+        return check_condition(condition, self.options.condition, num, device=self.corruption.mask_bar.device)
+
+    def logits(self, tokens: Tensor, *, condition: Condition | None = None) -> Tensor:
         """Logits of x_0 at the time that matches each image's share of masks.
 
         (B, N) int64 in [0, K), with UNKNOWN or K where masked -> (B, N, K).
         """
         tokens = tokens.masked_fill(tokens == UNKNOWN, self.mask)
         check_tokens(tokens, self.num_tokens, self.codebook_size + 1)
-        return self.denoise(tokens, self.matching_time(tokens == self.mask).clamp(min=1))
+        t = self.matching_time(tokens == self.mask).clamp(min=1)
+        return self.denoise(tokens, t, condition=self._checked(condition, len(tokens)))
 
-    def training_loss(self, tokens: Tensor, *, draws: Draws) -> Tensor:
+    def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
         """The bound plus the auxiliary term, bits per token, one random time an image: (B, N) -> ()."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
+        condition = self._checked(condition, len(tokens))
+        if self.training:
+            condition = drop_conditions(condition, self.options.dropped_conditions, draws=draws)
         with seeded_dropout(self, draws, len(tokens)):
             return bound_loss(
-                self.denoise, self.corruption, self.time, tokens, draws=draws, learn_time=self.training,
-                auxiliary_weight=self.options.auxiliary_weight, adaptive_auxiliary=self.options.adaptive_auxiliary,
+                partial(self.denoise, condition=condition), self.corruption, self.time, tokens, draws=draws,
+                learn_time=self.training, auxiliary_weight=self.options.auxiliary_weight,
+                adaptive_auxiliary=self.options.adaptive_auxiliary,
             )
 
     @torch.no_grad()
-    def nll(self, tokens: Tensor, *, draws: Draws, budget: int | None = None) -> Likelihood:
+    def nll(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws,
+            budget: int | None = None) -> Likelihood:
         """Upper bound on the negative log-likelihood of each image, in nats (Gu et al. 2022, Eq. 9), kind bound_T.
 
         tokens: (B, N) int64 in [0, K). budget: None is the sum over all T, otherwise see `bound_T`.
         Raises ValueError if a token is outside the codebook or the budget is below 1.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
+        denoise = partial(self.denoise, condition=self._checked(condition, len(tokens)))
         return bound_T(
-            self.denoise, self.corruption, tokens, probabilities=self.time.probabilities(), draws=draws, budget=budget
+            denoise, self.corruption, tokens, probabilities=self.time.probabilities(), draws=draws, budget=budget
         )
 
     @torch.no_grad()
-    def sample(self, num: int, *, sampler: VQDiffusionSampler, known: Tensor | None = None, draws: Draws) -> Sample:
+    def sample(self, num: int, *, sampler: VQDiffusionSampler, known: Tensor | None = None,
+               condition: Condition | None = None, draws: Draws) -> Sample:
         """Draw `num` images by the reverse process; tokens (num, N) int64 in [0, K).
 
         known: (num, N), tokens to keep and UNKNOWN elsewhere. Known tokens stand clean and the chain starts at the time
@@ -84,20 +103,24 @@ class VQDiffusion(nn.Module):
         """
         check_sampler(sampler, self.Sampler)
         steps = check_steps(sampler.steps, self.options.timesteps)
+        denoise = guided(
+            self.denoise, self._checked(condition, num), Guidance.of(sampler), num_prefix=self.options.num_prefix,
+            progress=lambda x_t, t: 1 - t / self.options.timesteps,
+        )
         start, start_time, keep = self._start(num, known, draws)
         adjust = Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
         if sampler.method == "purity":
             start = torch.where(keep, start, self.mask)
             tokens, evaluations = purity_sampling(
-                self.denoise, self.corruption, start, start_time, steps=steps, draws=draws, adjust=adjust,
+                denoise, self.corruption, start, start_time, steps=steps, draws=draws, adjust=adjust,
                 purity_weight=sampler.purity_weight or 0.0,
             )
         else:
             tokens, evaluations = ancestral(
-                self.denoise, self.corruption, start, start_time, steps=steps, draws=draws, adjust=adjust, keep=keep
+                denoise, self.corruption, start, start_time, steps=steps, draws=draws, adjust=adjust, keep=keep
             )
         evaluations = evaluations.cpu()
-        return Sample(tokens, evaluations, evaluations * self.num_tokens)
+        return denoise.counted(Sample(tokens, evaluations, evaluations * self.num_tokens))
 
     def matching_time(self, masked: Tensor) -> Tensor:
         """The first time by which this share of tokens is masked: (B, N) bool -> (B,) int64, 0 where none is."""
@@ -135,7 +158,7 @@ def purity_sampling(denoise: Denoiser, corruption: Corruption, start: Tensor, st
         if len(active) == 0:
             continue
         x_t = x[active]
-        log_x_0 = adjust(denoise(x_t, t[active])).log_softmax(-1)   # (b, N, K)
+        log_x_0 = adjust(of_images(denoise, active)(x_t, t[active])).log_softmax(-1)   # (b, N, K)
         purity = log_x_0.amax(-1).exp()
         purity = purity / purity.amax(1, keepdim=True)
         values = draws.categorical(((1 + purity_weight * purity).unsqueeze(-1) * log_x_0).to(draws.device)).to(x.device)

@@ -61,7 +61,7 @@ def test_run_commands_of_the_readme_can_be_planned(command, own_cache):
     assert "nothing was built" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["bench.store.store ls", "bench.store du", "bench.run --help"])
+@pytest.mark.parametrize("command", ["bench.store ls", "bench.store du", "bench.run --help"])
 def test_cheap_commands_run(command, own_cache):
     assert subprocess.run([sys.executable, "-m", *command.split()], capture_output=True).returncode == 0
 

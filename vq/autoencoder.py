@@ -35,9 +35,9 @@ class Encoder(nn.Module):
                 blocks.append(Downsample(width))
                 resolution //= 2
         blocks += _middle(width, groups=groups)
-        blocks += [_norm(width, groups), nn.Conv2d(width, options.embedding_dim, 3, padding=1)]
+        blocks += [_norm(width, groups), nn.Conv2d(width, options.encoder_channels, 3, padding=1)]
         self.blocks = nn.ModuleList(blocks)
-        self.quant_conv = _quant_conv(options)
+        self.quant_conv = _quant_conv(options, options.encoder_channels, options.embedding_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         h = images
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         groups, multipliers = options.norm_groups, options.channel_multipliers
         resolution //= options.downsampling
         width = options.channels * multipliers[-1]
-        blocks: list[nn.Module] = [nn.Conv2d(options.embedding_dim, width, 3, padding=1)]
+        blocks: list[nn.Module] = [nn.Conv2d(options.decoder_channels, width, 3, padding=1)]
         blocks += _middle(width, groups=groups)
         for level in reversed(range(len(multipliers))):
             for _ in range(options.blocks_in_decoder):
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
                 resolution *= 2
         blocks += [_norm(width, groups), nn.Conv2d(width, 3, 3, padding=1)]
         self.blocks = nn.ModuleList(blocks)
-        self.post_quant_conv = _quant_conv(options)
+        self.post_quant_conv = _quant_conv(options, options.embedding_dim, options.decoder_channels)
         self.logsigma = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 1)) \
             if options.likelihood_head else None
 
@@ -164,6 +164,5 @@ def _norm(width: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, width, eps=GROUP_NORM_EPS)
 
 
-def _quant_conv(options: VQGANOptions) -> nn.Module:
-    dim = options.embedding_dim
-    return nn.Conv2d(dim, dim, 1) if options.quant_convs == "separate" else nn.Identity()
+def _quant_conv(options: VQGANOptions, width_in: int, width_out: int) -> nn.Module:
+    return nn.Conv2d(width_in, width_out, 1) if options.quant_convs == "separate" else nn.Identity()

@@ -22,7 +22,11 @@ class Tokenizer(Protocol):
 
     def trainable(self, *, perceptual: Callable[[Tensor, Tensor], Tensor], learning_rate: float,
                   betas: tuple[float, float]) -> nn.Module:
-        """What the training loop trains (bench.training.loop.Trainable); perceptual is an LPIPS network."""
+        """What the training loop trains (bench.training.loop.Trainable); perceptual is an LPIPS network.
+
+        Its kind is Options.perceptual_net, a field or a constant ("alex" where there is none); None asks for none.
+        A class without `trainable` is not trained: it is kept as its constructor makes it, or as `vq.path` says.
+        """
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, N) int64 in [0, K), row by row."""

@@ -1,4 +1,4 @@
-"""Import of VQGANs trained elsewhere: the official "Unleashing Transformers" files and taming-transformers' VQModel.
+"""Import of VQGANs trained elsewhere: "Unleashing Transformers", taming-transformers and LlamaGen.
 
     model = load_official("vqgan_ema_1400000.th", channels=128, channel_multipliers=(1, 1, 2, 2, 4), num_res_blocks=2,
                           attention_resolutions=(16,), embedding_dim=256, codebook_size=1024, resolution=256)
@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vq.autoencoder import Attention, Downsample, ResBlock, Upsample
+from vq.model import VQGANModel
 from vq.options import VQGANOptions
-from vq.quantize import GumbelQuantizer
-from vq.vqgan import VQGAN
+from vq.quantize import GumbelQuantizer, NearestQuantizer
 
 log = logging.getLogger(__name__)
+WRAPPERS = ("state_dict", "ema", "model")
+"""Under what names files keep their weights; LlamaGen's own loader, too, prefers averaged ones."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,16 @@ class Layout:
 
 def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, channels: int,
                   channel_multipliers: Iterable[int], num_res_blocks: int, attention_resolutions: Iterable[int],
-                  embedding_dim: int, codebook_size: int, resolution: int, layout: str = "unleashing",
-                  fold: bool = True) -> VQGAN:
+                  embedding_dim: int, codebook_size: int, resolution: int, z_channels: int | None = None,
+                  layout: str = "unleashing", fold: bool = True) -> VQGANModel:
     """The VQGAN in a checkpoint, in evaluation mode, with `unused_keys` listing the file's keys it has no use for.
 
     Weights are in the contiguous format, in which torch's GroupNorm rounds as it did for the official code (6e-6 from
     it at the latents, against 1.2e-5 in channels_last); `.to(memory_format=torch.channels_last)` is the faster choice.
-    layout: "unleashing" (official .th files) or "taming" (VQModel; the nested "state_dict" of a .ckpt is found).
-    fold: merge taming's quant convs into their neighbours (`fold_quant_convs`); False keeps them, for training on.
+    layout: "unleashing" (official .th files), "taming" (VQModel and GumbelVQ, Esser et al. 2021) or "llamagen"
+        (vq_ds8 and vq_ds16, Sun et al. 2024; codes on the unit sphere). The weights inside a .ckpt or .pt are found.
+    fold: merge quant convs into their neighbours (`fold_quant_convs`); False keeps them, for training on, and so do
+        Gumbel models, which take the most probable code without a temperature.
     A file without a discriminator, which judging a prior does not need, gets a fresh one, with a warning that says so.
     Raises ValueError on an unknown layout, missing or unexpected keys, or shapes that contradict the arguments.
     """
@@ -61,20 +65,22 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
         raise ValueError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}")
     names = LAYOUTS[layout]
     state = read_state_dict(state_dict_or_path)
-    options = VQGANOptions(
+    sizes = dict(
         channels=channels, channel_multipliers=tuple(channel_multipliers), num_res_blocks=num_res_blocks,
         attention_resolutions=tuple(attention_resolutions), embedding_dim=embedding_dim, codebook_size=codebook_size,
-        **_discriminator_sizes(state, names.discriminator), **_differences(layout, state, num_res_blocks))
-    model = VQGAN(options=options, resolution=resolution)
-    has_discriminator = any(key.startswith(f"{names.discriminator}.") for key in state)
+        z_channels=z_channels)
+    options = VQGANOptions(**_differences(layout, state, num_res_blocks)
+                           | _discriminator_sizes(state, names.discriminator) | sizes)
+    model = VQGANModel(options=options, resolution=resolution)
+    has_discriminator = bool(names.discriminator) and any(key.startswith(f"{names.discriminator}.") for key in state)
     sources = dict(_sources(model, names, has_discriminator=has_discriminator))
     unused = _check_keys(state, sources, names.unused)
     model.load_state_dict(model.state_dict() | _gather(state, sources, model.state_dict()))
-    if not has_discriminator:
+    if names.discriminator and not has_discriminator:
         log.warning("the checkpoint has no discriminator: a fresh one stands there, which training on would have to "
                     "train first; tokens and images do not depend on it")
     model.to(memory_format=torch.contiguous_format)   # type: ignore[call-overload]   # torch's stubs lack it
-    if layout == "taming" and fold:
+    if fold and options.quant_convs == "separate" and options.quantizer != "gumbel":
         model = fold_quant_convs(model)
     model.unused_keys = unused
     log.info("%d keys of the checkpoint are not used: %s", len(unused), ", ".join(unused) or "none")
@@ -99,11 +105,15 @@ def read_state_dict(state_dict_or_path: Mapping[str, Tensor] | str | Path) -> Ma
             "torch.save(torch.load(path, weights_only=False)['state_dict'], 'tensors.pt')") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}: expected a state dict, names with their tensors")
-    return content.get("state_dict", content)
+    wrapped = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content)
+    if wrong := [name for name, value in wrapped.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{path} holds {_some([str(name) for name in wrong])} beside tensors: expected a state dict, "
+                         f"names with their tensors, as it is or under one of {', '.join(WRAPPERS)}")
+    return wrapped
 
 
 @torch.no_grad()
-def fold_quant_convs(model: VQGAN) -> VQGAN:
+def fold_quant_convs(model: VQGANModel) -> VQGANModel:
     """The same tokenizer without its 1x1 quant convs: the first becomes part of the encoder's last convolution.
 
     The second becomes a codebook of its own for decoding. (It cannot join the decoder's first convolution, whose zero
@@ -111,7 +121,7 @@ def fold_quant_convs(model: VQGAN) -> VQGAN:
     """
     if model.options.quant_convs != "separate":
         raise ValueError(f"quant_convs={model.options.quant_convs!r}: expected 'separate', as there is nothing to fold")
-    folded = VQGAN(options=replace(model.options, quant_convs="folded"), resolution=model.resolution)
+    folded = VQGANModel(options=replace(model.options, quant_convs="folded"), resolution=model.resolution)
     state = {key: value for key, value in model.state_dict().items() if "quant_conv." not in key}
     last_weight, last_bias = _weight_and_bias(model.encoder.blocks[-1])
     before_weight, before_bias = _weight_and_bias(model.encoder.quant_conv)
@@ -120,7 +130,8 @@ def fold_quant_convs(model: VQGAN) -> VQGAN:
     key = f"encoder.blocks.{len(model.encoder.blocks) - 1}"
     state[f"{key}.weight"] = torch.einsum("om,mihw->oihw", mix, last_weight).float()
     state[f"{key}.bias"] = (mix @ last_bias + before_bias).float()
-    codes = model.quantizer.embedding.weight.double()
+    assert isinstance(model.quantizer, NearestQuantizer)   # Gumbel models are not folded
+    codes = model.quantizer.codes().double()
     state["quantizer.decoded.weight"] = (codes @ spread.t() + after_bias).float()
     folded.load_state_dict(state)
     folded.to(memory_format=torch.contiguous_format)   # type: ignore[call-overload]   # torch's stubs lack it
@@ -136,21 +147,23 @@ def _weight_and_bias(convolution: nn.Module) -> tuple[Tensor, Tensor]:
 def _differences(layout: str, state: Mapping[str, Tensor], num_res_blocks: int) -> dict[str, Any]:
     """What sets a code base's models apart from the options' defaults, which are the official code's."""
     implied = VQGANOptions.of_layout(layout, {"num_res_blocks": num_res_blocks})
+    implied["quantizer"] = "gumbel" if f"{LAYOUTS[layout].codebook}.proj.weight" in state else "nearest"
     if layout == "unleashing":
-        return implied | {"quantizer": "gumbel" if "ae.quantize.proj.weight" in state else "nearest"}
+        return implied
     return implied | {"quant_convs": "separate", "perceptual_input": "signed", "diffaug": False, "lambda_max": 1e4}
 
 
 def _discriminator_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     """Read off the file, since both code bases build it from their own defaults; {} where it has no discriminator."""
     first = f"{prefix}.0.weight"
-    if first not in state:
+    if not prefix or first not in state:
         return {}   # a part of one is reported with the other missing keys
     convolutions = [key for key, value in state.items() if key.startswith(f"{prefix}.") and value.ndim == 4]
     return {"disc_channels": state[first].shape[0], "disc_layers": len(convolutions) - 2}
 
 
-def _sources(model: VQGAN, names: Layout, *, has_discriminator: bool = True) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _sources(model: VQGANModel, names: Layout, *,
+             has_discriminator: bool = True) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every native key with the keys it is made of; several are stacked along the first dimension."""
     for part, prefixes in (("encoder", names.encoder), ("decoder", names.decoder)):
         blocks = getattr(model, part).blocks
@@ -167,7 +180,7 @@ def _sources(model: VQGAN, names: Layout, *, has_discriminator: bool = True) -> 
         yield "quantizer.embedding.weight", (f"{names.codebook}.embed.weight",)
     else:
         yield "quantizer.embedding.weight", (f"{names.codebook}.embedding.weight",)
-    for key in model.discriminator.state_dict() if has_discriminator else ():
+    for key in model.discriminator.state_dict() if has_discriminator and names.discriminator else ():
         yield f"discriminator.{key}", (f"{names.discriminator}.{key.removeprefix('main.')}",)
 
 
@@ -263,6 +276,24 @@ def _taming_middle(network: str) -> list[str]:
     return [f"{network}.mid.{name}" for name in ("block_1", "attn_1", "block_2")]
 
 
+def llamagen_encoder(options: VQGANOptions, resolution: int) -> list[str]:
+    """LlamaGen's name of every encoder block, in order."""
+    return [_as_llamagen(name, level=lambda level: level) for name in taming_encoder(options, resolution)]
+
+
+def llamagen_decoder(options: VQGANOptions, resolution: int) -> list[str]:
+    """The same of the decoder, whose levels count from the tokens' side."""
+    last = len(options.channel_multipliers) - 1
+    return [_as_llamagen(name, level=lambda level: last - level) for name in taming_decoder(options, resolution)]
+
+
+def _as_llamagen(name: str, *, level: Callable[[int], int]) -> str:
+    for taming, theirs in (("block_1", "0"), ("attn_1", "1"), ("block_2", "2")):
+        name = name.replace(f".mid.{taming}", f".mid.{theirs}")
+    return re.sub(r"\.(?:down|up)\.(\d+)\.(block)?",
+                  lambda found: f".conv_blocks.{level(int(found[1]))}." + ("res" if found[2] else ""), name)
+
+
 LAYOUTS = {
     "unleashing": Layout(
         encoder=_numbered("ae.encoder.blocks"), decoder=_numbered("ae.generator.blocks"), skip="conv_out",
@@ -273,4 +304,7 @@ LAYOUTS = {
         encoder=taming_encoder, decoder=taming_decoder, skip="nin_shortcut",
         codebook="quantize", discriminator="loss.discriminator.main", logsigma="",
         unused=re.compile(r"loss\.perceptual_loss\..*")),
+    "llamagen": Layout(
+        encoder=llamagen_encoder, decoder=llamagen_decoder, skip="nin_shortcut", codebook="quantize", discriminator="",
+        logsigma="", unused=re.compile(r"quantize\.codebook_used")),
 }

@@ -34,7 +34,7 @@ class NearestQuantizer(nn.Module):
         self.embedding = nn.Embedding(size, options.embedding_dim)
         nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)   # official code
         if options.quant_convs == "folded":
-            self.decoded = nn.Embedding(size, options.embedding_dim)
+            self.decoded = nn.Embedding(size, options.decoder_channels)
         if options.codebook_init == "data":
             self.register_buffer("started", torch.tensor(False))
         if options.restart_dead_codes_every:
@@ -48,10 +48,11 @@ class NearestQuantizer(nn.Module):
         """
         h = self._onto_sphere(h.float(), dim=1)
         indices = self.indices(h)
-        codes = self._vectors(indices, self.codes(), h.shape)
+        tokens = indices.view(h.shape[0], *h.shape[2:])
+        codes = F.embedding(tokens, self.codes()).permute(0, 3, 1, 2)
         loss = self._loss(h, codes)
-        if self.options.quant_convs == "folded":
-            codes = self._vectors(indices, self.decoded.weight, h.shape)
+        if self.options.quant_convs == "folded":   # of an imported model, which no gradient has to pass
+            return self.lookup(tokens), indices, loss
         return h + (codes - h).detach(), indices, loss
 
     def codes(self) -> Tensor:
@@ -94,10 +95,6 @@ class NearestQuantizer(nn.Module):
 
     def _onto_sphere(self, vectors: Tensor, *, dim: int) -> Tensor:
         return F.normalize(vectors, dim=dim) if self.options.lookup == "cosine" else vectors
-
-    def _vectors(self, indices: Tensor, table: Tensor, shape: torch.Size) -> Tensor:
-        batch, dim, height, width = shape
-        return F.embedding(indices, table).view(batch, height, width, dim).permute(0, 3, 1, 2)
 
     def _random_vectors(self, h: Tensor, draws: UniformDraws) -> Tensor:
         vectors = _rows(h.float())

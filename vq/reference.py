@@ -20,10 +20,11 @@ from vq.autoencoder import Attention, ResBlock
 from vq.base import UniformDraws
 from vq.diffaug import diffaug
 from vq.losses import Perceptual, adaptive_weight, discriminator_loss, generator_loss, l1, perceptual_distance
-from vq.vqgan import VQGAN
+from vq.model import VQGANModel
+from vq.quantize import NearestQuantizer
 
 
-def textbook_copy(model: VQGAN) -> VQGAN:
+def textbook_copy(model: VQGANModel) -> VQGANModel:
     """The model with its own weights in the contiguous format. Only nearest codes by Euclidean distance are covered.
 
     Raises ValueError for other options, and for quant convs and a final activation.
@@ -37,20 +38,20 @@ def textbook_copy(model: VQGAN) -> VQGAN:
 
 
 @torch.no_grad()
-def naive_encode(model: VQGAN, images: Tensor) -> Tensor:
+def naive_encode(model: VQGANModel, images: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 -> (B, N) int64."""
     return _nearest(model, _through(model.encoder.blocks, _to_float(model, images)))
 
 
 @torch.no_grad()
-def naive_decode(model: VQGAN, tokens: Tensor) -> Tensor:
+def naive_decode(model: VQGANModel, tokens: Tensor) -> Tensor:
     """(B, N) int64 -> (B, 3, H, W) uint8."""
     values = _through(model.decoder.blocks, _codes(model, tokens))
     values = (values + 1) / 2 if model.options.input_range == "signed" else values
     return (values * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def naive_training_step(model: VQGAN, *, perceptual: Perceptual,
+def naive_training_step(model: VQGANModel, *, perceptual: Perceptual,
                         learning_rate: float) -> Callable[[Tensor, UniformDraws], float]:
     """A function of (B, 3, H, W) uint8 and draws: one step with the adversarial loss; returns L1 + LPIPS."""
     options, last = model.options, model.decoder.last_weight
@@ -87,22 +88,27 @@ def naive_training_step(model: VQGAN, *, perceptual: Perceptual,
     return step
 
 
-def _to_float(model: VQGAN, images: Tensor) -> Tensor:
+def _to_float(model: VQGANModel, images: Tensor) -> Tensor:
     unit = images.float() / 255
     return unit * 2 - 1 if model.options.input_range == "signed" else unit
 
 
-def _nearest(model: VQGAN, h: Tensor) -> Tensor:
-    vectors, codes = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]), model.quantizer.embedding.weight
+def _nearest(model: VQGANModel, h: Tensor) -> Tensor:
+    vectors, codes = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1]), _codebook(model)
     distances = vectors.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * vectors @ codes.t()
     return distances.argmin(1).view(len(h), -1)
 
 
-def _codes(model: VQGAN, tokens: Tensor) -> Tensor:
+def _codebook(model: VQGANModel) -> Tensor:
+    assert isinstance(model.quantizer, NearestQuantizer)   # `textbook_copy` lets no other through
+    return model.quantizer.embedding.weight
+
+
+def _codes(model: VQGANModel, tokens: Tensor) -> Tensor:
     """(B, N) -> (B, D, h, w), by a one-hot product."""
     hot = F.one_hot(tokens, model.codebook_size).float()   # (B, N, K)
     height, width = model.grid
-    vectors = hot @ model.quantizer.embedding.weight
+    vectors = hot @ _codebook(model)
     return vectors.transpose(1, 2).reshape(len(tokens), -1, height, width)
 
 

@@ -26,8 +26,8 @@ from vq.losses import (
     l1,
     perceptual_distance,
 )
+from vq.model import VQGANModel, bin_centres, reduce_bits
 from vq.quantize import NearestQuantizer
-from vq.vqgan import VQGAN, bin_centres, reduce_bits
 
 Optimize = Callable[[Tensor, Optimizer], None]
 """Zero the gradients, go backward from the loss, average over processes, step."""
@@ -41,7 +41,7 @@ class VQGANTraining(nn.Module):
     Raises ValueError if the model's quant convs are folded: such a model can only be used.
     """
 
-    def __init__(self, model: VQGAN, *, perceptual: Perceptual, learning_rate: float,
+    def __init__(self, model: VQGANModel, *, perceptual: Perceptual, learning_rate: float,
                  betas: tuple[float, float] = (0.9, 0.999)):
         super().__init__()
         if model.options.quant_convs == "folded":
@@ -74,7 +74,7 @@ class VQGANTraining(nn.Module):
         return {name: value.detach() for name, value in log.items()}
 
     @torch.no_grad()
-    def validate(self, model: VQGAN, batch: Tensor, draws: UniformDraws) -> dict[str, Tensor]:
+    def validate(self, model: VQGANModel, batch: Tensor, draws: UniformDraws) -> dict[str, Tensor]:
         """Means over one batch with `model`; "loss" is L1 + LPIPS, what the reconstruction itself costs."""
         images = model.to_float(batch)
         latents, indices, codebook_loss = model.quantizer(model.encoder(images))
@@ -182,7 +182,7 @@ class LikelihoodTraining(nn.Module):
     are, so whatever was measured with this tokenizer remains true.
     """
 
-    def __init__(self, tokenizer: VQGAN, *, bits: int, learning_rate: float,
+    def __init__(self, tokenizer: VQGANModel, *, bits: int, learning_rate: float,
                  betas: tuple[float, float] = (0.9, 0.999)):
         super().__init__()
         if tokenizer.decoder.logsigma is None:
@@ -222,7 +222,7 @@ class LikelihoodTraining(nn.Module):
         return -log_mass.mean() / math.log(2)
 
 
-def _autoencoder_parameters(model: VQGAN) -> list[nn.Parameter]:
+def _autoencoder_parameters(model: VQGANModel) -> list[nn.Parameter]:
     """All but the discriminator's and the log-sigma head's, which has no part in this loss."""
     parts = (model.encoder, model.quantizer, model.decoder.blocks, model.decoder.post_quant_conv)
     return [parameter for part in parts for parameter in part.parameters()]

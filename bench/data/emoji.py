@@ -10,13 +10,16 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.assets.weights import emoji_archive
 from bench.config import DatasetConfig
 from bench.data.base import Splits
+from bench.data.emoji_names import caption_of, group_of
 from bench.data.files import TreeFiles, ZipFiles, open_files
 from bench.data.images import FileImages, corrupt_error, take_inventory
+from bench.data.labels import Captions, Labels, labels_from
 from bench.data.splits import check_options, fingerprint, hash_order, num_validation
 from bench.errors import InputError
 
@@ -48,10 +51,20 @@ class Emoji:
         def images(chosen: list[str], cap: int | None) -> FileImages:
             return FileImages(files, chosen[:cap], resolution=config.resolution, resize=config.resize)
 
-        return Splits(images(train, config.max_train), images(validation, config.max_validation),
-                      fingerprint(config, inventory.digest),
+        sides = images(train, config.max_train), images(validation, config.max_validation)
+        return Splits(*sides, fingerprint(config, inventory.digest),
                       {"ignored_non_images": files.ignored, "skipped_corrupt": len(inventory.corrupt),
-                       "split": "whole base emoji, with their skin tones, genders and professions"})
+                       "split": "whole base emoji, with their skin tones, genders and professions"},
+                      labels=partial(_labels, sides[0].names, sides[1].names),
+                      captions=partial(_captions, sides[0].names, sides[1].names))
+
+
+def _labels(train: Sequence[str], validation: Sequence[str]) -> Labels:
+    return labels_from([group_of(name) for name in train], [group_of(name) for name in validation])
+
+
+def _captions(train: Sequence[str], validation: Sequence[str]) -> Captions:
+    return Captions(tuple(caption_of(name) for name in train), tuple(caption_of(name) for name in validation))
 
 
 def base_of(name: str) -> str:

@@ -2,17 +2,22 @@
 
 Every image below the path counts, whatever its class folder. With folders `train` and `val` (or `validation`, `valid`,
 `test`) directly below the path these are the splits; otherwise `validation_fraction` of the images is set aside by the
-hash of the relative path, and both splits stand in hash order, so that a cap takes a random sample.
+hash of the relative path, and both splits stand in hash order, so that a cap takes a random sample. The first folder of
+each path (below those of the splits) is its class, where a condition asks; captions: see bench.data.captions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.config import DatasetConfig
 from bench.data.base import Splits
+from bench.data.captions import read_captions
 from bench.data.files import Files, open_files
 from bench.data.images import FileImages, corrupt_error, take_inventory
+from bench.data.labels import Captions, labels_from_folders
 from bench.data.pixels import size_of
 from bench.data.regular import check_regular
 from bench.data.splits import capped, check_options, fingerprint, hash_order, split_by_hash
@@ -52,8 +57,16 @@ class ImageFolder:
             return FileImages(files, [names[i] for i in capped(indices, cap)],
                               resolution=config.resolution, resize=config.resize)
 
-        return Splits(images(train, config.max_train), images(validation, config.max_validation),
-                      fingerprint(config, inventory.digest), notes)
+        sides = images(train, config.max_train), images(validation, config.max_validation)
+        splits_of = ("train", *VALIDATION_FOLDERS) if rule.startswith("folders") else ()
+        return Splits(*sides, fingerprint(config, inventory.digest), notes,
+                      labels=partial(labels_from_folders, sides[0].names, sides[1].names, below=splits_of),
+                      captions=partial(_captions, files.path, sides[0].names, sides[1].names))
+
+
+def _captions(root: Path, train: Sequence[str], validation: Sequence[str]) -> Captions:
+    found = read_captions(root, [*train, *validation])
+    return Captions(tuple(found[name] for name in train), tuple(found[name] for name in validation))
 
 
 def split(names: list[str], fraction: float) -> tuple[list[int], list[int], str]:

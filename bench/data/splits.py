@@ -17,7 +17,7 @@ from bench.errors import InputError, did_you_mean
 _DEFAULT_FRACTION = DatasetConfig().validation_fraction
 
 
-class ArrayImages:
+class ResizedImages:
     """Images that already are pixels: (n, H, W, 3) uint8, possibly a memory map."""
 
     def __init__(self, array: np.ndarray, *, resolution: int, resize: str):

@@ -1,8 +1,10 @@
-"""The token cache: a data set encoded once, as memory-mapped shards of uint16 beside a manifest.
+"""The token cache: a data set encoded once, as memory-mapped shards beside a manifest.
 
     encode_split(encode, splits.train, folder, codebook_size=1024)
     tokens = TokenArray(folder)
     tokens[[3, 1, 4]]                  # (3, N) int64
+
+Shards are uint16 up to 65,536 codes and uint32 beyond.
 
 Encoding holds one shard and two batches in memory, whatever the size of the data set, and goes on where it stopped.
 """
@@ -26,8 +28,13 @@ from bench.store import files
 
 FORMAT = 1
 MANIFEST = "tokens.json"
-LARGEST_CODEBOOK = 65_536   # ids are uint16
+LARGEST_CODEBOOK = 2**32   # ids are uint32 at most
 Encode = Callable[[np.ndarray], np.ndarray]
+
+
+def id_type(codebook_size: int) -> type[np.unsignedinteger]:
+    """The smallest type of the cache that holds every id in [0, codebook_size)."""
+    return np.uint16 if codebook_size <= 65_536 else np.uint32
 
 
 class TokenArray:
@@ -86,7 +93,7 @@ def encode_split(encode: Encode, data: ImageData, folder: str | Path, *, codeboo
     encode: (n, 3, H, W) uint8 -> (n, N) integers in [0, codebook_size).
     shard_size: images a file. Together with batch_size it decides which images meet in a batch.
     progress: called with the number of images that became ready, those found ready included.
-    Raises InputError for a codebook beyond uint16, BenchError if `encode` returns anything but such tokens.
+    Raises InputError for a codebook beyond uint32, BenchError if `encode` returns anything but such tokens.
     """
     folder = Path(folder)
     writer = _Writer(folder, num_images=len(data), codebook_size=codebook_size, shard_size=shard_size, resume=True)
@@ -99,7 +106,7 @@ def encode_split(encode: Encode, data: ImageData, folder: str | Path, *, codeboo
         for indices, images in _batches(data, start, stop, batch_size):
             tokens = _checked(np.asarray(encode(images)), len(indices), codebook_size)
             if rows is None:
-                rows = np.empty((stop - start, tokens.shape[1]), np.uint16)
+                rows = np.empty((stop - start, tokens.shape[1]), id_type(codebook_size))
             if tokens.shape[1] != rows.shape[1]:
                 raise BenchError(f"encoder returned {tokens.shape[1]} tokens an image, {rows.shape[1]} before")
             rows[indices - start] = tokens
@@ -134,7 +141,7 @@ def import_tokens(path: str | Path, folder: str | Path, *, num_tokens: int, code
         if rows.min() < 0 or rows.max() >= codebook_size:
             raise InputError(f"{path} holds tokens {rows.min()}..{rows.max()} (images {start}..{stop - 1}), expected "
                              f"0..{codebook_size - 1}: is it of another codebook?")
-        writer.write(shard, rows.astype(np.uint16))
+        writer.write(shard, rows.astype(id_type(codebook_size)))
     return TokenArray(folder)
 
 
@@ -182,7 +189,7 @@ class _Writer:
         return shard in self.finished
 
     def write(self, shard: int, rows: np.ndarray) -> None:
-        """(n, N) uint16."""
+        """(n, N) of the type of the ids."""
         if self.manifest["num_tokens"] not in (None, rows.shape[1]):
             raise BenchError(f"{rows.shape[1]} tokens an image, {self.manifest['num_tokens']} in earlier shards")
         path = self.folder / f"tokens-{shard:05}.npy"

@@ -30,6 +30,7 @@ from bench.assets.weights import lpips_model
 from bench.compose import Request
 from bench.config import RunSpec
 from bench.data.arrays import SubsetImages
+from bench.data.foreign import as_written
 from bench.editing.options import EditOptions
 from bench.editing.showcase import completed_sheet, showcase
 from bench.errors import BenchError, InputError
@@ -70,13 +71,13 @@ def benchmark(options: EditOptions, runs: list[Request], command: str, console: 
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
-def cells_of(options: EditOptions, runs: list[Request], console: Console) -> Iterator[tuple[Request, Cell]]:
+def cells_of(options: EditOptions, runs: list[Request], console: Console) -> Iterator[tuple[Request, EditRow]]:
     """Every cell with its run, made when asked for: a measured one holds its models and images."""
     for mask in options.masks:
         for run in runs:
             with_baseline = run.spec.baselines and run is runs[0]
             for role in ROLES if with_baseline else ROLES[1:]:
-                yield run, Cell(run.spec, mask, options.images, role, console)
+                yield run, EditRow(run.spec, mask, options.images, role, console)
 
 
 def print_status(options: EditOptions, runs: list[Request], console: Console) -> int:
@@ -93,7 +94,7 @@ def print_status(options: EditOptions, runs: list[Request], console: Console) ->
     return 0
 
 
-def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
+def measured(cell: EditRow, options: EditOptions, console: Console) -> Record:
     """The cell's record: an earlier one of the same key, or a new one, be it of a failure."""
     earlier = [record for record in load_records(cell.spec.results_dir)[0]
                if record.run_key == cell.run_key and record.status == "ok"]
@@ -116,7 +117,7 @@ def measured(cell: Cell, options: EditOptions, console: Console) -> Record:
     return record
 
 
-class Cell:
+class EditRow:
     """One prior (or the plain reconstruction) under one mask."""
 
     def __init__(self, spec: RunSpec, mask: str, num_images: int | None, role: Role, console: Console):
@@ -174,7 +175,7 @@ class Cell:
 
     def spec_of_record(self) -> dict[str, Any]:
         """The run's spec, under the protocol of the mask."""
-        spec = dataclasses.asdict(self.spec)
+        spec = as_written(self.spec)
         spec["protocol"] |= {"name": f"edit-{self.mask}"}
         return spec
 
@@ -262,7 +263,7 @@ def _lpips(run: Run, images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     return torch.cat(parts).double().cpu().numpy()
 
 
-def _mean(cell: Cell, name: str, values: np.ndarray) -> Measurement:
+def _mean(cell: EditRow, name: str, values: np.ndarray) -> Measurement:
     unit, better = column_of(name).unit, column_of(name).better
     if name != "lpips":   # chunks share a clock and a batch: no interval over images
         middle = float(np.median(values) if name == "seconds_per_image" else values.mean())

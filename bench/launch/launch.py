@@ -12,8 +12,7 @@ store's files, so it is known after the terminal that submitted it has gone, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
@@ -26,27 +25,12 @@ from bench.records import Record
 LAUNCHERS = ("debug", "local", "slurm")
 
 
-class Cell(Protocol):
-    """What is launched: a run of a sweep, or anything else with a spec."""
-
-    @property
-    def spec(self) -> RunSpec: ...
-
-
-@dataclass(frozen=True)
-class OneRun:
-    """A single run, for callers from Python: `launch([OneRun(spec)])`."""
-
-    spec: RunSpec
-
-
-def launch(runs: Sequence[Cell], *, console: Any) -> list[Record]:
+def launch(specs: Sequence[RunSpec], *, console: Any) -> list[Record]:
     """Work on every run and return the records in order; those of failed runs say why.
 
     With launcher.wait=false the list is empty: the jobs go on by themselves.
     Raises InputError if a run's input is wrong; the other runs are finished first.
     """
-    specs = [run.spec for run in runs]
     if not specs:
         return []
     launcher = specs[0].launcher

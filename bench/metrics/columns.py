@@ -51,6 +51,15 @@ def pixel_column(bits: int) -> str:
     return "bits_per_dim" if bits == 8 else f"bits_per_dim_{bits}bit"
 
 
+def _bits_in_order(order: str) -> Column:
+    return Column("bits per token", "lower", 1, f"Bits / token, {order} order", 3, within_tokenizer=True,
+                  about=f"Exact negative log-likelihood of tokens drawn one at a time in {order} order.")
+
+
+def order_column(order: str) -> str:
+    return f"bits_per_token_{order}_order"
+
+
 COLUMNS: dict[str, Column] = {
     "fid": Column("", "lower", 1, "FID", 2, True,
                   "Fréchet distance between Inception features of samples and reference images.", "FID",
@@ -72,6 +81,13 @@ COLUMNS: dict[str, Column] = {
                              within_tokenizer=True),
     "bits_per_image": Column("bits per image", "lower", 1, "Bits / image", 1, within_tokenizer=True,
                              about="The same of all tokens of an image together.", short="bits/img"),
+    **{order_column(order): _bits_in_order(order) for order in ("raster", "column", "spiral", "halton")},
+    order_column("random"): Column("bits per token", "lower", 1, "Bits / token, random order", 3, within_tokenizer=True,
+                                   about="Mean over random orders: an upper bound for tokens drawn in a random order."),
+    order_column("best"): Column("bits per token", "lower", 1, "Bits / token, best order", 3, within_tokenizer=True,
+                                 about="In the fixed order that was best on the other half of the images."),
+    "bits_per_token_T": Column("bits per token", "lower", 1, "Bits / token, T steps", 3, within_tokenizer=True,
+                               about="The upper bound of the T steps trained, which the paper prints."),
     **{pixel_column(bits): _bits_per_dim(bits) for bits in range(8, 0, -1)},
     "seconds_per_image": Column("s", "lower", 1, "s / image", 3, True, "One image at a time, prior only.", "s/img"),
     "seconds_per_image_decoded": Column("s", "lower", 1, "s / image, decoded", 3,
@@ -89,10 +105,12 @@ COLUMNS: dict[str, Column] = {
                                  about="Mean LPIPS distance of a sample to its nearest training image."),
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,
                                 about="The closest any sample comes to a training image."),
-    "memorised_share": Column("share of samples", "none", 2, "Memorised", 3,
-                              about="Share of samples closer to training than all but 5% of held-out images are."),
-    "memorisation_auc": Column("probability", "none", 2, "Memorisation AUC", 3,
-                               about="Chance that a sample is closer to training than a held-out image is."),
+    "memorised_share": Column("share of samples", "none", 3, "Memorised", 3,
+                              about="Share of samples nearer to a training image, for how near the next ones are, "
+                                    "than all but 0.5% of held-out images are."),
+    "memorisation_auc": Column("probability", "none", 3, "Memorisation AUC", 3,
+                               about="Chance that a sample is nearer to training, in the same sense, than a held-out "
+                                     "image is."),
     "parameters": Column("", "none", 1, "Parameters", 0, about="Of tokenizer and prior together."),
     "psnr": Column("dB", "higher", 1, "PSNR", 2, about="Peak signal-to-noise ratio of reconstructions, in dB."),
     "ssim": Column("", "higher", 1, "SSIM", 3, about="Structural similarity of reconstructions."),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.reporting.by_unknown import underfitting
 from bench.reporting.choice import (
     fair_pair,
     order_of_preference,
@@ -23,7 +24,7 @@ from bench.reporting.choice import (
 from bench.reporting.curves import read_curve
 from bench.reporting.differences import common_trainings, compare_cells, compare_timings
 from bench.reporting.estimates import Estimate, t_interval
-from bench.reporting.identity import identity, num_tokens
+from bench.reporting.identity import identity, num_tokens, seeds_of
 from bench.reporting.paper import is_adversarial, matches
 from bench.reporting.published import published
 from bench.reporting.rows import Cell, Group, Row
@@ -103,10 +104,11 @@ def beats_on_likelihood(group: Group, results_dir: Path) -> Finding | str:
     left, right = ours.cells["bits_per_token"], theirs.cells["bits_per_token"]
     estimate, seeds = compare_cells(left, right)
     is_bound = bool(left.bound) and not right.bound
-    gaps = gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir))
+    shown = "; ".join(filter(None, [gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir)),
+                                    underfitting(ours.name, left, theirs.name, right)]))
     return Finding("bits_per_token", f"{ours.name} minus {theirs.name}", estimate, pair, seeds,
                    remark="; ".join(filter(None, [budgets(*pair), kinds_compared(left, right)])),
-                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=gaps)
+                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=shown)
 
 
 def kinds_compared(ours: Cell, theirs: Cell) -> str:
@@ -261,7 +263,7 @@ def _curves(row: Row, results_dir: Path) -> dict[int, list[tuple[float, float]]]
         path = record.curves.get("prior")
         points = read_curve(results_dir / path, "validation_bits_per_token") if path else []
         if points:
-            found[int(record.spec.get("seed") or 0)] = points
+            found[seeds_of(record.spec)[0]] = points
     return found
 
 

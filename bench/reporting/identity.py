@@ -16,8 +16,11 @@ PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
 """Which parts of the configuration a row of each role depends on."""
 ONE_STEP_A_TOKEN = ("absorbing",)
 """Priors that, left to themselves, are trained with as many steps as an image has tokens (T = N)."""
-IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "sampling.shards", "vq.schema", "prior.schema",
+IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "prior.seed", "sampling.shards",
+           "vq.schema", "prior.schema",
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
+SEEDS = 2**32
+"""What every seed is below (bench.config.SEED_MOST)."""
 
 
 def row_key(role: str, label: str, spec: dict[str, Any]) -> str:
@@ -73,10 +76,17 @@ def num_tokens(spec: dict[str, Any]) -> int | None:
 
 
 def seeds_of(spec: dict[str, Any]) -> tuple[int, int]:
-    """(training seed, sampling seed); images that nothing here trained or drew have none: (0, 0)."""
-    if spec.get("source", "prior") not in ("prior", "reconstruction"):
+    """(training seed, sampling seed); images that nothing here trained or drew have none: (0, 0).
+
+    A prior seeded apart from its tokenizer is a training of its own, numbered above all seeds, which are below SEEDS.
+    """
+    source = spec.get("source", "prior")
+    if source not in ("prior", "reconstruction"):
         return 0, 0
-    return int(spec.get("seed") or 0), int((spec.get("sampler") or {}).get("seed") or 0)
+    training, of_prior = int(spec.get("seed") or 0), (spec.get("prior") or {}).get("seed")
+    if source == "prior" and of_prior is not None and of_prior != training:
+        training += SEEDS * (int(of_prior) + 1)
+    return training, int((spec.get("sampler") or {}).get("seed") or 0)
 
 
 def dataset_of(spec: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from bench.reporting.attachments import trajectory
 from bench.reporting.crossover import Crossover, Training, crossover
+from bench.reporting.identity import seeds_of
 from bench.reporting.rows import Group
 
 DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
@@ -70,7 +71,7 @@ def regimes_of(group: Group, results_dir: Path) -> list[Regimes]:
         images, batch = int(regime["images"]), int(record.spec["prior"]["training"]["batch_size"])
         passes = np.array(found_there.steps) * batch / images
         key = images, _settings(record.spec)
-        found[key][row_name(record.spec)][int(record.spec.get("seed", 0))] = Training(found_there, passes)
+        found[key][row_name(record.spec)][seeds_of(record.spec)[0]] = Training(found_there, passes)
         tokens[key] = float(regime["tokens_per_parameter"])
     regimes = []
     for key in sorted(found):

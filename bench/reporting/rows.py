@@ -22,6 +22,7 @@ from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
 from bench.reporting.defaults import defaults_of
 from bench.reporting.estimates import Point, combine_runs
+from bench.reporting.extras import bound_of_steps, superseded
 from bench.reporting.holes import Hole, holes_of, protocols_of
 from bench.reporting.identity import (
     dataset_of,
@@ -259,6 +260,9 @@ def _cells(sources: Mapping[str, Mapping[tuple[int, int], Source]], runs: Sequen
         whole = [replace(source, measurement=_times(source.measurement, count, "bits_per_image"))
                  for source in cells["bits_per_token"].sources]
         cells["bits_per_image"] = cell_of("bits_per_image", whole)
+    of_steps = [replace(source, measurement=bound) for source in sources.get("bits_per_token", {}).values()
+                if (bound := bound_of_steps(source.measurement))]
+    cells |= {"bits_per_token_T": cell_of("bits_per_token_T", of_steps)} if of_steps else {}
     return {metric: replace(cell, tokenizer=tokenizer) if metric_of(metric).within_tokenizer else cell
             for metric, cell in cells.items()}
 
@@ -301,6 +305,7 @@ def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
     remark = "; ".join(KINDS.get(kind, kind) for kind in kinds) or (KIND_UNTOLD if first.bound else "")
     if metric.startswith("bits_per_dim") and kinds:
         remark = f"an upper bound, for other tokens could give the same image; the prior's part: {remark}"
+    remark = remark or superseded(metric, [source.measurement for source in sources])
     return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis,
                    kind=", ".join(kinds), remark=remark, note="; ".join(filter(None, [remark, notes])))
 

@@ -92,9 +92,10 @@ class Table:
         return found
 
     def remark(self, row: TableRow, column: Column) -> str:
-        """The kind of a likelihood; nothing about exact values in a column without bounds."""
+        """The kind of a likelihood, or what is wrong with a number; nothing about exact values without bounds."""
         cells = [cell for r in self.rows if (cell := r.cells.get(column.key))]
-        return row.cells[column.key].remark if column.key in row.cells and any(c.bound for c in cells) else ""
+        cell = row.cells.get(column.key)
+        return cell.remark if cell and (not cell.kind or any(c.bound for c in cells)) else ""
 
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""

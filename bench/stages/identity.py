@@ -8,6 +8,7 @@ from typing import Any
 
 from bench import registry
 from bench.assets import cache as assets
+from bench.config import ORDERED_METRIC
 from bench.plugin_code import marked
 from bench.provenance import content_id, sha256_of
 from bench.stages.base import Run, once
@@ -58,6 +59,8 @@ def run_key(run: Run) -> str:
     measured = {"metrics": dataclasses.asdict(spec.metrics), "speed": dataclasses.asdict(spec.speed)}
     if PIXEL_METRIC not in spec.metrics.names:   # keys stay those of before there was one
         del measured["metrics"]["pixel_bits"]
+    if ORDERED_METRIC not in spec.metrics.names:   # likewise
+        del measured["metrics"]["orders"]
     likelihood = [run.recipe(LIKELIHOOD).key] if LIKELIHOOD.applies(run) else []
     plugins = [mark for name in spec.metrics.names if "+" in (mark := marked("metrics", name))]
     return content_id([run.recipe(SAMPLES).key, protocol_id(run), measured, *likelihood, *plugins])

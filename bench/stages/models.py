@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.config import ModelConfig, TrainingConfig
 from bench.errors import InputError
-from bench.plugin_code import marked
+from bench.plugin_code import is_ours, marked
 from bench.provenance import sha256_of
 from bench.schema import schema_of
 from bench.stages.base import Run
@@ -28,17 +28,36 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 
 
-def identity_of(run: Run, kind: str, config: ModelConfig, **more: Any) -> dict[str, Any]:
-    """What a model's weights depend on, as the configuration of its recipe."""
+def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: Any) -> dict[str, Any]:
+    """What a model's weights depend on, as the configuration of its recipe. seed: of its training."""
     identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
+    if not config.path and kind == "tokenizers" and is_frozen(config):
+        return {**identity, "frozen": True}   # neither a training nor its seed has a part in it
     if not config.path:
-        return {**identity, "training": training_of(config.training), "seed": run.spec.seed}
+        return {**identity, "training": training_of(config.training), "seed": seed}
     path = Path(config.path)
     if not path.exists():
         section = "vq" if kind == "tokenizers" else "prior"
         raise InputError(f"{section}.path={config.path}: no such file. Give the path of a checkpoint, or leave "
                          f"{section}.path out to train one.")
     return {**identity, "imported": sha256_of(path), "layout": config.layout}
+
+
+def is_frozen(config: ModelConfig) -> bool:
+    """Whether a tokenizer's class cannot be trained: without a checkpoint it is what its constructor makes of it."""
+    if config.schema and not is_foreign(config):
+        return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
+    return not hasattr(registry.resolve("tokenizers", config.target or config.name), "trainable")
+
+
+def is_foreign(config: ModelConfig) -> bool:
+    """Whether a tokenizer's class is somebody else's."""
+    return not is_ours(registry.target_of("tokenizers", config.target or config.name))
+
+
+def perceptual_net(config: ModelConfig) -> str | None:
+    """The LPIPS network of a tokenizer's training: what its Options says (None: it needs none), else "alex"."""
+    return getattr(schema_of(config, "tokenizers")[0](**config.options), "perceptual_net", "alex")
 
 
 def training_of(config: TrainingConfig) -> dict[str, Any]:
@@ -55,11 +74,20 @@ def training_of(config: TrainingConfig) -> dict[str, Any]:
     return training
 
 
+def prior_seed(run: Run) -> int:
+    """Of the prior's training: its own, or the run's."""
+    return run.spec.seed if run.spec.prior.seed is None else run.spec.prior.seed
+
+
 def new_tokenizer(run: Run) -> Any:
-    """The tokenizer with initial weights, of the seed alone."""
+    """The tokenizer with initial weights, of the seed alone; of none where its class cannot be trained."""
+    from bench.assets.torchvision_compat import ensure_torchvision
+
     config = run.spec.vq
     cls = registry.resolve("tokenizers", config.target or config.name)
-    with _seeded("tokenizer", run.spec.seed):
+    if not hasattr(cls, "trainable"):
+        ensure_torchvision()   # which packages of pretrained models import
+    with _seeded("tokenizer", 0 if is_frozen(config) else run.spec.seed):
         return cls(options=schema_of(config, "tokenizers")[0](**config.options),
                    resolution=run.spec.dataset.resolution).to(run.device)
 
@@ -68,7 +96,7 @@ def new_prior(run: Run, tokenizer: Any) -> Any:
     """The prior for this tokenizer's grids with initial weights, of the seed alone."""
     config = run.spec.prior
     cls = registry.resolve("priors", config.target or config.name)
-    with _seeded("prior", run.spec.seed):
+    with _seeded("prior", prior_seed(run)):
         return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
                    options=schema_of(config, "priors")[0](**config.options)).to(run.device)
 

@@ -14,14 +14,15 @@ from bench.stages.models import (
     WEIGHTS,
     identity_of,
     imported,
+    is_foreign,
     loaded,
     new_prior,
-    new_tokenizer,
     num_parameters,
+    prior_seed,
     save_model,
 )
 from bench.stages.tokenizer import TOKENIZER
-from bench.stages.tokens import TOKENS
+from bench.stages.tokens import TOKENS, check_imported
 from bench.stages.trainings import Batches, probe, train_stage
 from bench.store.store import Artefact, Recipe
 
@@ -52,7 +53,7 @@ class Prior(Stage):
         if images is not None and images > whole:
             raise InputError(f"prior.training.images={images}: {run.spec.dataset.name} has {whole} training images. "
                              "Give at most that many, or null for all.")
-        config = identity_of(run, "priors", run.spec.prior)
+        config = identity_of(run, "priors", run.spec.prior, seed=prior_seed(run))
         return Recipe(self.name, config, (run.recipe(TOKENS).key,), self.version)
 
     def label(self, run: Run) -> str:
@@ -109,10 +110,20 @@ def nested_indices(total: int, num: int | None) -> np.ndarray:
 
 
 def check_imports(run: Run) -> None:
-    """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work."""
-    spec, tokenizer = run.spec, new_tokenizer(run)
-    if spec.vq.path and not run.store.find(run.recipe(TOKENIZER)):
-        imported(tokenizer, spec.vq, section="vq")
+    """Read checkpoints of the user's into untrained models: a wrong one is an InputError before any work.
+
+    So is a tokenizer, imported or of somebody else's class, that does not suit the data set, and so are tokens that
+    are not of its images.
+    """
+    from bench.stages.tokenizer_fit import check_fit, constructed
+
+    check_imported(run)
+    spec, tokenizer = run.spec, constructed(run)
+    if not run.store.find(run.recipe(TOKENIZER)):
+        if spec.vq.path:
+            imported(tokenizer, spec.vq, section="vq")
+        if spec.vq.path or is_foreign(spec.vq):
+            check_fit(tokenizer, spec.vq.target or spec.vq.name, resolution=spec.dataset.resolution)
     if spec.prior.path and run.role == "prior" and not run.store.find(run.recipe(PRIOR)):
         imported(new_prior(run, tokenizer), spec.prior, section="prior")
 
@@ -169,5 +180,5 @@ def _calibrate(run: Run, model: Any, out: Path) -> None:
     model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
     held_out = run.open(TOKENS)[1]
     tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(run.device)
-    model.eval().calibrate(tokens, draws=Draws.seeded("calibration", run.spec.seed, device=run.device))
+    model.eval().calibrate(tokens, draws=Draws.seeded("calibration", prior_seed(run), device=run.device))
     save_model(model, out)

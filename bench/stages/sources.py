@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bench.data.base import ImageData
+from bench.data.tokens import id_type
 from bench.errors import BenchError
 from priors.base import Draws
 
@@ -43,7 +44,8 @@ class PriorSource:
                                  f"{int(drawn.tokens.min())}..{int(drawn.tokens.max())}.")
             images = self.tokenizer.decode(drawn.tokens)
         kept = slice(0, stop - start)
-        return {"images": images[kept].cpu().numpy(), "tokens": drawn.tokens[kept].cpu().numpy().astype(np.uint16),
+        return {"images": images[kept].cpu().numpy(),
+                "tokens": drawn.tokens[kept].cpu().numpy().astype(id_type(self.prior.codebook_size)),
                 "network_evaluations": drawn.network_evaluations[kept].cpu().numpy(),
                 "token_forwards": drawn.token_forwards[kept].cpu().numpy()}
 
@@ -59,7 +61,8 @@ class ReconstructionSource:
         with torch.inference_mode():
             tokens = self.tokenizer.encode(originals)
             images = self.tokenizer.decode(tokens)
-        return {"images": images.cpu().numpy(), "tokens": tokens.cpu().numpy().astype(np.uint16)}
+        return {"images": images.cpu().numpy(),
+                "tokens": tokens.cpu().numpy().astype(id_type(self.tokenizer.codebook_size))}
 
 
 class ImageDataSource:

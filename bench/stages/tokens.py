@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.progress import Bar
-from bench.provenance import sha256_of
+from bench.provenance import content_id, sha256_of
 from bench.stages.base import Run, Stage, Work
 from bench.stages.tokenizer import TOKENIZER
 from bench.store.store import Artefact, Recipe
@@ -51,6 +51,7 @@ class Tokens(Stage):
     def build(self, run: Run, out: Path, work: Path) -> None:
         from bench.data.tokens import encode_split, import_tokens
 
+        check_imported(run)
         tokenizer = run.open(TOKENIZER)
         for split in SPLITS:
             data: ImageData = getattr(run.splits, split)
@@ -70,6 +71,22 @@ class Tokens(Stage):
 
         train, validation = (TokenArray(artefact.path / split) for split in SPLITS)
         return train, validation
+
+
+def tokenizer_id(run: Run) -> str:
+    """What tells a tokenizer from any other; a trained one depends on the images it has seen, others do not."""
+    recipe = run.recipe(TOKENIZER)
+    return recipe.key if "training" in recipe.config else content_id(
+        {name: value for name, value in recipe.config.items() if name != "flip"})
+
+
+def check_imported(run: Run) -> None:
+    """Raise InputError, before anything is built, if `vq.tokens` does not belong to this data set and tokenizer."""
+    from bench.data.token_files import check_tokens
+
+    if run.role == "prior" and run.spec.vq.tokens and not run.store.find(run.recipe(TOKENS)):
+        check_tokens(Path(run.spec.vq.tokens), {split: getattr(run.splits, split) for split in SPLITS},
+                     tokenizer=tokenizer_id(run))
 
 
 def _encoded(run: Run, tokenizer: Any, images: np.ndarray) -> np.ndarray:

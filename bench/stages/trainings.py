@@ -36,8 +36,9 @@ def train_stage(run: Run, stage: Stage, task: Any, fetch: Callable[[np.ndarray],
                      f"(ema_decay={config.ema_decay}, ema_every={config.ema_every}, steps={config.steps}); for "
                      "results, lower ema_decay or train longer")
     train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
-          seed=run.spec.seed, work=work, out=out, fabric=make_fabric(config.precision, device=run.device),
-          label=stage.label(run), resume_from=_shorter(run, stage, config), measured=measured)
+          seed=run.recipe(stage).config["seed"], work=work, out=out, label=stage.label(run),
+          fabric=make_fabric(config.precision, device=run.device), measured=measured,
+          resume_from=_shorter(run, stage, config))
 
 
 def train_on_images(run: Run, stage: Stage, task: Any, config: TrainingConfig, out: Path, work: Path) -> None:

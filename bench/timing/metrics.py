@@ -29,10 +29,10 @@ from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.metrics.neighbours import nearest
 from bench.metrics.prdc import prdc, prdc_reference
 from bench.metrics.speed import forget_peak_memory, peak_memory_gb
-from bench.timing.turns import Cell, Settings, TimedLaps, blas_kernels, in_turn, seconds_of, timed
+from bench.timing.turns import Settings, TimedLaps, Timing, blas_kernels, in_turn, seconds_of, timed
 
 
-def prdc_rows(settings: Settings) -> Iterator[Cell]:
+def prdc_rows(settings: Settings) -> Iterator[Timing]:
     """Blocked precision / recall / density / coverage against the prdc package on random 2048-d features."""
     num, dimensions = (300, 64) if settings.quick else (10_000, 2048)
     fake, real = _features(num, dimensions, seed=1), _features(num, dimensions, seed=2)
@@ -49,10 +49,10 @@ def prdc_rows(settings: Settings) -> Iterator[Cell]:
     what = f"PRDC {num:,} x {num:,}, {dimensions}-d"
     yield timed("prdc", f"{what}: time", seconds, settings, 4, None, gflop=3 * 2e-9 * num**2 * dimensions,
                 note=f"largest difference {gap:.1g}")
-    yield Cell("prdc", f"{what}: extra memory", memory["naive"], memory["ours"], 4, None, "GB")
+    yield Timing("prdc", f"{what}: extra memory", memory["naive"], memory["ours"], 4, None, "GB")
 
 
-def fid_rows(settings: Settings) -> Iterator[Cell]:
+def fid_rows(settings: Settings) -> Iterator[Timing]:
     """FID after features against torch-fidelity: with the reference's root kept, and from nothing."""
     num, dimensions = (100, 64) if settings.quick else (5_000, 2048)
     fake, real = _features(num, dimensions, seed=1), _features(num, dimensions, seed=2)
@@ -66,7 +66,7 @@ def fid_rows(settings: Settings) -> Iterator[Cell]:
     yield timed("fid", f"{what}, both sides anew", laps, settings, None, None, ours="from nothing")
 
 
-def neighbour_rows(settings: Settings) -> Iterator[Cell]:
+def neighbour_rows(settings: Settings) -> Iterator[Timing]:
     """LPIPS nearest neighbours against one pair at a time; the pairwise time is that of some pairs, scaled up."""
     queries, count, pairs = (4, 40, 4) if settings.quick else (64, 5000, 64)
     images = ArrayImages(_photographs(queries + count))
@@ -87,11 +87,11 @@ def neighbour_rows(settings: Settings) -> Iterator[Cell]:
                 note=note)
 
 
-def inception_rows(settings: Settings) -> Iterator[Cell]:
+def inception_rows(settings: Settings) -> Iterator[Timing]:
     """Inception features against torch-fidelity's extractor as it comes."""
     status = asset_status("inception")
     if not status.ready:
-        yield Cell("inception", "Inception features", None, None, 1.7, 2.5, note=f"not run: {status.message}")
+        yield Timing("inception", "Inception features", None, None, 1.7, 2.5, note=f"not run: {status.message}")
         return
     num = 2 if settings.quick else 50
     images = torch.from_numpy(_photographs(num)).to(settings.device)
@@ -108,7 +108,7 @@ def inception_rows(settings: Settings) -> Iterator[Cell]:
                      "images/s")
 
 
-def scaling_rows(settings: Settings) -> Iterator[Cell]:
+def scaling_rows(settings: Settings) -> Iterator[Timing]:
     """What each metric after features costs as N grows: ours alone, on random 2048-d features and photographs."""
     sizes, dimensions = ((50, 100), 64) if settings.quick else ((1000, 2000, 4000, 8000), 2048)
     embedding = LpipsEmbedding(_lpips(), resolution=64)
@@ -127,7 +127,7 @@ def scaling_rows(settings: Settings) -> Iterator[Cell]:
             seconds = statistics.median(laps.cpu)
             costs.setdefault(name, []).append(seconds)
             grew = f"{seconds / costs[name][-2]:.2g} times the row above" if len(costs[name]) > 1 else ""
-            yield Cell("scaling", f"{name}, N={num:,}", None, seconds, note=grew)
+            yield Timing("scaling", f"{name}, N={num:,}", None, seconds, note=grew)
 
 
 def _features(num: int, dimensions: int, *, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import registry
-from bench.timing.turns import Cell, Settings, draws_of, in_turn, timed
+from bench.timing.turns import Settings, Timing, draws_of, in_turn, timed
 from priors.base import Draws
 from priors.reference import naive_absorbing_sample, naive_autoregressive_sample, textbook_logits
 
@@ -40,7 +40,7 @@ TOY = Size("toy", side=4, codes=32, width=32, layers=2)
 EVERY = 16   # of the textbook's steps one is timed where all would take minutes
 
 
-def autoregressive_rows(settings: Settings) -> Iterator[Cell]:
+def autoregressive_rows(settings: Settings) -> Iterator[Timing]:
     """Whole samplings with the key-value cache against the whole prefix for every token, or for every 16th, scaled."""
     cases = [(SMALL, 1, 8.0, 16.0, "all"), (SMALL, 16, 40.0, 60.0, "some"), (PAPER, 1, 10.0, 15.0, "some")]
     for size, batch, target, stretch, share in shrunk(settings, cases):
@@ -66,7 +66,7 @@ def autoregressive_rows(settings: Settings) -> Iterator[Cell]:
                     note=loop.note or same_tokens(laps["naive"].results[0], tokens))
 
 
-def absorbing_rows(settings: Settings) -> Iterator[Cell]:
+def absorbing_rows(settings: Settings) -> Iterator[Timing]:
     """Whole samplings, one evaluation a reveal event, against the full network at every step, or every 16th, scaled."""
     cases = [(SMALL, 1, 256, 2.5, 3.0, "all"), (SMALL_8, 4, 256, 6.0, 7.0, "all"), (PAPER, 1, 256, 1.7, 1.95, "some")]
     for size, batch, steps, target, stretch, share in shrunk(settings, cases):
@@ -97,7 +97,7 @@ def absorbing_rows(settings: Settings) -> Iterator[Cell]:
                     note="; ".join(filter(None, [counts, loop.note])))
 
 
-def evaluation_rows(settings: Settings) -> Iterator[Cell]:
+def evaluation_rows(settings: Settings) -> Iterator[Timing]:
     """One network evaluation at batch 1: the share of the GEMM peak is what these rows are about."""
     for size, target, stretch in shrunk(settings, [(SMALL, 0.75, 0.85), (PAPER, 0.80, 0.88)]):
         prior = new_prior("absorbing", size, settings)
@@ -119,7 +119,7 @@ def evaluation_rows(settings: Settings) -> Iterator[Cell]:
                     gflop_naive=gflop, note=f"aim: {target:.0%} of peak, stretch {stretch:.0%}")
 
 
-def elbo_rows(settings: Settings) -> Iterator[Cell]:
+def elbo_rows(settings: Settings) -> Iterator[Timing]:
     """Variance of both bounds' estimates at equal network evaluations, for a toy prior trained here on toy grids."""
     size = Size("toy", side=4 if settings.quick else 8, codes=32, width=64, layers=2)
     prior, tokens = trained_toy(size, settings)
@@ -148,11 +148,11 @@ def shrunk(settings: Settings, cases: list[tuple[Any, ...]]) -> list[tuple[Any, 
     return [tuple(min(value, 8) if isinstance(value, int) else value for value in first)]
 
 
-def _variances(what: str, ours: Tensor, target: float | None, stretch: float | None, naive: Tensor) -> Cell:
+def _variances(what: str, ours: Tensor, target: float | None, stretch: float | None, naive: Tensor) -> Timing:
     """ours, naive: (repeats, B) nats of one bound; their mean variance over images, and that their means agree."""
     of_naive, of_ours = float(naive.var(0).mean()), float(ours.var(0).mean())
     gap, error = float(naive.mean() - ours.mean()), math.sqrt((of_naive + of_ours) / ours.numel())
-    return Cell("elbo", f"ELBO variance, {what}", of_naive, of_ours, target, stretch, "variance",
+    return Timing("elbo", f"ELBO variance, {what}", of_naive, of_ours, target, stretch, "variance",
                 note=f"means differ by {gap:.3f} +- {error:.3f} nats of {float(ours.mean()):.1f}")
 
 

@@ -18,14 +18,14 @@ from bench.assets.cache import asset_status
 from bench.timing.metrics import fid_rows, inception_rows, neighbour_rows, prdc_rows, scaling_rows
 from bench.timing.priors import absorbing_rows, autoregressive_rows, elbo_rows, evaluation_rows
 from bench.timing.training import tokenizer_rows, training_rows
-from bench.timing.turns import Cell, Settings, in_turn
+from bench.timing.turns import Settings, Timing, in_turn
 
 
-def pipeline_rows(settings: Settings) -> Iterator[Cell]:
+def pipeline_rows(settings: Settings) -> Iterator[Timing]:
     """A run of which every artefact exists already: what remains is the pipeline's own work."""
     status = asset_status("lpips-alex")
     if not status.ready:
-        yield Cell("pipeline", "pipeline, everything cached", None, None, note=f"not run: {status.message}")
+        yield Timing("pipeline", "pipeline, everything cached", None, None, note=f"not run: {status.message}")
         return
     from bench.compose import compose
     from bench.pipeline import run
@@ -40,11 +40,11 @@ def pipeline_rows(settings: Settings) -> Iterator[Cell]:
 
         again()   # builds everything
         laps = in_turn({"ours": again}, settings, warmup=0)
-    yield Cell("pipeline", "pipeline, everything cached", None, statistics.median(laps["ours"].cpu),
+    yield Timing("pipeline", "pipeline, everything cached", None, statistics.median(laps["ours"].cpu),
                note="checks, loads and writes the record: all but the work itself")
 
 
-ROWS: dict[str, Callable[[Settings], Iterator[Cell]]] = {
+ROWS: dict[str, Callable[[Settings], Iterator[Timing]]] = {
     "ar": autoregressive_rows,
     "absorbing": absorbing_rows,
     "evaluation": evaluation_rows,

@@ -16,14 +16,14 @@ from bench.config import PriorTrainingConfig
 from bench.metrics.speed import Laps
 from bench.timing.metrics import _lpips, _photographs
 from bench.timing.priors import SMALL, forward_gflop, new_prior, shrunk
-from bench.timing.turns import Cell, Settings, draws_of, in_turn, seconds_of, timed
+from bench.timing.turns import Settings, Timing, draws_of, in_turn, seconds_of, timed
 from bench.training.tasks import PriorTask
 from priors.base import Draws
 from priors.reference import textbook_logits
 from vq.reference import naive_decode, naive_encode, naive_training_step, textbook_copy
 
 
-def training_rows(settings: Settings) -> Iterator[Cell]:
+def training_rows(settings: Settings) -> Iterator[Timing]:
     """One optimisation step of the absorbing prior against the textbook network with every logit."""
     (size, batch), = shrunk(settings, [(SMALL, 8)])
     tokens = torch.randint(size.codes, (batch, size.num_tokens), generator=torch.Generator().manual_seed(0))
@@ -48,7 +48,7 @@ def training_rows(settings: Settings) -> Iterator[Cell]:
                 gflop=3 * forward_gflop(size, batch, batch * size.num_tokens))
 
 
-def tokenizer_rows(settings: Settings) -> Iterator[Cell]:
+def tokenizer_rows(settings: Settings) -> Iterator[Timing]:
     """A training step with LPIPS, discriminator and adaptive weight, encoding and decoding, of the small VQGAN."""
     batch, ours, perceptual = *_vqgan(settings), _lpips().to(settings.device)
     textbook, images = textbook_copy(ours), torch.from_numpy(_photographs(batch)).to(settings.device)

@@ -35,7 +35,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Timing:
     """One line of the table.
 
     naive, ours: in `unit`, lower is better, medians of `rounds`.  target, stretch: the ratio naive / ours to reach.
@@ -115,11 +115,11 @@ def seconds_of(laps: Laps, settings: Settings) -> list[float]:
 
 def timed(row: str, what: str, laps: dict[str, TimedLaps], settings: Settings, target: float | None,
           stretch: float | None, *, ours: str = "ours", naive_scale: float = 1.0, gflop: float | None = None,
-          gflop_naive: float | None = None, note: str = "") -> Cell:
+          gflop_naive: float | None = None, note: str = "") -> Timing:
     """A line of the table from the laps of "naive" and `ours`; naive_scale: how many times it would have run."""
     rounds = {"naive": [naive_scale * s for s in seconds_of(laps["naive"], settings)],
               "ours": seconds_of(laps[ours], settings)}
-    return Cell(row, what, statistics.median(rounds["naive"]), statistics.median(rounds["ours"]), target, stretch,
+    return Timing(row, what, statistics.median(rounds["naive"]), statistics.median(rounds["ours"]), target, stretch,
                 gflop=gflop, gflop_naive=gflop_naive, note=note, rounds=rounds, memory_gb=max(laps[ours].peaks_gb))
 
 

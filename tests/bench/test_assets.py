@@ -14,10 +14,10 @@ import pytest
 
 from bench.assets import cache as assets
 from bench.assets import weights
-from bench.assets.cache import ASSETS, asset_folder, asset_status
-from bench.assets.catalogue import Asset, AssetError
+from bench.assets.cache import asset_folder, asset_status
+from bench.assets.catalogue import ASSETS, Asset, AssetError
 from bench.assets.convert import ArrayUnpickler
-from bench.assets.fetch import FetchError, Source, fetch
+from bench.assets.fetch import FetchError, Origin, fetch
 from bench.assets.torchvision_compat import ensure_torchvision
 from bench.store.cache import cache_root
 
@@ -37,7 +37,7 @@ def published(tmp_path, monkeypatch):
     file = tmp_path / "server" / "tiny.bin"
     file.parent.mkdir()
     file.write_bytes(CONTENT)
-    source = Source("url", file.as_uri(), file="tiny.bin", sha256=hashlib.sha256(CONTENT).hexdigest(),
+    source = Origin("url", file.as_uri(), file="tiny.bin", sha256=hashlib.sha256(CONTENT).hexdigest(),
                     size=len(CONTENT), licence="MIT")
     monkeypatch.setitem(ASSETS, "tiny", Asset("tiny", "a test", "TINY_ASSET", ((source, copy_converter),)))
     monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path / "cache"))
@@ -210,7 +210,7 @@ def test_a_client_that_fails_gives_its_reason(tmp_path, monkeypatch):
     monkeypatch.delenv("VQ_PRIOR_BENCH_OFFLINE", raising=False)
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(name, value)
-    source = Source("pip", "no-such-package-of-ours==0.0.0", file="x.whl", sha256="0" * 64, size=1, licence="")
+    source = Origin("pip", "no-such-package-of-ours==0.0.0", file="x.whl", sha256="0" * 64, size=1, licence="")
     with pytest.raises(FetchError, match="pip download --no-deps no-such-package-of-ours==0.0.0"):
         fetch(source, tmp_path / "downloads")
 

@@ -16,7 +16,8 @@ from priors.unigram import Unigram
 TINY = dict(width=16, num_layers=1, num_heads=2)
 SHORT = TINY | dict(timesteps=12)
 BUILT_INS = [("unigram", {}), ("absorbing", TINY), ("absorbing", TINY | dict(objective="elbo", mask_schedule="fixed")),
-             ("autoregressive", TINY), ("autoregressive", TINY | dict(order="spiral")), ("vq_diffusion", SHORT),
+             ("autoregressive", TINY), ("autoregressive", TINY | dict(order="spiral")), ("any_order", TINY),
+             ("any_order", TINY | dict(order="raster")), ("vq_diffusion", SHORT),
              ("vq_diffusion", SHORT | dict(final_mask=0.9)), ("uniform", SHORT),
              ("uniform", TINY | dict(form="perturbation"))]
 

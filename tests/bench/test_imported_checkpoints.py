@@ -38,15 +38,15 @@ def own_root(tmp_path_factory, cache):
         yield
 
 
-def tokenizer_like(layout):
+def tokenizer_like(layout, **more):
     """A model with random weights whose tokens differ from image to image, as the code base of the layout has it."""
-    implied = {} if layout == "native" else VQGANOptions.of_layout(layout, SIZES)
-    if layout == "taming":
+    implied = {} if layout == "native" else VQGANOptions.of_layout(layout, SIZES | {"resolution": 16})
+    if layout in ("taming", "llamagen"):
         implied["quant_convs"] = "separate"
     if layout == "native":
         implied = compose(COMMAND).vq.options | {"quant_convs": "none"}
     torch.manual_seed(0)
-    model = VQGAN(options=VQGANOptions(**(implied | SIZES)), resolution=16).eval()
+    model = VQGAN(options=VQGANOptions(**(implied | SIZES | more)), resolution=16).eval()
     torch.nn.init.normal_(model.quantizer.embedding.weight)
     return model
 
@@ -84,6 +84,17 @@ def test_an_imported_tokenizer_is_the_one_in_the_file(imported, store):
     tokens = model.encode(images)
     assert len(tokens.unique()) > 3 and torch.equal(foreign.open(TOKENIZER).encode(images), tokens)
     assert (foreign.open(TOKENIZER).decode(tokens).int() - model.decode(tokens).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("layout", "more"), [
+    ("llamagen", ["vq.codebook_size=16", "vq.z_channels=256"]), ("taming", ["vq.quantizer=gumbel"])])
+def test_llamagen_and_gumbel_tokenizers_are_those_in_the_file(layout, more, store, tmp_path):
+    model = tokenizer_like(layout, **({"quantizer": "gumbel"} if "vq.quantizer=gumbel" in more else {}))
+    file = checkpoint(model, layout, tmp_path)
+    made = Run(compose([*COMMAND, f"vq.path={file}", f"vq.layout={layout}", *more]), store=store, announce=quiet)
+    images = torch.from_numpy(made.splits.validation.images(range(8)))
+    tokens = model.encode(images)
+    assert len(tokens.unique()) > 3 and torch.equal(made.open(TOKENIZER).encode(images), tokens)
 
 
 @pytest.mark.network

@@ -22,7 +22,7 @@ from bench.launch.jobs import (
     run_or_record_failure,
     units_of,
 )
-from bench.launch.launch import OneRun, launch
+from bench.launch.launch import launch
 from bench.launch.local import _Plan, _Task
 from bench.launch.slurm import _started_again_if_killed
 from bench.launch.status import status
@@ -207,18 +207,18 @@ def test_an_unknown_launcher_is_refused_with_a_suggestion():
     spec = _spec()
     spec.launcher.name = "slrum"
     with pytest.raises(InputError, match="Did you mean 'slurm'"):
-        launch([OneRun(spec)], console=Console(file=io.StringIO()))
+        launch([spec], console=Console(file=io.StringIO()))
 
 
 def test_not_waiting_for_this_process_is_refused():
     with pytest.raises(InputError, match="launcher.wait=false"):
-        launch([OneRun(_spec("launcher.wait=false"))], console=Console(file=io.StringIO()))
+        launch([_spec("launcher.wait=false")], console=Console(file=io.StringIO()))
 
 
 def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
     with pytest.raises(InputError, match="there is no srun on this machine"):
-        launch([OneRun(_spec("launcher=slurm"))], console=Console(file=io.StringIO()))
+        launch([_spec("launcher=slurm")], console=Console(file=io.StringIO()))
 
 
 def test_launching_imports_no_torch():

@@ -9,7 +9,7 @@ from bench.compose import compose
 from bench.errors import InputError
 from bench.launch import queue as launch_queue
 from bench.launch.jobs import MAX_STALLS, RunJob, StageJob, SweepFolder, lost_units
-from bench.launch.launch import OneRun, launch
+from bench.launch.launch import launch
 from bench.records import load_records
 from bench.stages.base import Run
 from bench.stages.chain import planned
@@ -97,7 +97,7 @@ def test_a_job_that_its_limit_killed_is_lost_with_the_advice_to_raise_it(spec, t
 def test_a_limit_that_ends_before_the_warning_is_refused(spec):
     spec.launcher.sampling.minutes = 1
     with pytest.raises(InputError, match="launcher.sampling.minutes=1: the warning comes launcher.signal_delay_s=90"):
-        launch([OneRun(spec)], console=Console(file=io.StringIO()))
+        launch([spec], console=Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize("shown, seconds", [("0:07", 7), ("12:34", 754), ("1:00:00", 3600), ("2-03:00:01", 183_601),

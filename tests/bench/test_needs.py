@@ -3,7 +3,8 @@
 import pytest
 
 from bench import doctor, needs, run
-from bench.assets.cache import ASSETS, AssetStatus
+from bench.assets.cache import AssetStatus
+from bench.assets.catalogue import ASSETS
 from bench.baselines import with_baselines
 from bench.compose import compose, expand
 from bench.errors import InputError
@@ -26,6 +27,7 @@ def plugin(tmp_path, monkeypatch):
         "    @dataclass(frozen=True)\n"
         "    class Options:\n"
         "        width: int = 4\n"
+        "    def trainable(self, **given): ...\n"
         "    def encode(self, images): ...\n"
         "    def decode(self, tokens): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from bench.assets import cache as assets
-from bench.assets.cache import ASSETS, weights_mark
-from bench.assets.catalogue import PUBLISHED_WEIGHTS, Asset, AssetError
-from bench.assets.fetch import Source
+from bench.assets.cache import weights_mark
+from bench.assets.catalogue import ASSETS, PUBLISHED_WEIGHTS, Asset, AssetError
+from bench.assets.fetch import Origin
 from bench.compose import compose
 from bench.errors import InputError
 from bench.plugin_code import marked
@@ -31,7 +31,7 @@ def run_of(*more):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """An asset converted in the cache; returns a function that says what it holds."""
-    source = Source("url", "https://example.org/tiny.bin", file="tiny.bin", sha256="ab" * 32, size=3, licence="MIT")
+    source = Origin("url", "https://example.org/tiny.bin", file="tiny.bin", sha256="ab" * 32, size=3, licence="MIT")
     monkeypatch.setitem(ASSETS, "tiny", Asset("tiny", "a test", "TINY_ASSET", ((source, None),)))
     monkeypatch.setitem(PUBLISHED_WEIGHTS, "tiny", "cd" * 32)
     monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path))

@@ -14,9 +14,10 @@ import pytest
 import bench
 from bench.compose import compose, expand
 from bench.errors import InputError
-from bench.face import COLUMNS, arguments_of, tidy
+from bench.face import COLUMNS, tidy
 from bench.pipeline import failed_record
 from bench.records import Measurement, Record, save_record
+from bench.words import arguments_of
 
 ROOT = Path(__file__).parents[2]
 SMOKE = {"preset": "smoke", "dataset": "digits"}

@@ -10,10 +10,7 @@ from rich.console import Console
 
 from bench.errors import InputError
 from bench.speed import ROW_NAMES, Options, main, parse, render
-from bench.timing.rows import (
-    ROWS,
-    Cell,
-    Settings,
+from bench.timing.priors import (
     Size,
     TextbookLoop,
     forward_gflop,
@@ -21,6 +18,8 @@ from bench.timing.rows import (
     textbook_t_step_bound,
     trained_toy,
 )
+from bench.timing.rows import ROWS
+from bench.timing.turns import Settings, Timing
 from priors.base import Draws
 from priors.reference import naive_autoregressive_sample
 
@@ -148,7 +147,7 @@ def test_the_work_of_an_evaluation_counts_matrices_and_attention():
 
 
 def test_the_table_shows_ratio_aim_and_share_of_the_peak():
-    cell = Cell("ar", "AR, toy", 10.0, 2.0, 4.0, 8.0, gflop=50.0)
+    cell = Timing("ar", "AR, toy", 10.0, 2.0, 4.0, 8.0, gflop=50.0)
     console = Console(width=200, file=io.StringIO())
     console.print(render([cell], 100.0, Options()))
     text = console.file.getvalue()
@@ -180,7 +179,7 @@ def test_without_a_name_the_table_goes_where_results_go():
 
 def test_an_interruption_keeps_and_prints_the_lines_that_were_finished(monkeypatch, capsys, tmp_path):
     def interrupted(settings):
-        yield Cell("ar", "AR, first", 4.0, 2.0)
+        yield Timing("ar", "AR, first", 4.0, 2.0)
         raise KeyboardInterrupt
 
     monkeypatch.setitem(ROWS, "ar", interrupted)

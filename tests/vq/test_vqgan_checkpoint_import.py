@@ -172,6 +172,52 @@ def test_folding_is_right_at_the_border_of_a_larger_canvas_too(taming_state):
     torch.testing.assert_close(model.decoder(model.quantizer.lookup(tokens)), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("fold", [True, False])
+@torch.no_grad()
+def test_taming_with_z_channels_apart_from_the_codes_agrees_with_the_assembly(taming_state, fold):
+    for name, out, inp, kernel in (("encoder.conv_out", 10, 64, 3), ("quant_conv", 6, 10, 1),
+                                   ("post_quant_conv", 10, 6, 1), ("decoder.conv_in", 64, 10, 3)):
+        conv(taming_state, name, out, inp, kernel)
+    model = load_official(taming_state, **SMALL, z_channels=10, layout="taming", fold=fold)
+    images, tokens = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), torch.randint(0, 16, (4, 64))
+    assembly, signed = Assembly(taming_state), images.float() / 127.5 - 1
+    assert torch.equal(model.encode(images), assembly.tokens(signed))
+    decoded = model.decoder(model.quantizer.lookup(tokens.view(-1, 8, 8)))
+    torch.testing.assert_close(decoded, assembly.image(tokens), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.quantizer(model.encoder(signed))[0],
+                               model.quantizer.lookup(assembly.tokens(signed).view(-1, 8, 8)), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_taming_s_gumbel_model_takes_the_most_probable_code_and_no_noise(taming_state):
+    codes = taming_state.pop("quantize.embedding.weight")
+    conv(taming_state, "quantize.proj", 16, 6, 1)
+    model = load_official(taming_state | {"quantize.embed.weight": codes}, **SMALL, layout="taming")
+    images, tokens = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), torch.randint(0, 16, (4, 64))
+    assembly = Assembly(taming_state | {"quantize.embedding.weight": codes})
+    latents = assembly.latents(images.float() / 127.5 - 1)
+    most_probable = assembly.conv("quantize.proj", latents).softmax(1).argmax(1).flatten(1)
+    assert torch.equal(model.encode(images), most_probable) and torch.equal(model.encode(images), most_probable)
+    decoded = model.decoder(model.quantizer.lookup(tokens.view(-1, 8, 8)))
+    torch.testing.assert_close(decoded, assembly.image(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_a_gumbel_file_is_read_where_the_options_say_gumbel(taming_state, tmp_path):
+    taming_state["quantize.embed.weight"] = taming_state.pop("quantize.embedding.weight")
+    conv(taming_state, "quantize.proj", 16, 6, 1)
+    torch.save({"state_dict": taming_state}, tmp_path / "gumbel.ckpt")
+    sizes = {name: value for name, value in SMALL.items() if name != "resolution"}
+    for quantizer in ("gumbel", "nearest"):
+        implied = VQGANOptions.of_layout("taming", sizes | {"quantizer": quantizer})
+        model = VQGAN(options=VQGANOptions(**implied | sizes | {"quantizer": quantizer}), resolution=16)
+        if quantizer == "gumbel":
+            read = model.load_official(tmp_path / "gumbel.ckpt", layout="taming")
+            assert torch.equal(read.quantizer.embedding.weight, taming_state["quantize.embed.weight"])
+        else:
+            with pytest.raises(ValueError, match=r"quantizer=nearest \(the file: gumbel\)"):
+                model.load_official(tmp_path / "gumbel.ckpt", layout="taming")
+
+
 def test_folding_a_model_without_quant_convs_is_an_error():
     options = VQGANOptions(channels=8, norm_groups=8, channel_multipliers=(1,), attention_resolutions=())
     with pytest.raises(ValueError, match="quant_convs='none'"):
@@ -255,8 +301,8 @@ def test_a_wrong_size_is_an_error_that_names_the_shapes(official_state):
 
 
 def test_an_unknown_layout_lists_the_valid_ones(official_state):
-    with pytest.raises(ValueError, match="layout='diffusers': expected one of unleashing, taming"):
-        load_official(official_state, **SMALL, layout="diffusers")
+    with pytest.raises(ValueError, match="layout='maskgit': expected one of unleashing, taming, llamagen"):
+        load_official(official_state, **SMALL, layout="maskgit")
 
 
 @pytest.mark.parametrize(("layout", "prefix"), [("unleashing", "disc."), ("taming", "loss.")])

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from vq.losses import discretised_gaussian_log_mass
+from vq.model import reduce_bits
 from vq.options import VQGANOptions
-from vq.vqgan import VQGAN, reduce_bits
+from vq.vqgan import VQGAN
 
 SMALL = dict(channels=8, channel_multipliers=(1, 2, 2), num_res_blocks=1, attention_resolutions=(), norm_groups=4,
              embedding_dim=4, codebook_size=16, disc_channels=4, disc_layers=2)

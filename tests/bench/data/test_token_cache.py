@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from bench.data.splits import ArrayImages
+from bench.data.splits import ResizedImages
 from bench.data.tokens import TokenArray, encode_split, import_tokens
 from bench.errors import BenchError, InputError
 
@@ -17,7 +17,7 @@ K = 256
 @pytest.fixture
 def data():
     pixels = np.random.default_rng(0).integers(0, 256, (25, 4, 4, 3), dtype=np.uint8)
-    return ArrayImages(pixels, resolution=4, resize="plain")
+    return ResizedImages(pixels, resolution=4, resize="plain")
 
 
 def first_channel(images):
@@ -130,9 +130,19 @@ def test_progress_counts_every_image_once_also_when_resuming(data, tmp_path):
     assert sum(counted) == 50
 
 
-def test_a_codebook_beyond_uint16_is_refused(data, tmp_path):
-    with pytest.raises(InputError, match="65,537"):
-        encode(data, tmp_path, codebook_size=65_537)
+def test_a_codebook_beyond_uint32_is_refused(data, tmp_path):
+    with pytest.raises(InputError, match="4,294,967,297"):
+        encode(data, tmp_path, codebook_size=2**32 + 1)
+
+
+def test_a_codebook_beyond_uint16_is_kept_as_uint32_by_encoding_and_by_import(data, tmp_path):
+    large = first_channel(data.images(range(25))) + 261_800
+    encode(data, tmp_path / "encoded", lambda images: first_channel(images) + 261_800, codebook_size=2**18)
+    np.save(tmp_path / "tokens.npy", large)
+    import_tokens(tmp_path / "tokens.npy", tmp_path / "imported", num_tokens=16, codebook_size=2**18)
+    for folder in (tmp_path / "encoded", tmp_path / "imported"):
+        assert np.load(folder / "tokens-00000.npy").dtype == np.uint32
+        assert np.array_equal(TokenArray(folder)[range(25)], large)
 
 
 @pytest.mark.parametrize("encoder", [
@@ -147,6 +157,7 @@ def test_an_encoder_that_returns_no_tokens_is_an_error(data, tmp_path, encoder):
 def test_the_largest_token_survives(data, tmp_path):
     tokens = encode(data, tmp_path, lambda images: np.full((len(images), 2), 65_535), codebook_size=65_536)
     assert tokens[[0]].tolist() == [[65_535, 65_535]]
+    assert np.load(tmp_path / "tokens-00000.npy").dtype == np.uint16
 
 
 def test_a_token_array_can_be_sent_to_another_process(data, tmp_path):

@@ -16,7 +16,7 @@ from bench.metrics.pixel_likelihood import PixelNegativeLogLikelihood
 from priors.base import Likelihood, Unsupported
 from vq.base import PixelLikelihood
 from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
-from vq.vqgan import bin_centres, reduce_bits
+from vq.model import bin_centres, reduce_bits
 
 TABLE = torch.tensor([0.7, 0.3], dtype=torch.float64)
 SIGMA = 0.2

@@ -1,6 +1,7 @@
 """From records to rows: grouping, seeds, repeats, holes."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -28,6 +29,24 @@ def test_real_images_are_one_row_of_one_run_whatever_the_seeds_of_the_sweep(synt
     for seed in (0, 1, 2):
         save_record(dataclasses.replace(record, id=f"real{seed}", spec=spec | {"seed": seed}), tmp_path)
     assert row_of(gather(tmp_path), "real against real").cells["fid"].seeds() == [(0, 0)]
+
+
+def test_priors_of_several_seeds_are_trainings_of_one_row(synthetic, tmp_path):
+    record = next(r for r in synthetic.write_demo(tmp_path, media=False) if r.label == "absorbing 16")
+    for seed in (1, 2):
+        spec = record.spec | {"prior": record.spec["prior"] | {"seed": seed}}
+        save_record(dataclasses.replace(record, id=f"again{seed}", run_key=f"again{seed}", spec=spec), tmp_path)
+    row = next(r for r in gather(tmp_path).groups[0].rows if r.label == "absorbing, 16 steps")
+    assert len({training for training, _ in row.cells["fid"].seeds()}) == 3
+
+
+def test_a_seed_of_a_prior_that_is_no_number_is_damage(synthetic, tmp_path):
+    record = next(r for r in synthetic.write_demo(tmp_path, media=False) if r.label == "absorbing 16")
+    path = tmp_path / "records" / f"{record.id}.json"
+    raw = json.loads(path.read_text())
+    raw["spec"]["prior"]["seed"] = "one"
+    path.write_text(json.dumps(raw))
+    assert [damaged for damaged, reason in load_records(tmp_path)[1] if "seed" in reason] == [path]
 
 
 def test_tables_say_which_rows_are_means_over_how_many_seeds(demo_results, tmp_path):
