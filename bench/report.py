@@ -233,7 +233,7 @@ def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder
     return paths
 
 
-sys.modules[__name__].__class__ = CallableModule   # bench.report(...) is report(...)
-
 if __name__ == "__main__":
     sys.exit(main())
+
+sys.modules[__name__].__class__ = CallableModule   # bench.report(...) is report(...)

@@ -214,7 +214,7 @@ def _unsupported(run: Request) -> Record:
     return failed_record(run.spec, label, InputError(run.unsupported), status="unsupported")
 
 
-sys.modules[__name__].__class__ = CallableModule   # bench.run(...) is run(...)
-
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
+
+sys.modules[__name__].__class__ = CallableModule   # bench.run(...) is run(...)
