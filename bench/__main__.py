@@ -22,8 +22,8 @@ from bench.printable import one_line
 from bench.shadows import come_last
 
 COMMANDS = {"run": "bench.run", "report": "bench.report", "edit": "bench.edit", "encode": "bench.encode",
-            "speed": "bench.speed", "doctor": "bench.doctor", "keys": "bench.keys", "store": "bench.store.__main__",
-            "assets": "bench.assets.__main__"}
+            "export": "bench.export", "speed": "bench.speed", "doctor": "bench.doctor", "keys": "bench.keys",
+            "store": "bench.store.__main__", "assets": "bench.assets.__main__"}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -76,6 +76,21 @@ COLUMNS: dict[str, Column] = {
                       "Precision that counts how many real neighbourhoods hold each sample.", "D", moves_with_n=True),
     "coverage": Column("", "higher", 1, "Coverage", 3, True,
                        "Share of real images with a sample among their neighbours.", "C", moves_with_n=True),
+    "clipped_density": Column("", "higher", 1, "Clipped density", 3, short="cD", moves_with_n=True,
+                              about="Share of good samples: density with clipped radii and counts, relative to real "
+                                    "images."),
+    "clipped_coverage": Column("", "higher", 1, "Clipped coverage", 3, short="cC", moves_with_n=True,
+                               about="Coverage with clipped counts, as the share of samples drawn like real images "
+                                     "that gives as much."),
+    "mind": Column("", "lower", 1, "MIND", 3, short="MIND", moves_with_n=True,
+                   about="Monge Inception distance: sliced Wasserstein distance of the features."),
+    "cmmd": Column("", "lower", 1, "CMMD", 3, short="CMMD", moves_with_n=True,
+                   about="Discrepancy of CLIP embeddings under a Gaussian kernel, times 1,000."),
+    "fld": Column("", "lower", 1, "FLD", 2, short="FLD", moves_with_n=True,
+                  about="Feature likelihood divergence: 0 is as good as training images, copies are punished."),
+    "fld_gap": Column("", "none", 1, "FLD gap", 2, moves_with_n=True,
+                      about="How much less surprising training images are than held-out ones, given the samples: far "
+                            "below 0 for copies."),
     "bits_per_token": Column("bits per token", "lower", 2, "Bits / token", 3, True,
                              "Negative log-likelihood of validation tokens; <= marks an upper bound.", "bits/tok",
                              within_tokenizer=True),
@@ -111,6 +126,11 @@ COLUMNS: dict[str, Column] = {
     "memorisation_auc": Column("probability", "none", 3, "Memorisation AUC", 3,
                                about="Chance that a sample is nearer to training, in the same sense, than a held-out "
                                      "image is."),
+    "authenticity": Column("share of samples", "none", 1, "Authentic", 3, moves_with_n=True,
+                           about="Share of samples farther from their nearest training image than another is."),
+    "copying_score": Column("", "none", 1, "C_T", 2, moves_with_n=True,
+                            about="z-score of samples' distances to training images against those of held-out images: "
+                                  "far below 0 for copies."),
     "parameters": Column("", "none", 1, "Parameters", 0, about="Of tokenizer and prior together."),
     "psnr": Column("dB", "higher", 1, "PSNR", 2, about="Peak signal-to-noise ratio of reconstructions, in dB."),
     "ssim": Column("", "higher", 1, "SSIM", 3, about="Structural similarity of reconstructions."),

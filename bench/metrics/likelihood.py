@@ -26,6 +26,7 @@ from bench.metrics.columns import COLUMNS, columns, order_column
 from bench.metrics.intervals import normal_interval
 from bench.progress import LINE_EVERY_SECONDS
 from bench.records import Measurement
+from bench.selection import SCORED
 from priors.base import Draws, Likelihood, Unsupported
 from priors.chain_rule import InOrder
 from priors.schedules import grid_order
@@ -47,7 +48,7 @@ class Bits:
 
 
 class NegativeLogLikelihood:
-    """Registry name "nll": of `protocol.nll_images` images evenly spread over the validation split."""
+    """Registry name "nll": of `protocol.nll_images` images evenly spread over those that score (bench.selection)."""
 
     name = "nll"
     columns = columns("bits_per_token")
@@ -69,10 +70,16 @@ class NegativeLogLikelihood:
     def _measurement(self, likelihood: Likelihood, tokens: Tensor, evidence: Evidence) -> Measurement:
         budget = evidence.settings.nll.budget if likelihood.kind != "exact" else None
         extra = {"kind": likelihood.kind, "budget": budget, "network_evaluations": likelihood.network_evaluations,
-                 "ceiling": math.log2(evidence.prior.codebook_size)} | _by_level(likelihood, evidence.prior)
+                 "ceiling": math.log2(evidence.prior.codebook_size), **scored_on(evidence),
+                 **_by_level(likelihood, evidence.prior)}
         return measurement("bits_per_token", likelihood, tokens.shape[1], evidence.protocol_id,
                            unit=self.columns["bits_per_token"].unit,
                            bound="" if likelihood.kind == "exact" else "upper", extra=extra)
+
+
+def scored_on(evidence: Evidence) -> dict[str, str]:
+    """What a measurement says of its images where they are not all of the split; it competes with its like alone."""
+    return {} if evidence.scored is None else {"images": SCORED}
 
 
 def _by_level(likelihood: Likelihood, prior: Any) -> dict[str, Any]:
@@ -131,7 +138,8 @@ class OrderedNegativeLogLikelihood:
 
     def _measurement(self, order: str, likelihood: Likelihood, tokens: Tensor, evidence: Evidence,
                      extra: dict[str, Any]) -> Measurement:
-        extra = {"kind": likelihood.kind, "network_evaluations": likelihood.network_evaluations, **extra}
+        extra = {"kind": likelihood.kind, "network_evaluations": likelihood.network_evaluations, **scored_on(evidence),
+                 **extra}
         return measurement(order_column(order), likelihood, tokens.shape[1], evidence.protocol_id,
                            unit=self.columns[order_column(order)].unit,
                            bound="" if likelihood.kind == "exact" else "upper", extra=extra)

@@ -21,7 +21,7 @@ from bench.reporting.escaping import markdown_text
 from bench.reporting.render import markdown
 from bench.reporting.rows import Book, Group
 from bench.reporting.tables import repeats, summary
-from bench.reporting.verdicts import Verdict
+from bench.reporting.verdicts import Verdict, multiplicity
 
 BEGIN, END = "<!-- glance:begin", "<!-- glance:end -->"
 MARK = re.compile(re.escape(BEGIN) + r" dataset=(?P<dataset>\S+) protocol=(?P<protocol>\S+)\nrows: (?P<rows>.+)\n"
@@ -69,17 +69,22 @@ def glance(book: Book, chosen: Chosen, name: str) -> str:
 
 
 def verdicts(book: Book, chosen: Chosen) -> str:
-    """One row a claim, one column a protocol: the verdict in its words, and the effect with its interval."""
+    """One row a claim, one column a protocol: the verdict in its words, and the effect with its interval.
+
+    Below it how many are read at once, and the claims that none of these protocols could judge.
+    """
     said: dict[str, dict[str, list[Verdict]]] = {}
-    for group in (group for group in book.groups if group.dataset == chosen.dataset):
-        for verdict in ledger(group, book.results_dir, book.groups):
-            if verdict.verdict != "not run" and group.protocol_name in chosen.verdicts:
-                said.setdefault(verdict.claim.text, {}).setdefault(group.protocol_name, []).append(verdict)
+    every = [verdict for group in book.groups if group.dataset == chosen.dataset
+             and group.protocol_name in chosen.verdicts for verdict in ledger(group, book.results_dir, book.groups)]
+    for verdict in (verdict for verdict in every if verdict.verdict != "not run"):
+        said.setdefault(verdict.claim.text, {}).setdefault(verdict.group.protocol_name, []).append(verdict)
+    open_claims = dict.fromkeys(verdict.claim.text for verdict in every if verdict.claim.text not in said)
     lines = ["| claim of the paper | " + " | ".join(f"`{name}`" for name in chosen.verdicts) + " |",
              "|:--|" + ":--|" * len(chosen.verdicts)]
     lines += [f"| {markdown_text(text)} | " + " | ".join(_said(found.get(name, ())) for name in chosen.verdicts) + " |"
               for text, found in said.items()]
-    return "\n".join(lines) + "\n"
+    notes = [multiplicity(every), f"Not run: {' '.join(open_claims)}" if open_claims else ""]
+    return "\n".join(lines) + "\n" + "".join(f"\n{markdown_text(note)}\n" for note in notes if note)
 
 
 def _said(found: Sequence[Verdict]) -> str:
