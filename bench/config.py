@@ -192,11 +192,8 @@ class PriorConfig(ModelConfig):
 
 @dataclass
 class SamplingConfig(Checked):
-    """How many images are drawn, and in what chunks.
-
-    chunk: images drawn at once, the unit of seed and of the forward batch, and so a part of what is drawn.
-    shards: jobs that share the drawing; they change nothing in what is drawn.
-    """
+    """chunk: images drawn at once, the unit of seed and of the forward batch, and so a part of what is drawn.
+    shards: jobs that share the drawing; they change nothing in what is drawn."""
 
     chunk: Annotated[int, Whole(1, 10**6, of="images")] = 100
     shards: Annotated[int, Whole(1, 10_000, of="jobs")] = 1
@@ -244,9 +241,7 @@ class ProtocolConfig(Checked):
 @dataclass
 class NllConfig(Checked):
     """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published).
-
-    batch_size: images at once.
-    """
+    batch_size: images at once."""
 
     budget: Annotated[int | None, Whole(1, of="network evaluations", null="the sum over all steps")] = 64
     batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 100
@@ -296,9 +291,8 @@ class MetricsConfig(Checked):
 class SpeedConfig(Checked):
     """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling.
 
-    latency_batch: images at once for the latency; throughput_batch: for images a second.
-    rounds: how often each is measured, in turn; warmup: how often before that, uncounted.
-    threads: CPU threads while measuring (None: those of the run).
+    latency_batch: images at once for the latency; throughput_batch: for images a second; rounds: how often each is
+        measured, in turn; warmup: how often before that, uncounted; threads: of the CPU meanwhile (None: the run's).
     """
 
     latency_batch: Annotated[int, Whole(1, 10**6, of="images")] = 1
@@ -310,12 +304,8 @@ class SpeedConfig(Checked):
 
 @dataclass
 class ResourcesConfig(Checked):
-    """What a stage asks of SLURM.
-
-    gpus, memory_gb: of each node; cpus: of each task.
-    minutes: its time limit.
-    nodes: of the job; tasks: processes a node, which train data parallel.
-    """
+    """What a stage asks of SLURM. gpus, memory_gb: of each node; cpus: of each task; minutes: its time limit; nodes: of
+    the job; tasks: processes a node, which train data parallel."""
 
     gpus: Annotated[int, Whole(0, 1024, of="GPUs")] = 0
     cpus: Annotated[int, Whole(1, 10_000, of="CPUs")] = 2
@@ -361,9 +351,7 @@ class LauncherConfig(Checked):
 @dataclass
 class BackboneConfig(Checked):
     """The transformer every prior shares, so that priors differ in what they model and not in what they model with.
-
-    width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width.
-    """
+    width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width."""
 
     width: Annotated[int, Whole(1, 10**6)] = 512
     num_layers: Annotated[int, Whole(1, 10_000, of="blocks")] = 24

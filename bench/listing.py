@@ -52,12 +52,12 @@ def choices_of(group: str) -> list[str]:
 
 
 def first_comment(path: Path) -> str:
-    """The first comment of a YAML file that is not Hydra's own; "" if it has none."""
+    """The first comment of a YAML file that is not Hydra's own, up to a command in it; "" if it has none."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         if text.startswith("# @"):
             continue
-        if not text.startswith("#"):
+        if not text.startswith("#") or text.startswith("#  "):   # an indented line is a command
             break
         lines.append(text.removeprefix("#").strip())
     return " ".join(lines)
