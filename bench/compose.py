@@ -29,9 +29,9 @@ from bench import registry
 from bench.config import ModelConfig, PriorConfig, RunSpec, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec, why_no_condition
+from bench.words import GROUPS
 
 CONF = Path(__file__).parent / "conf"
-GROUPS = ("dataset", "vq", "prior", "condition", "sampler", "protocol", "launcher", "preset")
 LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
          "launcher.setup": "'module load cuda'"}   # with an example each
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands

@@ -40,6 +40,7 @@ class DatasetConfig(Checked):
     """Images and their split.
 
     name: registry name (cifar10, digits, folder, ffhq, churches, bedroom, emoji, fashion_mnist) or package.module:Name.
+    target: package.module:Name of one that is not registered; set by dataset=package.module:Name.
     path: where the files are; None means the cache, or a download where there is a pinned source.
     resolution: height and width after Resize + CenterCrop, in pixels.
     resize: "antialias" or "plain" bilinear; part of the protocol.
@@ -67,6 +68,11 @@ class DatasetConfig(Checked):
 class TrainingConfig(Checked):
     """One training budget, in steps.
 
+    steps: optimizer steps, each of batch_size images.
+    batch_size: images a step, of all processes together.
+    learning_rate: of Adam; warmup_steps: over so many steps it rises linearly from zero.
+    weight_decay: of AdamW; betas: Adam's decay rates of the mean and of the square of gradients.
+    log_every: steps between the points of the training curve; validation_batches: batches a validation looks at.
     schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (to zero at `steps`).
     ema_decay, ema_every: weights are averaged every so many steps (paper: .995, 10).
     validate_every: steps between validations; checkpoint_every: between resumable checkpoints.
@@ -125,7 +131,8 @@ class PriorTrainingConfig(TrainingConfig):
 class ModelConfig(Checked):
     """A tokenizer (`vq`) or a `prior`.
 
-    name: registry name, or "plugin" with target=package.module:Name.
+    name: registry name, or "plugin" with a target.
+    target: package.module:Name of a class that is not registered.
     schema: where Options and Sampler can be had without importing torch, as package.module:Prefix for the classes
         PrefixOptions and PrefixSampler; None asks the class itself.
     path: an imported checkpoint to use instead of training one; layout: "native" (a model.safetensors of ours) or a
@@ -206,7 +213,8 @@ class ConditionConfig(Checked):
 
 @dataclass
 class SamplingConfig(Checked):
-    """How many images are drawn, and in what chunks. A chunk is the unit of seed and of the forward batch."""
+    """chunk: images drawn at once, the unit of seed and of the forward batch, and so a part of what is drawn.
+    shards: jobs that share the drawing; they change nothing in what is drawn."""
 
     chunk: Annotated[int, Whole(1, 10**6, of="images")] = 100
     shards: Annotated[int, Whole(1, 10_000, of="jobs")] = 1
@@ -216,11 +224,16 @@ class SamplingConfig(Checked):
 class ProtocolConfig(Checked):
     """What is compared with what (docs: protocols). Equal protocol ids, and only those, may be compared.
 
+    name: what its ids begin with.
+    extractor: whose features FID, KID and PRDC compare.
     num_fake, num_real: how many images; num_real None means the whole `real_split`.
     real_split: "train" (the paper) or "validation".
     reference: an .npz with mu and sigma of reference features computed elsewhere, for FID alone; None: of real images.
     prdc_num, prdc_k: images of each side and neighbours for precision, recall, density, coverage.
-    neighbours_queries, neighbours_candidates, neighbours_top_k, neighbours_net: the LPIPS search.
+    neighbours_queries, neighbours_candidates, neighbours_top_k: of the LPIPS search, samples looked up, training images
+        looked through (None: all) and nearest ones kept.
+    neighbours_net, neighbours_resolution: its LPIPS network, and the side images are enlarged to, in pixels.
+    nll_images: held-out images whose likelihood is measured, spread over the validation split (None: all).
     """
 
     name: Annotated[str, Text()] = "demo"
@@ -248,7 +261,8 @@ class ProtocolConfig(Checked):
 
 @dataclass
 class NllConfig(Checked):
-    """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published)."""
+    """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published).
+    batch_size: images at once."""
 
     budget: Annotated[int | None, Whole(1, of="network evaluations", null="the sum over all steps")] = 64
     batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 100
@@ -265,6 +279,7 @@ class PrdcConfig(Checked):
 class MetricsConfig(Checked):
     """names: which metrics run.
 
+    feature_batch_size: images at once through the extractor.
     memory_gb: what PRDC and the neighbour search may use beyond their input.
     cache_gb: embeddings of a candidate set are kept on disk if they take no more than this, else computed anew.
     pixel_bits: the bit depth of the images whose pixel likelihood is measured (paper: 5), for the metric pixel_nll.
@@ -295,7 +310,11 @@ class MetricsConfig(Checked):
 
 @dataclass
 class SpeedConfig(Checked):
-    """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling."""
+    """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling.
+
+    latency_batch: images at once for the latency; throughput_batch: for images a second; rounds: how often each is
+        measured, in turn; warmup: how often before that, uncounted; threads: of the CPU meanwhile (None: the run's).
+    """
 
     latency_batch: Annotated[int, Whole(1, 10**6, of="images")] = 1
     throughput_batch: Annotated[int, Whole(1, 10**6, of="images")] = 32
@@ -306,7 +325,8 @@ class SpeedConfig(Checked):
 
 @dataclass
 class ResourcesConfig(Checked):
-    """What a stage asks of SLURM; minutes is its time limit."""
+    """What a stage asks of SLURM. gpus, memory_gb: of each node; cpus: of each task; minutes: its time limit; nodes: of
+    the job; tasks: processes a node, which train data parallel."""
 
     gpus: Annotated[int, Whole(0, 1024, of="GPUs")] = 0
     cpus: Annotated[int, Whole(1, 10_000, of="CPUs")] = 2
@@ -318,7 +338,18 @@ class ResourcesConfig(Checked):
 
 @dataclass
 class LauncherConfig(Checked):
-    """name: local, slurm or debug (in this process)."""
+    """Where the work runs.
+
+    name: local, slurm or debug (in this process).
+    partition, account, constraint, qos: what the site asks for, as sbatch has them.
+    setup: shell commands of the batch script before the work.
+    additional: any other option of sbatch, one by one, as launcher.additional.exclude=node17.
+    wait: wait for the records; false returns once the jobs are in the queue.
+    retries: how often work that vanished is tried again; a time limit or a preemption is no loss.
+    max_parallel: processes at once, of launcher=local.
+    signal_delay_s: seconds of warning before a time limit: long enough to write a checkpoint.
+    folder: where scripts and logs go, seen by all nodes (None: below the cache).
+    """
 
     name: Annotated[str, Choice(("local", "slurm", "debug"))] = "debug"
     partition: Annotated[str | None, SITE] = None
@@ -340,7 +371,8 @@ class LauncherConfig(Checked):
 
 @dataclass
 class BackboneConfig(Checked):
-    """The transformer every prior shares, so that priors differ in what they model and not in what they model with."""
+    """The transformer every prior shares, so that priors differ in what they model and not in what they model with.
+    width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width."""
 
     width: Annotated[int, Whole(1, 10**6)] = 512
     num_layers: Annotated[int, Whole(1, 10_000, of="blocks")] = 24
@@ -361,6 +393,8 @@ class RunSpec(Checked):
     seed: of training; prior.seed: of the prior's training alone; sampler["seed"]: of sampling.
     device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
+    results_dir: where records are kept.
+    plan: print what would be built, and stop; status: print where every stage stands, and stop.
     """
 
     source: Annotated[str, Place(("file", "folder"), words=SOURCES)] = "prior"

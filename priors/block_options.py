@@ -32,7 +32,8 @@ class BlockDiffusionSampler:
 
     steps: diffusion steps of the whole image, at least one a block, shared out evenly over blocks and rounded; None:
         one a token. As in absorbing diffusion the network is called for those alone that reveal a token.
-    temperature, top_k, top_p: as for the absorbing sampler.
+    temperature: logits are divided by it.
+    top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
     cache: keep keys and values of finished blocks; the same tokens for less work.
     """
 

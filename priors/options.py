@@ -22,6 +22,7 @@ STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
 class BackboneOptions(ConditionOptions):
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
+    width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width.
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
     position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
         0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
@@ -219,7 +220,10 @@ class AutoregressiveOptions(BackboneOptions):
 
 @dataclass(frozen=True)
 class AutoregressiveSampler(GuidedSampler):
-    """temperature, top_k, top_p: as for the absorbing sampler.
+    """One token at a time.
+
+    temperature: logits are divided by it.
+    top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
     cache: keep keys and values of earlier tokens; the same tokens for less work.
     method: "sequential", one token a call; "jacobi", the same distribution from fewer calls of more positions each: the
         tokens to come are guessed, evaluated together, and kept as far as they are right (priors.jacobi).

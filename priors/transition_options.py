@@ -42,8 +42,9 @@ class VQDiffusionSampler(GuidedSampler):
     """How the diffusion is reversed.
 
     steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
-    temperature, top_k, top_p: of the predicted x_0, as for the absorbing sampler; top_p is the paper's truncation
-        sampling (r = 0.86).
+    temperature: logits of the predicted x_0 are divided by it.
+    top_k, top_p: draw x_0 among the k likeliest tokens, or the likeliest ones that hold probability p; None: all. top_p
+        is the paper's truncation sampling (r = 0.86).
     method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule has
         at every step, surer predictions likelier first, and never changes them (Tang et al. 2022, section 3.2).
     purity_weight: of method="purity": how much surer predictions are sharpened besides; None: 0.
@@ -76,7 +77,9 @@ class UniformOptions(BackboneOptions):
 
     form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021); "perturbation":
         a random share of tokens resampled gives x_a, a further share gives x_b, the network predicts x_a from x_b.
-    timesteps (None: 100), auxiliary_weight (None: 0.001), importance_sampling (None: true): of d3pm.
+    timesteps: of d3pm, T; None: 100.
+    auxiliary_weight: of d3pm, of the cross-entropy of x_0 beside the bound; None: 0.001.
+    importance_sampling: of d3pm, draw t where the bound's terms are large; None: true.
     perturbed_share (None: 0.1): of perturbation, the probability that a token of x_a is resampled in x_b.
     """
 
@@ -106,11 +109,16 @@ class UniformOptions(BackboneOptions):
 
 @dataclass(frozen=True)
 class UniformSampler(GuidedSampler):
-    """steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
-    tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as elsewhere; in the
-    perturbation form a low temperature changes only tokens the network is sure about. guidance_of: what guidance
-    combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm, "posterior", the reverse step q(x_s | x_t) (Schiff
-    et al. 2024)."""
+    """How it is sampled.
+
+    steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
+        tokens are drawn anew from the network's prediction (None: 50).
+    temperature: logits are divided by it; in the perturbation form a low one changes only tokens the network is sure
+        about.
+    top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
+    guidance_of: what guidance combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm, "posterior", the reverse
+        step q(x_s | x_t) (Schiff et al. 2024).
+    """
 
     steps: int | None = None
     temperature: float = 1.0
