@@ -37,7 +37,8 @@ from bench.words import GROUPS
 
 COMPOSED = ("autoencoder", "sampler", "vq.options", "prior.options")   # made of other keys; refused on a command line
 GROUP_LINES = {"dataset": "the images", "vq": "the tokenizer", "prior": "the model of tokens that is judged",
-               "sampler": "how it is sampled", "protocol": "what is compared with what",
+               "condition": "what it is told of each image", "sampler": "how it is sampled",
+               "protocol": "what is compared with what",
                "launcher": "where the work runs", "preset": "sizes and budgets of everything"}
 DOOR = (("keys", "true or false", "print this list"),
         ("list", f"one of {', '.join(KINDS)}", "print what there is of a kind"),
@@ -69,7 +70,8 @@ def sections(arguments: Sequence[str] = (), *, built_in: bool = False) -> dict[s
     spec = compose(arguments)
     found = {"Groups": list(groups(spec)), "A run": list(keys_of_run(spec))}
     for name in names("tokenizers"):
-        found[f"vq={name}"] = list(options(compose([]) if name == spec.vq.name else compose([f"vq={name}"]), "vq"))
+        chosen = [] if name == spec.vq.name else [f"vq={name}", "vq.layout=native"]   # a layout asks for a checkpoint
+        found[f"vq={name}"] = list(options(compose(chosen), "vq"))
     for name in names("priors"):
         found[f"prior={name}"] = keys_of_prior(compose([f"prior={name}"]))
     return found
@@ -90,7 +92,8 @@ def sections_of(arguments: Sequence[str]) -> dict[str, list[Key]]:
 
 def groups(spec: RunSpec) -> Iterator[Key]:
     """The keys that choose a whole file of conf/, or a class by its name."""
-    chosen = {"dataset": spec.dataset.name, "vq": "both", "prior": spec.prior.name, "sampler": "default",
+    chosen = {"dataset": spec.dataset.name, "vq": "both", "prior": spec.prior.name, "condition": spec.condition.name,
+              "sampler": "default",
               "protocol": spec.protocol.name, "launcher": spec.launcher.name, "preset": spec.dataset.default_preset}
     for group in GROUPS:
         own = ", or package.module:Name" if group in ("dataset", "vq", "prior") else ""

@@ -14,7 +14,8 @@ from typing import Any
 
 from bench.errors import InputError
 
-GROUPS = ("dataset", "vq", "prior", "condition", "sampler", "protocol", "launcher", "preset")   # each chooses a file of conf/
+GROUPS = ("dataset", "vq", "prior", "condition", "sampler", "protocol", "launcher", "preset")
+"""Each chooses a file of conf/."""
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 RESERVED = ("true", "false", "null", "none", "nan", "inf", "on", "off", "yes", "no")
 
