@@ -1,1 +1,37 @@
-"""The judge: builds what is missing, measures every prior alike, and writes records and reports."""
+"""The judge: builds what is missing, measures every prior alike, and writes records and reports.
+
+    import bench
+
+    frame = bench.run("prior=absorbing,autoregressive", preset="demo")     # trains, samples, measures: one row a number
+    frame = bench.load("results/reference")                                # what was measured before
+    bench.plan("prior=absorbing", preset="demo")                           # what would be built, and how long it takes
+    bench.report("results/runs", out="report").page                        # tables, figures, verdicts, one page
+
+Nothing is imported before it is asked for: neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.face import load as load
+    from bench.planning import plan as plan
+    from bench.report import report as report
+    from bench.run import run as run
+
+__all__ = ["load", "plan", "report", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("run", "report"):   # modules that can be called: see bench/callable_module.py
+        return importlib.import_module(f"bench.{name}")
+    homes = {"load": "bench.face", "plan": "bench.planning"}
+    if name in homes:
+        return getattr(importlib.import_module(homes[name]), name)
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

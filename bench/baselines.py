@@ -21,6 +21,6 @@ def with_baselines(runs: list[Request]) -> list[Request]:
             spec.source, spec.label, spec.sampler = source, None, {"seed": 0}
             spec.prior = type(spec.prior)()
             identity = repr((source, spec.dataset, spec.vq if source == "reconstruction" else "", spec.protocol,
-                             spec.metrics, spec.seed if source == "reconstruction" else 0))
+                             spec.condition, spec.metrics, spec.seed if source == "reconstruction" else 0))
             baselines.setdefault(identity, Request(spec, (*run.overrides, f"source={source}")))
     return [*baselines.values(), *runs]

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.errors import BenchError, InputError
 from bench.printable import clean
+from bench.shadows import check_shadows
 
 INTERRUPTED = 130   # 128 + SIGINT, as shells have it
 
@@ -28,6 +29,11 @@ def run_command(arguments: Sequence[str] | None, *, doc: str | None, work: Calla
     kept: what to say after an interruption or a failure about what is left of the work.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        check_shadows()
+    except InputError as error:
+        _say("error: ", str(error))
+        return error.exit_code
     if given[:1] in (["-h"], ["--help"], ["help"]) or needs_arguments and not given:
         print(doc)
         return 0

@@ -28,10 +28,10 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import registry
 from bench.config import ModelConfig, PriorConfig, RunSpec, TokenizerConfig
 from bench.errors import InputError, did_you_mean
-from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec
+from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec, why_no_condition
+from bench.words import GROUPS
 
 CONF = Path(__file__).parent / "conf"
-GROUPS = ("dataset", "vq", "prior", "sampler", "protocol", "launcher", "preset")
 LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
          "launcher.setup": "'module load cuda'"}   # with an example each
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
@@ -78,7 +78,8 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Request]:
         overrides = tuple(f"{key}={text}" for key, text, _ in kept)
         collapsed |= {(name, key) for name, key in dropped}
         if overrides not in runs:
-            runs[overrides] = Request(_compose(overrides), overrides, unsupported)
+            spec = _compose(overrides)
+            runs[overrides] = Request(spec, overrides, unsupported or why_no_condition(spec))
     for prior, key in sorted(collapsed):
         announce(f"{prior} has no {key}: its runs over that list collapse to one.")
     return list(runs.values())
@@ -223,6 +224,21 @@ def _stage_choice(group: str, name: str) -> ModelConfig:
     return ModelConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
 
 
+def _kept_recipe(spec: RunSpec) -> str | None:
+    """The recipe of conf/prior, unless the command line changed what it trains or how it samples, steps apart.
+
+    Then its name would mislead.
+    """
+    if not spec.prior.recipe:
+        return None
+    recipe = _load(CONF / "prior" / f"{spec.prior.recipe}.yaml")
+    samplers = [_load(CONF / "sampler" / f"{name}.yaml") for entry in recipe.get("defaults", [])
+                for name in entry.values()]
+    stated = {str(key): value for sampler in samplers for key, value in sampler.items() if key not in ("seed", "steps")}
+    kept = all(spec.prior.options.get(key) == value for key, value in recipe.options.items())
+    return spec.prior.recipe if kept and all(spec.sampler.get(key) == value for key, value in stated.items()) else None
+
+
 def _compose(overrides: tuple[str, ...]) -> RunSpec:
     """Compose conf/ with single-valued overrides and turn the result into a checked RunSpec."""
     hydra_overrides = _with_preset([_to_hydra(*override.split("=", 1)) for override in overrides])
@@ -230,7 +246,9 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("config", flat)
-        return to_spec(composed)
+        spec = to_spec(composed)
+        spec.prior.recipe = _kept_recipe(spec)
+        return spec
     except InputError:
         raise
     except (HydraException, OmegaConfBaseException) as error:

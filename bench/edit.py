@@ -81,6 +81,9 @@ def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
     for run in runs:
         if run.unsupported:
             raise InputError(run.unsupported)
+        if run.spec.condition.name != "none":
+            raise InputError(f"condition={run.spec.condition.name}: a key of bench.run; edits complete images without "
+                             "one. Leave it out.")
     check_data([run.spec for run in runs])
     check_own_files(run.spec for run in runs)
 

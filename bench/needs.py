@@ -59,6 +59,8 @@ def files_of(spec: RunSpec) -> list[tuple[str, Path]]:
         found.append((f"prior.path={prior.path}", Path(prior.path)))
     if spec.source == "prior" and vq.tokens:
         found += [(f"vq.tokens={vq.tokens}", Path(vq.tokens) / f"{split}.npy") for split in ("train", "validation")]
+    if reference := spec.protocol.reference:
+        found.append((f"protocol.reference={reference}", Path(reference)))
     return found
 
 
@@ -99,10 +101,12 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
 
 
 def _of_models(spec: RunSpec) -> set[str]:
-    """Of the data set, and of training a tokenizer where one is trained."""
+    """Of the data set, of its captions, and of training a tokenizer where one is trained."""
     found = set()
     if spec.dataset.path is None and spec.dataset.name in ASSETS:
         found.add(spec.dataset.name)
+    if spec.source == "prior" and spec.condition.name == "text" and spec.condition.encoder is None:
+        found.add("text-encoder")
     if spec.source in WITH_TOKENIZER and spec.vq.path is None and not is_frozen(spec.vq):
         if net := perceptual_net(spec.vq):
             found.add(f"lpips-{net}")

@@ -21,12 +21,16 @@ from typing import Any
 import numpy as np
 
 from bench.config import RunSpec
+from bench.data.base import ImageData
+from bench.data.conditions import shown
 from bench.data.foreign import as_written
+from bench.data.labels import Labels
 from bench.data.pictures import save_sheet
 from bench.labels import label_of
 from bench.provenance import provenance, utc_now
 from bench.records import Record, Sheet, Status, save_record
 from bench.stages.base import Announce, Run, Stage, begun
+from bench.stages.condition import given_of, judged_as
 from bench.stages.features import judged_images
 from bench.stages.identity import plugins_of, protocol_details, run_key
 from bench.stages.measurements import Measured, measure
@@ -35,6 +39,8 @@ from bench.stages.prior import PRIOR, held_out_use, regime
 from bench.stages.samples import sampling_cost
 from bench.stages.tokenizer import TOKENIZER
 from bench.store.store import Artefact, Store
+
+SHEET_ROWS, SHEET_COLUMNS = 16, 8   # of samples by class
 
 
 def run(spec: RunSpec, *, store: Store | None = None, announce: Announce = print) -> Record:
@@ -100,9 +106,25 @@ def _publish_media(run: Run, record_id: str) -> tuple[dict[str, Sheet], dict[str
 
 
 def _sample_sheet(run: Run, folder: Path) -> Sheet:
-    images = judged_images(run)
+    images, given, judged = judged_images(run), given_of(run), judged_as(run)
+    if given is not None and judged is not None and given.labels is not None:
+        return _sheet_by_class(images, given.labels, judged, folder)
     side = max(1, int(min(64, len(images)) ** 0.5))
-    return save_sheet(folder / "samples.png", images.images(np.arange(side * side)), side, side)
+    labels = () if given is None or judged is None else tuple(shown(given, judged[: side * side]))
+    return save_sheet(folder / "samples.png", images.images(np.arange(side * side)), side, side, labels)
+
+
+def _sheet_by_class(images: ImageData, labels: Labels, judged_as: np.ndarray, folder: Path) -> Sheet:
+    """A row a class, the first so many in the order of their names; white where a class was drawn less often."""
+    classes = labels.validation[judged_as]
+    drawn = {int(c): np.flatnonzero(classes == c)[:SHEET_COLUMNS] for c in np.unique(classes)[:SHEET_ROWS]}
+    columns = max(map(len, drawn.values()))
+    height, width = images.images([0]).shape[2:]
+    tiles = np.full((len(drawn), columns, 3, height, width), 255, np.uint8)
+    for row, indices in zip(tiles, drawn.values(), strict=True):
+        row[: len(indices)] = images.images(indices)
+    return save_sheet(folder / "samples.png", tiles.reshape(-1, 3, height, width), len(drawn), columns,
+                      tuple(labels.names[c] for c in drawn))
 
 
 def _summary(artefact: Artefact) -> dict[str, Any]:

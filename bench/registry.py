@@ -34,6 +34,11 @@ def target_of(kind: str, name: str) -> str:
     return name if ":" in name else next((f"{p.module}:{p.attr}" for p in _points(kind) if p.name == name), "")
 
 
+def origin_of(kind: str, name: str) -> str:
+    """The distribution that registered a name; "" if there is none."""
+    return next((point.dist.name for point in _points(kind) if point.name == name and point.dist), "")
+
+
 def resolve(kind: str, name: str) -> Any:
     """The object a name stands for. Raises InputError, with the nearest valid name, if there is none."""
     if ":" in name:

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import csv
 import sys
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.printable import cell, one_line
 from bench.records import to_frame
@@ -43,12 +47,47 @@ LISTING = "files.txt"
 """Where a report keeps the names of its tables and figures."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    folder: of all files.  page: the HTML page, None where it was left out.
+    tables: name -> the table as in its CSV, such as "summary-cifar10-demo"; claims: one row a claim and protocol.
+    """
+
+    folder: Path
+    page: Path | None
+    tables: dict[str, pd.DataFrame]
+    claims: pd.DataFrame
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command(arguments, doc=__doc__, work=report)
+    return run_command(arguments, doc=__doc__, work=report_all)
 
 
-def report(arguments: list[str]) -> int:
+def report(results_dir: str | Path = "results/runs", *, out: str | Path = "report", dataset: Sequence[str] = (),
+           protocol: Sequence[str] = (), figures: bool = True, page: bool = True) -> Report:
+    """Write the report on a results folder and return its tables.
+
+    dataset, protocol: keep these only (a name, or several).  figures, page: whether these are written.
+    Damaged records are left out with a warning each. Raises InputError for a folder without records, and for a data set
+    or protocol that no record has.
+    """
+    dataset, protocol = ((names,) if isinstance(names, str) else tuple(names) for names in (dataset, protocol))
+    book = gather(results_dir, datasets=dataset, protocols=protocol)
+    options = Options(str(results_dir), str(out), dataset, protocol, figures=figures, page=page)
+    write_report(book, options, Console(quiet=True))
+    for path, problem in book.damaged:
+        warnings.warn(f"damaged, skipped: {path}: {problem}", stacklevel=2)
+    folder = Path(out)
+    written = [folder / name for name in (folder / LISTING).read_text(encoding="utf-8").splitlines()]
+    return Report(folder, folder / "index.html" if page else None,
+                  {path.stem: pd.read_csv(path) for path in written if path.suffix == ".csv"},
+                  pd.read_csv(folder / "claims.csv"))
+
+
+def report_all(arguments: list[str]) -> int:
     """What the arguments ask for: a report, a comparison, or the README's results."""
     console, errors = terminal_console(), Console(stderr=True)
     options = parse(arguments)
@@ -196,3 +235,5 @@ def write_figures(book: Book, curves: dict[str, list[Drawing | Skipped]], folder
 
 if __name__ == "__main__":
     sys.exit(main())
+
+sys.modules[__name__].__class__ = CallableModule   # bench.report(...) is report(...)

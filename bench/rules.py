@@ -239,3 +239,11 @@ def _split(hint: Any) -> tuple[Any, Rule | None]:
 
 def _or_null(null: str) -> str:
     return f", or null for {null}" if null else ""
+
+
+class Checked:
+    """Raises InputError for a value that breaks the rule of its field, however the dataclass is made."""
+
+    def __post_init__(self) -> None:
+        check_all(type(self), {name: value for name, value in vars(self).items() if not isinstance(value, Checked)},
+                  f"{type(self).__name__}.")

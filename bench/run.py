@@ -5,38 +5,55 @@
     python -m bench.run prior=absorbing preset=demo plan=true          # what would be built, and stop
     python -m bench.run prior=absorbing preset=demo status=true        # where every stage stands, and stop
     python -m bench.run prior=absorbing preset=demo rebuild=prior      # that stage (or metric) and what follows, anew
+    python -m bench.run keys=true                                      # every key: type, default, range, what it is
+    python -m bench.run prior=absorbing --help                         # the keys of that prior and its sampler
+    python -m bench.run list=priors                                    # or datasets, metrics, tokenizers, presets, ...
+    python -m bench.run config=sweep.yaml sampler.steps=8              # keys from a file (config_out= writes one)
+
+json=true prints plan, status or summary as JSON and nothing else on standard output.
 
 Exit codes: 0 done, 1 something failed while working (what was finished is kept), 2 the input was wrong, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from bench import rebuild
 from bench.baselines import with_baselines
+from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.compose import Request, expand
 from bench.data.foreign import as_written
+from bench.door import HELP, Door, keep, split_off
 from bench.errors import InputError
+from bench.face import tidy
+from bench.keys import print_keys, sections, sections_of
 from bench.labels import label_as_asked
 from bench.launch.launch import launch
 from bench.launch.status import print_status
+from bench.listing import print_entries
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
+from bench.planning import print_plan
 from bench.plugin_code import what_changed
 from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
 from bench.records import Record, Sweep, load_records, save_sweep
 from bench.stages.base import Run
-from bench.stages.chain import Planned, planned
+from bench.stages.chain import planned
 from bench.stages.identity import run_key
 from bench.store.store import Store
+from bench.words import arguments_of
 
 COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token", "seconds_per_image",
            "network_evaluations", "token_forwards")
@@ -44,29 +61,70 @@ COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
+    if len(arguments) > 1:   # `--help prior=absorbing` is about that prior
+        arguments = sorted(arguments, key=lambda text: text in HELP)
     return run_command(arguments, doc=__doc__, work=run_all, needs_arguments=True,
                        kept="what was finished is kept, the same command goes on from here.")
 
 
-def run_all(arguments: list[str]) -> int:
-    """What the arguments ask for: a plan, a status, or the runs themselves."""
+def run(*texts: str, **keys: Any) -> pd.DataFrame:
+    """Build what is missing, measure, keep the records, and return every number, one a row (see `bench.face.tidy`).
+
+        bench.run("prior=absorbing,autoregressive", preset="smoke", dataset="digits")
+        bench.run(prior="absorbing", sampler={"steps": (8, 16)}, metrics={"names": ["fid", "nll"]})
+
+    texts: as typed after `python -m bench.run`; keys: names and values, nested or dotted, where a tuple is swept over
+    and a list is one value. `python -m bench.run keys=true` prints all of them.
+    The table holds the rows of this call alone, reused records and the real and reconstructed baselines included; a run
+    that failed or cannot be is a row without a metric. Progress is printed.
+    Raises InputError (a ValueError) if anything asked for is wrong, before anything is built.
+    """
+    arguments = arguments_of(texts, keys)
     console = Console(stderr=True)
+    door, rest = split_off(arguments)
+    if door != Door(config=door.config):
+        raise InputError("keys=, list=, json= and config_out= print or write: from Python, bench.run returns a table.")
+    runs, wanted = asked(rest, console)
+    if any(run.spec.plan or run.spec.status for run in runs):
+        raise InputError("plan=true and status=true print tables: from Python, ask bench.plan(...) for one.")
+    return tidy(execute(runs, " ".join(["bench.run", *arguments]), console, anew=wanted))
+
+
+def run_all(arguments: list[str]) -> int:
+    """What the arguments ask for: a list, a plan, a status, or the runs themselves."""
+    console = Console(stderr=True)
+    door, rest = split_off(arguments)
+    if door.keys or door.help or door.list:
+        return print_reference(door, rest)
+    runs, wanted = asked(rest, console)
+    if wanted and any(run.spec.plan or run.spec.status for run in runs):
+        raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
+    command = " ".join(["python -m bench.run", *arguments])
+    if door.config_out:
+        keep(door.config_out, rebuild.split_off(rest)[1], command=one_line(command))
+    if any(run.spec.plan for run in runs):
+        return print_plan(runs, as_json=door.json)
+    if any(run.spec.status for run in runs):
+        print_status([run.spec for run in runs if not run.unsupported], as_json=door.json)
+        return 0
+    with redirect_stdout(sys.stderr) if door.json else nullcontext():
+        records = execute(runs, command, console, anew=wanted)
+    if door.json:
+        print(json.dumps([summary_of(record) for record in records], indent=1, allow_nan=False))
+    else:
+        print_summary(records)
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def asked(arguments: Sequence[str], console: Console) -> tuple[list[Request], list[str]]:
+    """The runs that the arguments ask for, checked as far as can be before anything is built, and what to rebuild."""
     say = lambda text: console.print(cell(text), soft_wrap=True)   # noqa: E731
     wanted, rest = rebuild.split_off(arguments)
     runs = with_baselines(expand(rest, announce=say))
     check_data([run.spec for run in runs], announce=say)
     check_own_files(run.spec for run in runs if not run.unsupported)
     rebuild.check_names(runs, wanted)
-    if wanted and any(run.spec.plan or run.spec.status for run in runs):
-        raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
-    if any(run.spec.plan for run in runs):
-        return print_plan(runs)
-    if any(run.spec.status for run in runs):
-        print_status([run.spec for run in runs if not run.unsupported])
-        return 0
-    records = execute(runs, " ".join(["python -m bench.run", *arguments]), console, anew=wanted)
-    print_summary(records)
-    return 1 if any(record.status == "failed" for record in records) else 0
+    return runs, wanted
 
 
 def execute(runs: list[Request], command: str, console: Console, *, anew: Sequence[str] = ()) -> list[Record]:
@@ -113,39 +171,19 @@ def announce_changed_code(runs: list[Request], console: Console) -> None:
             console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_plan(runs: list[Request]) -> int:
-    """Every stage once, with its state and an estimate from what similar ones took here."""
-    store, table = Store(), Table("stage", "key", "state", "work", "estimate", title="plan")
-    seen: set[str] = set()
-    for run in runs:
-        if run.unsupported:
-            table.add_row(cell(label_as_asked(run.spec, run.overrides)), "", "unsupported", "", cell(run.unsupported))
-            continue
-        for stage in planned(Run(run.spec)):
-            if stage.key not in seen:
-                seen.add(stage.key)
-                state = store.state(stage.recipe)
-                estimate = "" if state == "cached" else estimated_cost(store, stage)
-                table.add_row(cell(stage.label), stage.key,
-                              "cached" if state == "cached" else f"to build ({state})",
-                              f"{stage.work.amount:,} {stage.work.unit}", estimate)
-    Console(width=140 if not sys.stdout.isatty() else None).print(table)
-    print(f"{len(runs)} runs; nothing was built.")
+def print_reference(door: Door, rest: list[str]) -> int:
+    """What there is: of a kind, or which keys, of all or of the models that the other arguments choose."""
+    if door.list:
+        return print_entries(door.list, as_json=door.json)
+    print_keys(sections(rest) if door.keys else sections_of(rest))
     return 0
 
 
-def estimated_cost(store: Store, stage: Planned) -> str:
-    """Seconds, from the artefact of the same stage and model built here whose amount of work is nearest."""
-    similar = []
-    for artefact in store.artefacts():
-        manifest = artefact.manifest
-        if manifest["stage"] == stage.name and _model_of(manifest["config"]) == _model_of(stage.recipe.config):
-            work = _work_of(manifest["config"])
-            if work:
-                similar.append((abs(work - stage.work.amount), manifest["wall_seconds"] / work))
-    if not similar:
-        return "unknown until one was built here"
-    return f"about {min(similar)[1] * stage.work.amount:.0f} s"
+def summary_of(record: Record) -> dict[str, Any]:
+    """A record for machines: who it is, how it went, and its measurements."""
+    return {"record": record.id, "label": record.label, "role": record.role, "status": record.status,
+            "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
+            "measurements": [asdict(measurement) for measurement in record.measurements]}
 
 
 def print_summary(records: list[Record]) -> None:
@@ -176,15 +214,7 @@ def _unsupported(run: Request) -> Record:
     return failed_record(run.spec, label, InputError(run.unsupported), status="unsupported")
 
 
-def _model_of(config: dict[str, Any]) -> Any:
-    options = config.get("options", {})
-    sizes = {k: options.get(k) for k in ("width", "num_layers", "channels", "embedding_dim")}
-    return config.get("class"), config.get("source"), sizes, config.get("sampler"), config.get("extractor")
-
-
-def _work_of(config: dict[str, Any]) -> int:
-    return config.get("training", {}).get("steps", 0) or config.get("num", 0)
-
-
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
+
+sys.modules[__name__].__class__ = CallableModule   # bench.run(...) is run(...)

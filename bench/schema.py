@@ -14,10 +14,13 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
-from bench.config import SEED, ModelConfig, RunSpec
+from bench.config import SEED, ConditionConfig, ModelConfig, RunSpec
 from bench.errors import InputError, did_you_mean
+from bench.plugin_code import is_ours
 from bench.rules import check, check_all, is_plain, shown
 
+OPTIONS_OF = {"class": ("num_labels",), "text": ("text_width", "text_length")}
+"""The fields of a prior's Options that a condition sets."""
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
 NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 
@@ -56,7 +59,12 @@ def to_spec(composed: DictConfig) -> RunSpec:
     _check_names(spec)
     options, sampler_class = schema_of(spec.prior, "priors")
     backbone = _shared(dataclasses.asdict(spec.backbone), options)
-    spec.prior.options = _checked(options, backbone | spec.prior.options, "prior")
+    if not spec.prior.target:   # a plug-in may mean something else by these names
+        check_own_options(spec.condition, spec.prior.options, {})   # guidance: why_no_condition
+    sizes_of_condition = _shared(dict.fromkeys(OPTIONS_OF.get(spec.condition.name, ()), 1), options)
+    spec.prior.options = _checked(options, backbone | sizes_of_condition | spec.prior.options, "prior")
+    for name in sizes_of_condition:   # 1 stood for what data set and encoder settle (bench.stages.condition)
+        del spec.prior.options[name]
     _check_metrics(spec.metrics.names)
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
@@ -70,6 +78,55 @@ def to_spec(composed: DictConfig) -> RunSpec:
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
     return spec
+
+
+def why_unsupported(config: ConditionConfig, prior: str, options: type, takes_condition: bool) -> str:
+    """Why a prior cannot have this condition, before anything is built; "" where it can.
+
+    options: its Options dataclass; takes_condition: whether its methods have the argument (priors.conditions).
+    """
+    if config.name == "none":
+        return ""
+    missing = sorted(set(OPTIONS_OF[config.name]) - {field.name for field in dataclasses.fields(options)})
+    if not takes_condition:
+        return f"prior={prior} knows no condition: its training_loss, nll and sample take none"
+    return f"prior={prior} knows no condition={config.name}: its Options lack {', '.join(missing)}" if missing else ""
+
+
+def check_own_options(config: ConditionConfig, options: dict[str, Any], sampler: dict[str, Any]) -> None:
+    """Raise InputError if a command sets what the condition settles, or guides where there is no condition.
+
+    options, sampler: of a built-in prior, as the command and its preset give them. Sizes come from the data set and the
+    encoder, so they are never set by hand.
+    """
+    for kind, names in OPTIONS_OF.items():
+        for name in (name for name in names if options.get(name) is not None):
+            way = (f"leave it out: condition={config.name} sets it" if config.name == kind else
+                   f"it belongs to condition={kind}, which sets it, and this run has condition={config.name}")
+            raise InputError(f"prior.{name}={options[name]}: {way}.")
+    if config.name == "none" and sampler.get("guidance", 1) != 1:
+        raise InputError(f"sampler.guidance={sampler['guidance']:g} with condition=none: there is nothing to guide "
+                         "towards. Leave it out.")
+
+
+def why_no_condition(spec: RunSpec) -> str:
+    """Why the prior cannot have the run's condition, or its sampler its guidance; "" where they can."""
+    prior, guidance = spec.prior, spec.sampler.get("guidance", 1)
+    if spec.source != "prior":
+        return ""
+    if spec.condition.name == "none":
+        return "" if guidance == 1 else (f"sampler.guidance={guidance:g} without a condition has nothing to guide "
+                                         "towards: use condition=class or condition=text")
+    name = prior.target or prior.name
+    return why_unsupported(spec.condition, name, schema_of(prior, "priors")[0], _takes_condition(name))
+
+
+def _takes_condition(prior: str) -> bool:
+    """Ours all do, which is said without importing torch."""
+    if is_ours(registry.target_of("priors", prior)):
+        return True
+    from priors.conditions import takes_condition
+    return takes_condition(registry.resolve("priors", prior))
 
 
 def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import samplers, schedules
+from priors import jacobi, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
@@ -139,6 +139,13 @@ class Autoregressive(nn.Module):
                 "after an unknown one"
             )
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
+        if sampler.method == "jacobi":
+            if condition is not None or Guidance.of(sampler) != Guidance():
+                raise Unsupported("method='jacobi' guesses without a condition; use method='sequential'")
+            noise = jacobi.gumbel_noise(draws, num, self.num_tokens, self.codebook_size).to(known.device)
+            evaluate = jacobi.evaluator(self.net, num, cached=sampler.cache)
+            tokens, *cost = jacobi.jacobi(evaluate, known, noise, window=sampler.jacobi_window, adjust=adjust)
+            return Sample(tokens[:, self.rank], *cost)
         predict = guided(
             self.net, self._checked(condition, num), Guidance.of(sampler), progress=self._drawn_share
         )   # num_prefix is in `costs`: with a cache a condition is read once

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,18 @@ class Estimate(NamedTuple):
     variance: Tensor
     evaluations: int
     by_unknown: NatsByUnknown
+
+
+def bound(
+    score: Score, tokens: Tensor, *, timesteps: int, budget: int | None, draws: Draws
+) -> tuple[Estimate, Literal["bound_T", "bound_continuous"]]:
+    """What a budget buys, and its kind: without one the sum over t as published, with T or more a low-variance estimate
+    of that bound, with less a low-variance estimate of its limit of infinite T, which is lower."""
+    if budget is None or timesteps <= budget < FEWEST:
+        return t_step_sum(score, tokens, timesteps=timesteps, draws=draws), "bound_T"
+    if budget >= timesteps:
+        return t_step_bound(score, tokens, timesteps=timesteps, budget=budget, draws=draws), "bound_T"
+    return continuous_bound(score, tokens, timesteps=timesteps, budget=budget, draws=draws), "bound_continuous"
 
 
 def t_step_sum(score: Score, tokens: Tensor, *, timesteps: int, draws: Draws) -> Estimate:

@@ -49,25 +49,29 @@ class VQGANOptions:
     likelihood_head: the decoder also has the log-sigma head of the pixel likelihood.
 
     Quantiser
-    quantizer: "nearest" code or "gumbel" softmax; codebook_size (K) codes of embedding_dim numbers. "fsq" (Mentzer et
-        al. 2023): embedding_dim numbers, each rounded to one of its `levels`, whose product is K. "lfq" (Yu et al.
-        2023, MAGVIT-v2): the signs of embedding_dim numbers, K = 2^embedding_dim. Neither has a codebook to learn.
+    quantizer: "nearest" code or "gumbel" softmax. "fsq" (Mentzer et al. 2023): embedding_dim numbers, each rounded to
+        one of its `levels`, whose product is K. "lfq" (Yu et al. 2023, MAGVIT-v2): the signs of embedding_dim numbers,
+        K = 2^embedding_dim. Neither has a codebook to learn.
+    codebook_size: K, how many codes; embedding_dim: numbers a code.
+    levels: of fsq, how many values each of the embedding_dim numbers has.
     lookup: "euclidean" distance, or "cosine": vectors and codes on the unit sphere (Yu et al. 2022, ViT-VQGAN).
-    beta: weight of one term of the quantiser's loss, beta_on: which. Eq. 5 of the paper puts it on the "commitment"
-        of the encoder; the official code puts it on the "codebook" term. codebook_weight: weight of the whole loss.
+    beta: weight of one term of the quantiser's loss; beta_on: of which term. Eq. 5 of the paper puts it on the
+        "commitment" of the encoder; the official code puts it on the "codebook" term. codebook_weight: weight of the
+        whole loss.
     codebook_init: "uniform" in +-1/K, or "data": vectors of the first training batch.
     restart_dead_codes_every: every so many steps, codes unused since the last time move to vectors of the batch
         (0: never, as in the paper).
     entropy_weight, entropy_temperature: of lfq's second loss, which wants each position sure of its code and the codes
         used alike; beta weighs its first, the commitment of the encoder.
-    gumbel_kl_weight, gumbel_anneal_steps, gumbel_temperature_floor: the relaxation's prior term, and its temperature
-        max(floor, 1 - step / anneal_steps); gumbel_straight_through: one-hot samples in training too.
+    gumbel_kl_weight: weight of the relaxation's prior term; gumbel_anneal_steps, gumbel_temperature_floor: of its
+        temperature max(floor, 1 - step / anneal_steps); gumbel_straight_through: one-hot samples in training too.
 
     Losses
-    perceptual_weight, perceptual_net: LPIPS. perceptual_input: the range LPIPS is fed, "unit" as the official code
-        does, or "signed" as the lpips package expects. perceptual_resolution: images smaller than this are enlarged
-        to it before LPIPS (None: never).
-    disc_start_step: first step with the adversarial loss (None: never). disc_channels, disc_layers: the PatchGAN.
+    perceptual_weight: of LPIPS; perceptual_net: its network. perceptual_input: the range LPIPS is fed, "unit" as the
+        official code does, or "signed" as the lpips package expects. perceptual_resolution: images smaller than this
+        are enlarged to it before LPIPS (None: never).
+    disc_start_step: first step with the adversarial loss (None: never). disc_channels, disc_layers: width of the first
+        level of the PatchGAN, and its levels.
     disc_warmup_steps: over so many steps from there on lambda rises linearly to its full value (0: at once, as in the
         official code). Adam's steps are scaled by the gradients of the past; without a ramp the first adversarial ones
         undo in twenty steps what thousands have learnt, unless the learning rate is as small as the paper's.

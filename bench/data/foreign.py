@@ -69,9 +69,11 @@ def look_at(source: str, dataset: DatasetConfig, *, num: int) -> ForeignSamples:
 def as_written(spec: RunSpec) -> dict[str, Any]:
     """A spec as records keep it: of samples from elsewhere with the hash that tells what they are, if there are any.
 
-    Without a prior.seed that is not set, as in records made before there was one.
+    Without a prior.seed or a condition that is not set, as in records made before there were any.
     """
     values = dataclasses.asdict(spec)
+    if spec.condition.name == "none":
+        del values["condition"]
     if spec.prior.seed is None:
         del values["prior"]["seed"]
     if spec.source in OWN_SOURCES:

@@ -23,7 +23,8 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission
 
-from bench.config import LauncherConfig, ResourcesConfig, RunSpec
+from bench.config import RunSpec
+from bench.config.launcher import LauncherConfig, ResourcesConfig
 from bench.errors import BenchError
 from bench.launch import queue as launch_queue
 from bench.provenance import content_id, utc_now

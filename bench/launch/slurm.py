@@ -19,7 +19,8 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from bench.assets.fetch import locked
-from bench.config import LauncherConfig, ResourcesConfig, RunSpec
+from bench.config import RunSpec
+from bench.config.launcher import LauncherConfig, ResourcesConfig
 from bench.errors import InputError
 from bench.launch.graph import Node, graph, launch_root, register, registered
 from bench.launch.jobs import (

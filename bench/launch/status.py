@@ -7,10 +7,11 @@ the queue without a result; its run submits it again.  missing: nobody was asked
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -94,9 +95,12 @@ def _progress(node: Node, folder: str) -> str:
     return f"{states.count('done')} of {len(states)} shards done"
 
 
-def print_status(specs: Sequence[RunSpec]) -> None:
-    """The table of `status`, and how many stand where."""
+def print_status(specs: Sequence[RunSpec], *, as_json: bool = False) -> None:
+    """The table of `status`, and how many stand where; or a list of `Standing`s as JSON."""
     standings = status(specs)
+    if as_json:
+        print(json.dumps([asdict(standing) for standing in standings], indent=1, allow_nan=False))
+        return
     table = Table("stage", "key", "state", "job", "detail", title="status")
     for standing in standings:
         table.add_row(*map(cell, (standing.label, standing.key, standing.state, standing.job, standing.detail)))

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.base import ImageData
+from bench.data.labels import Labels
 from bench.metrics.columns import Column
 from bench.records import Measurement, Role
+from priors.conditions import Condition
 
 __all__ = ["Column", "Evidence", "FeatureSide", "Metric", "Side"]
 Side = Literal["fake", "real", "train", "validation"]
@@ -34,6 +36,10 @@ class Evidence:
     scored: (M,) their positions in the validation split; None for all of them.
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
     likelihood: the tokenizer with its pixel likelihood fine-tuned; None where it has none, or no metric asks for it.
+    condition: of a run with one, indices of held-out images (n,) -> their conditions, a priors.conditions.Condition.
+    judged_as: of such a run, the held-out image whose condition each judged image has, (n,) int64; None for images
+        from elsewhere.
+    labels: the classes of both splits, of a run with condition=class.
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
     caches: a folder shared by all runs, for content-keyed caches such as LPIPS embeddings of the training set.
     picture(name, tiles, rows, columns, labels): leaves a contact sheet of (rows*columns, 3, H, W) uint8 for the record.
@@ -54,6 +60,9 @@ class Evidence:
     sampler: Any = None
     likelihood: Any = None
     scored: np.ndarray | None = None
+    condition: Callable[[np.ndarray], Condition] | None = None
+    judged_as: np.ndarray | None = None
+    labels: Labels | None = None
     device: str = "cpu"
     seed: int = 0
     fingerprints: dict[str, str] = field(default_factory=dict)

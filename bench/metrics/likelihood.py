@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class NegativeLogLikelihood:
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         unit, tokens = self.columns["bits_per_token"].unit, held_out(evidence)
         try:
-            likelihood = evaluate(tokens, evidence)
+            likelihood = evaluate(tokens, evidence, images=held_out_images(evidence))
         except Unsupported as reason:
             return [Measurement("bits_per_token", None, evidence.protocol_id, unit=unit,
                                 better=self.columns["bits_per_token"].better, note=str(reason))]
@@ -121,10 +122,11 @@ class OrderedNegativeLogLikelihood:
         if not isinstance(prior, InOrder):
             raise Unsupported(f"{type(prior).__name__} has no likelihood in an order of one's choice")
         if order == "random":
-            return evaluate(tokens, evidence, lambda batch, draws: prior.random_order_nll(
-                batch, draws=draws, budget=budget or tokens.shape[1]))
+            return evaluate(tokens, evidence, lambda batch, draws, **told: prior.random_order_nll(
+                batch, draws=draws, budget=budget or tokens.shape[1], **told), images=held_out_images(evidence))
         walk = grid_order(order, prior.grid).to(evidence.device)   # type: ignore[attr-defined]
-        return evaluate(tokens, evidence, lambda batch, draws: prior.nll_in_order(batch, walk))
+        return evaluate(tokens, evidence, lambda batch, draws, **told: prior.nll_in_order(batch, walk, **told),
+                        images=held_out_images(evidence))
 
     def _best(self, found: dict[str, Likelihood], tokens: Tensor, evidence: Evidence) -> list[Measurement]:
         """Of several fixed orders the best of every other image, measured on the images between them."""
@@ -153,6 +155,12 @@ def held_out(evidence: Evidence) -> Tensor:
     return every[spread_indices(len(every), evidence.protocol.nll_images)]
 
 
+def held_out_images(evidence: Evidence) -> np.ndarray:
+    """(M,) which images of the validation split those are."""
+    chosen = spread_indices(len(evidence.validation_tokens()), evidence.protocol.nll_images)
+    return chosen if evidence.scored is None else evidence.scored[chosen]
+
+
 def measurement(metric: str, likelihood: Likelihood, num_parts: int, protocol_id: str, *, unit: str,
                 bound: Literal["", "upper"], extra: dict[str, Any]) -> Measurement:
     """Mean bits of the `num_parts` parts of an image, with both errors; a hole where images have probability 0."""
@@ -171,15 +179,19 @@ def measurement(metric: str, likelihood: Likelihood, num_parts: int, protocol_id
 
 
 def evaluate(tokens: Tensor, evidence: Evidence,
-             nll: Callable[[Tensor, Draws], Likelihood] | None = None) -> Likelihood:
+             nll: Callable[..., Likelihood] | None = None, *, images: np.ndarray | None = None) -> Likelihood:
     """The prior's `nll`, or another one, over (M, N) tokens by batches; a batch's draws depend on its number alone.
 
-    Raises Unsupported as the prior does, InputError on tokens of another shape, BenchError on a wrong answer.
+    images: (M,) which held-out images they are, whose conditions a conditional prior is told; None tells it nothing.
+    nll: called with a batch, its draws, and `condition=` where there is one.
+    Raises Unsupported as the prior does, and for a guided sampler, which draws from no distribution that the network
+    gives probabilities of; InputError on tokens of another shape, BenchError on a wrong answer.
     """
     prior, settings = evidence.prior, evidence.settings.nll
     if tokens.ndim != 2 or tokens.shape[1] != prior.num_tokens:
         raise InputError(f"validation tokens are {tuple(tokens.shape)}; the prior expects (M, {prior.num_tokens}). "
                          "Prior and tokenizer belong to different runs.")
+    _check_unguided(evidence)
     parts = []
     last_line = time.monotonic()
     for number, batch in enumerate(tokens.split(settings.batch_size)):
@@ -187,10 +199,22 @@ def evaluate(tokens: Tensor, evidence: Evidence,
             last_line = time.monotonic()
             evidence.progress(f"likelihood: image {number * settings.batch_size} of {len(tokens)}")
         draws = Draws.seeded("nll", evidence.seed, number, device=evidence.device)
+        told: dict[str, Any] = {}
+        if evidence.condition is not None and images is not None:
+            start = number * settings.batch_size
+            told["condition"] = evidence.condition(images[start : start + len(batch)]).to(evidence.device)
         with torch.inference_mode():
             batch = batch.to(evidence.device)
-            parts.append(nll(batch, draws) if nll else prior.nll(batch, draws=draws, budget=settings.budget))
+            parts.append(nll(batch, draws, **told) if nll
+                         else prior.nll(batch, draws=draws, budget=settings.budget, **told))
     return _joined(parts)
+
+
+def _check_unguided(evidence: Evidence) -> None:
+    guidance = getattr(evidence.sampler, "guidance", 1)
+    if guidance != 1:
+        raise Unsupported(f"sampler.guidance={guidance:g}: guided samples have no likelihood; that of the prior itself "
+                          "is measured with sampler.guidance=1")
 
 
 def summarise(nats: Tensor, monte_carlo_variance: Tensor, num_parts: int) -> Bits:

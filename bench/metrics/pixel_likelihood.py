@@ -49,7 +49,7 @@ class PixelNegativeLogLikelihood:
             return hole("the tokenizer has no pixel likelihood: build it with vq.likelihood_head=true")
         tokens, mass, density = _decoder_part(evidence)
         try:
-            prior = evaluate(tokens, evidence)
+            prior = evaluate(tokens, evidence, images=np.arange(len(tokens)))
         except Unsupported as reason:
             return hole(reason)
         num_dims = 3 * evidence.likelihood.resolution**2

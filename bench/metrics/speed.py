@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.metrics.base import Evidence
@@ -191,10 +192,10 @@ def conditions_of(evidence: Evidence) -> dict[str, Any]:
 
 def _sampling(evidence: Evidence, sampler: Any, num: int, *, decode: bool) -> _Sampling:
     """Sample `num` images and, with a tokenizer, decode them; the two parts are timed apart."""
-    draws = Draws.seeded("speed", evidence.seed, device=evidence.device)
+    draws, told = Draws.seeded("speed", evidence.seed, device=evidence.device), _told(evidence, num)
     synchronise(evidence.device)
     began = time.perf_counter()
-    sample = evidence.prior.sample(num, sampler=sampler, draws=draws)
+    sample = evidence.prior.sample(num, sampler=sampler, **told, draws=draws)
     synchronise(evidence.device)
     sampled = time.perf_counter()
     if not decode or evidence.tokenizer is None:
@@ -203,3 +204,10 @@ def _sampling(evidence: Evidence, sampler: Any, num: int, *, decode: bool) -> _S
         evidence.tokenizer.decode(sample.tokens)
     synchronise(evidence.device)
     return _Sampling(sample, sampled - began, time.perf_counter() - sampled)
+
+
+def _told(evidence: Evidence, num: int) -> dict[str, Any]:
+    """Conditions of the first `num` samples, again from the first where fewer are judged."""
+    if evidence.condition is None or evidence.judged_as is None:
+        return {}
+    return {"condition": evidence.condition(np.resize(evidence.judged_as, num)).to(evidence.device)}

@@ -10,14 +10,15 @@ from typing import Any
 
 from bench.records import Record
 
-PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"), "source": ("dataset", "protocol"),
+PARTS = {"prior": ("dataset", "vq", "prior", "condition", "sampler", "sampling", "protocol"),
+         "source": ("dataset", "protocol"),
          "edit": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""
-ONE_STEP_A_TOKEN = ("absorbing",)
+ONE_STEP_A_TOKEN = ("absorbing", "block_diffusion")
 """Priors that, left to themselves, are trained with as many steps as an image has tokens (T = N)."""
 IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "prior.seed", "sampling.shards",
-           "vq.schema", "prior.schema",
+           "vq.schema", "prior.schema", "prior.recipe",   # a name for options that stand beside it
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
 SEEDS = 2**32
 """What every seed is below (bench.config.SEED_MOST)."""
@@ -40,9 +41,9 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
     if "sampler.steps" in flat:
         flat["sampler.steps"] = steps_of(spec)
-    for later in ("images", "measure_order"):   # None as in records made before there were such
-        if flat.get(f"prior.training.{later}", 0) is None:
-            del flat[f"prior.training.{later}"]
+    for later in ("prior.training.images", "prior.training.measure_order", "protocol.reference"):
+        if flat.get(later, 0) is None:   # as in records made before there was such
+            del flat[later]
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 

@@ -10,8 +10,9 @@ import csv
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
+PUBLISHED = Path(__file__).parents[2] / "results" / "published"   # by place: other `results` may be in the way
 SOURCE = "Bond-Taylor et al., Unleashing Transformers (ECCV 2022)"
 
 
@@ -42,7 +43,7 @@ class PublishedCell:
 @cache
 def published(table: int) -> tuple[PublishedCell, ...]:
     """All cells of one of the paper's Tables 1-5, in the order printed."""
-    text = (files("results") / "published" / f"table{table}.csv").read_text(encoding="utf-8")
+    text = (PUBLISHED / f"table{table}.csv").read_text(encoding="utf-8")
     return tuple(PublishedCell(int(line["table"]), line["row"], line["dataset"], line["metric"],
                                float(line["value"]) if line["value"] else None, line["printed"], line["counterpart"],
                                line["note"]) for line in csv.DictReader(text.splitlines()))

@@ -1,6 +1,8 @@
-"""The results block of a README, made from records, between two markers.
+"""The results in a Markdown file, made from records, between two markers: all tables, or a first look at them.
 
-    refresh(Path("README.md"), book, command="python -m bench.report ... readme=README.md")
+    refresh(Path("results/tables.md"), book, command="python -m bench.report ... readme=results/tables.md")
+
+A file may hold either block, or both (bench/reporting/glance.py says what the short one shows).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, InputError
+from bench.reporting import glance
 from bench.reporting.claims import ledger
 from bench.reporting.escaping import markdown_text
 from bench.reporting.render import markdown
@@ -24,7 +27,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 def refresh(readme: Path, book: Book, *, command: str) -> bool:
     """Write the block anew; returns whether that changed the file. Raises InputError if the markers are not there."""
     text = _read(readme)
-    fresh = replaced(text, block(book, command), str(readme))
+    fresh = refreshed(text, book, command, str(readme))
     if fresh != text:
         readme.write_text(fresh, encoding="utf-8")
     return fresh != text
@@ -33,8 +36,16 @@ def refresh(readme: Path, book: Book, *, command: str) -> bool:
 def check(readme: Path, book: Book, *, command: str) -> None:
     """Raises BenchError (exit code 1) if the block is not what the records say."""
     text = _read(readme)
-    if replaced(text, block(book, command), str(readme)) != text:
+    if refreshed(text, book, command, str(readme)) != text:
         raise BenchError(f"{readme}: its results are stale. Refresh them: {command}")
+
+
+def refreshed(text: str, book: Book, command: str, name: str) -> str:
+    """The text with each block that it has made anew."""
+    short = glance.BEGIN in text
+    if short:
+        text = glance.replaced(text, book, name)
+    return replaced(text, block(book, command), name) if BEGIN in text or not short else text
 
 
 def replaced(text: str, block_text: str, name: str) -> str:

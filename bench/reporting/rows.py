@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, did_you_mean
-from bench.provenance import content_id
 from bench.records import Measurement, Record, Role, Sweep, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
@@ -36,6 +35,7 @@ from bench.reporting.identity import (
     steps_of,
     tokenizer_of,
 )
+from bench.reporting.words import first_line, plural, slugify
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 TIMING: Role = "speed comparison"
@@ -246,7 +246,7 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
     best = max(runs, key=lambda r: QUALITY.get(r.status, 0))
     num_runs = len({seeds_of(r.spec) for r in runs}) + len(missing)
     reasons = [f"{r.status}: {first_line(r.message)}" for r in runs if r.status != "ok"]
-    reasons += [f"{_plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
+    reasons += [f"{plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
     sources: dict[str, dict[tuple[int, int], Source]] = defaultdict(dict)
     for record in runs:
         for measurement in (m for m in record.measurements if m.protocol == protocol):
@@ -298,7 +298,7 @@ def _missing_row(key: str, holes: list[Hole]) -> Row:
     name = str(first.spec.get("prior", {}).get("name", "")) if first.role == "prior" else first.role
     status = "unsupported" if first.unsupported else "missing"
     reason = f"unsupported: {first.unsupported}" if first.unsupported else \
-        f"no record: {_plural(len(holes), 'run')} asked for by a sweep and not there yet"
+        f"no record: {plural(len(holes), 'run')} asked for by a sweep and not there yet"
     return Row(key, first.role, name, describe(first.role, first.spec, first.label), status, reason, first.spec)
 
 
@@ -339,7 +339,7 @@ def describe(role: str, spec: dict[str, Any], label: str) -> str:
     if name == "plugin":
         name = str(spec["prior"].get("target") or label).split(":")[-1]
     steps = steps_of(spec)
-    parts = [name] + ([f"{steps} steps"] if steps else [])
+    parts = [spec["prior"].get("recipe") or name] + ([f"{steps} steps"] if steps else [])
     temperature = sampler.get("temperature")
     return ", ".join(parts + ([f"temperature {temperature:g}"] if temperature not in (None, 1, 1.0) else []))
 
@@ -381,20 +381,6 @@ def _named(options: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('.options.', '.')}={value}" for key, value in options.items())
 
 
-def slugify(text: str) -> str:
-    """For file names: letters, digits and hyphens, not longer than file systems allow."""
-    slug = "-".join(filter(None, "".join(c if c.isalnum() else " " for c in text.lower()).split()))
-    return slug if slug and len(slug.encode()) <= 100 else f"{slug[:20]}-{content_id(text)[:8]}".lstrip("-")
-
-
-def first_line(message: str) -> str:
-    """The line of a message that says most: the last of a traceback, the first of anything else."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if not lines:
-        return "no reason recorded"
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
-
-
 def _standing(records: list[Record]) -> list[Record]:
     """In order of creation, without the runs that were repeated (same seeds) with a better end."""
     best: dict[tuple[int, int], int] = {}
@@ -409,7 +395,3 @@ def _standing(records: list[Record]) -> list[Record]:
 def _position(row: Row) -> tuple[Any, ...]:
     steps = row.steps if row.steps is not None else 10**9
     return ROLE_ORDER.get(row.role, 9), row.name, -row.temperature, steps, row.label
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

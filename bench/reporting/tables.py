@@ -24,6 +24,11 @@ OFF_CONTEST = ("real", "reconstruction")
 """Rows that show the floor; they take no part in "best"."""
 EDITS_HEADLINE = ("lpips", "seam_ratio")
 """Metrics that come first among completed images, and last elsewhere."""
+NEEDS_RECALL = ("precision", "density", "clipped_density")
+"""Columns that samples without diversity can lead."""
+NO_RECALL = 0.01
+NO_DIVERSITY = ("recall may be 0: samples without diversity, all in a dense place, score high here; so this row takes "
+                "no part in what is best")
 BOLD = ("Bold: no row of the same tokenizer, kind of likelihood, N and number of threads is better beyond the 95% "
         "interval of their difference; nothing is bold where that holds for every row.")
 
@@ -85,7 +90,7 @@ class Table:
             contests: dict[object, list[tuple[TableRow, Cell]]] = defaultdict(list)
             for row in self.rows:
                 cell = row.cells.get(column.key)
-                if cell and cell.value is not None and row.contest and column.better != "none":
+                if cell and cell.value is not None and _competes(row, column):
                     section = row.section if self.has_best_in_each_section else ""
                     contests[section, contest_of(cell)].append((row, cell))
             for rivals in contests.values():
@@ -93,7 +98,9 @@ class Table:
         return found
 
     def remark(self, row: TableRow, column: Column) -> str:
-        """The kind of a likelihood, or what is wrong with a number; nothing about exact values without bounds."""
+        """The kind of a likelihood, what is wrong with a number, or that a fidelity is one without diversity."""
+        if row.contest and column.key in row.cells and lacks_diversity(row, column):
+            return NO_DIVERSITY
         cells = [cell for r in self.rows if (cell := r.cells.get(column.key))]
         cell = row.cells.get(column.key)
         return cell.remark if cell and (not cell.kind or any(c.bound for c in cells)) else ""
@@ -105,6 +112,18 @@ class Table:
         found += [(row.label, column.title, cell.note) for row in self.rows for column in self.columns
                   if (cell := row.cells.get(column.key)) and cell.value is None and not cell.printed]
         return found
+
+
+def lacks_diversity(row: TableRow, column: Column) -> bool:
+    """Whether a measured fidelity is of samples whose recall, by its interval, may be as good as none."""
+    recall = row.cells.get("recall")
+    if column.key not in NEEDS_RECALL or column.block != "measured" or recall is None or recall.value is None:
+        return False
+    return (recall.value if recall.low is None else recall.low) < NO_RECALL
+
+
+def _competes(row: TableRow, column: Column) -> bool:
+    return row.contest and column.better != "none" and not lacks_diversity(row, column)
 
 
 def _unbeaten(rivals: Sequence[tuple[TableRow, Cell]], better: Better) -> list[TableRow]:

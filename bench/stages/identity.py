@@ -8,10 +8,12 @@ from typing import Any
 
 from bench import registry, selection
 from bench.assets import cache as assets
-from bench.config import ORDERED_METRIC
+from bench.config import ORDERED_METRIC, ProtocolConfig
+from bench.metrics.extractor_names import folder_of, weights_of
 from bench.plugin_code import marked
 from bench.provenance import content_id, sha256_of
 from bench.stages.base import Run, once
+from bench.stages.condition import protocol_of_condition
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES
 
@@ -34,6 +36,8 @@ def extractor_of(run: Run) -> str:
         return name + assets.weights_mark("inception")
     if name.startswith("torchvision:"):
         return name
+    if folder := folder_of(name):   # known by its weights, wherever they lie
+        return f"{name.partition(':')[0]}@{weights_of(folder)[:16]}"
     weights = getattr(registry.resolve("extractors", name), "weights", None)
     return marked("extractors", name) + (f"@{weights[:16]}" if isinstance(weights, str) else "")
 
@@ -42,10 +46,20 @@ def extractor_of(run: Run) -> str:
 def protocol_details(run: Run) -> dict[str, Any]:
     """What the protocol id stands for, for the record."""
     data, net = run.spec.dataset, run.spec.protocol.neighbours_net
-    return {**dataclasses.asdict(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
+    return {**protocol_values(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
             "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
             "resolution": data.resolution, "resize": data.resize, "num_real": len(run.real_indices),
-            "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
+            "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed",
+            **protocol_of_condition(run)}
+
+
+def protocol_values(config: ProtocolConfig) -> dict[str, Any]:
+    """What of a protocol moves numbers: statistics computed elsewhere by their content."""
+    values = dataclasses.asdict(config)
+    if config.reference is None:   # keys stay those of before there were any
+        del values["reference"]
+        return values
+    return values | {"reference": sha256_of(Path(config.reference))}
 
 
 @once
@@ -78,5 +92,6 @@ def plugins_of(run: Run) -> list[str]:
             *(("metrics", name) for name in spec.metrics.names)]
     used += [("tokenizers", spec.vq.target or spec.vq.name)] if run.uses_tokenizer else []
     used += [("priors", spec.prior.target or spec.prior.name)] if run.role == "prior" else []
-    known = [marked(kind, name) for kind, name in used if not name.startswith("torchvision:")]
+    known = [marked(kind, name) for kind, name in used
+             if not (name.startswith("torchvision:") or kind == "extractors" and folder_of(name))]
     return [mark for mark in known if "+" in mark]

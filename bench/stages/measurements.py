@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import registry, selection
-from bench.config import RunSpec
+from bench.config import ProtocolConfig, RunSpec
 from bench.data.pictures import save_sheet
 from bench.errors import InputError
 from bench.plugin_code import marked
 from bench.provenance import provenance
 from bench.records import Measurement, Sheet
 from bench.stages.base import Run, Stage
+from bench.stages.condition import condition_of_held_out, given_of, judged_as
 from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES, judged_images, real_images
-from bench.stages.identity import protocol_id
+from bench.stages.identity import protocol_id, protocol_values
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.models import sampler_of
 from bench.stages.prior import PRIOR, held_out_parts
@@ -90,6 +91,8 @@ def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[s
         config["seed"] = run.spec.sampler["seed"]
         if selection.is_apart(run.spec.prior.training):
             config["scored"] = selection.SCORED
+        if (guidance := run.spec.sampler.get("guidance", 1)) != 1:   # which has no likelihood
+            config["guidance"] = guidance
     if name == PIXEL_METRIC and LIKELIHOOD.applies(run):
         inputs.append(run.recipe(LIKELIHOOD).key)
     return Recipe(Measured.name, config, tuple(inputs), Measured.version)
@@ -101,7 +104,7 @@ def evidence_of(run: Run) -> Evidence:
 
     from bench.metrics.base import Evidence
 
-    spec, is_prior = run.spec, run.role == "prior"
+    spec, is_prior, given = run.spec, run.role == "prior", given_of(run)
 
     def images(side: Side) -> ImageData:
         return {"fake": judged_images, "real": real_images}[side](run) if side in ("fake", "real") \
@@ -122,6 +125,8 @@ def evidence_of(run: Run) -> Evidence:
         workspace=Path(), caches=run.store.root.parent / "metric-caches",
         prior=run.open(PRIOR) if is_prior else None, tokenizer=run.open(TOKENIZER) if run.uses_tokenizer else None,
         likelihood=run.open(LIKELIHOOD) if LIKELIHOOD.applies(run) else None,
+        condition=condition_of_held_out(run) if is_prior else None, judged_as=judged_as(run),
+        labels=given.labels if given else None,
         sampler=sampler_of(run) if is_prior else None, device=run.device, seed=spec.sampler["seed"],
         progress=run.announce,
         fingerprints={"train": run.splits.fingerprint + ":train",
@@ -132,4 +137,6 @@ def _lookup(spec: RunSpec, key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
         value = getattr(value, part)
+    if isinstance(value, ProtocolConfig):
+        return protocol_values(value)
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -20,6 +20,7 @@ from bench.plugin_code import is_ours, marked
 from bench.provenance import sha256_of
 from bench.schema import schema_of
 from bench.stages.base import Run
+from bench.stages.condition import given_of
 from bench.store.store import Artefact
 
 if TYPE_CHECKING:
@@ -97,11 +98,12 @@ def new_tokenizer(run: Run) -> Any:
 
 def new_prior(run: Run, tokenizer: Any) -> Any:
     """The prior for this tokenizer's grids with initial weights, of the seed alone."""
-    config = run.spec.prior
+    config, given = run.spec.prior, given_of(run)
     cls = registry.resolve("priors", config.target or config.name)
+    options = config.options | (given.options if given else {})
     with _seeded("prior", prior_seed(run)):
         return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
-                   options=schema_of(config, "priors")[0](**config.options)).to(run.device)
+                   options=schema_of(config, "priors")[0](**options)).to(run.device)
 
 
 def sampler_of(run: Run) -> Any:

@@ -12,6 +12,7 @@ from bench.data.arrays import spread_indices
 from bench.errors import InputError
 from bench.schema import schema_of
 from bench.stages.base import Run, Stage, Work, once, ranges
+from bench.stages.condition import CONDITION, condition_of_held_out, conditions_of, given_of
 from bench.stages.models import (
     WEIGHTS,
     identity_of,
@@ -29,7 +30,7 @@ from bench.stages.trainings import Batches, probe, train_stage
 from bench.store.store import Artefact, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -48,7 +49,7 @@ class Prior(Stage):
         return run.role == "prior"
 
     def inputs(self, run: Run) -> tuple[Stage, ...]:
-        return (TOKENS,)
+        return (TOKENS, CONDITION) if CONDITION.applies(run) else (TOKENS,)
 
     def recipe(self, run: Run) -> Recipe:
         images, whole = run.spec.prior.training.images, len(run.splits.train)
@@ -59,7 +60,9 @@ class Prior(Stage):
         selection.parts(training, len(run.splits.validation))   # raises before anything is trained
         more = selection.in_key(training, options, is_trained=not run.spec.prior.path)
         config = identity_of(run, "priors", run.spec.prior, seed=prior_seed(run), **more)
-        return Recipe(self.name, config, (run.recipe(TOKENS).key,), self.version)
+        if given := given_of(run):
+            config |= {"options": config["options"] | given.options, "condition": given.key}
+        return Recipe(self.name, config, tuple(run.recipe(stage).key for stage in self.inputs(run)), self.version)
 
     def label(self, run: Run) -> str:
         return f"prior {run.spec.prior.name}"
@@ -68,26 +71,22 @@ class Prior(Stage):
         return Work(0 if run.spec.prior.path else run.spec.prior.training.steps, "steps")
 
     def build(self, run: Run, out: Path, work: Path) -> None:
-        import torch
-
         from bench.training.processes import process_rank
-        from bench.training.tasks import PriorTask
 
         train_tokens, held_out = run.open(TOKENS)
         model, config = new_prior(run, run.open(TOKENIZER)), run.spec.prior
         if config.path:
             save_model(imported(model, config, section="prior"), out)
             return _calibrate(run, model, out)
-        seen = seen_images(run)
-        fetch = lambda indices: torch.from_numpy(train_tokens[seen[indices]])   # noqa: E731
+        seen, read_train, read_held_out = seen_images(run), _reader(run, "train"), _reader(run, "validation")
         if hasattr(model, "fit"):
-            model.fit(fetch(chunk) for chunk in ranges(len(seen), 4096))
+            _fit(run, model, train_tokens, seen)
             return save_model(model, out)
         chooses = held_out_parts(run)[0]
-        probes = {"validation": probe(lambda i: held_out[chooses[i]], len(chooses), config.training),
-                  "train": probe(lambda i: train_tokens[seen[i]], len(seen), config.training)}
-        train_stage(run, self, PriorTask(model, config.training), fetch, config.training, num_items=len(seen),
-                    validation=probes, out=out, work=work, measured=_measured(run, train_tokens, seen, held_out))
+        probes = {"validation": probe(lambda i: read_held_out(chooses[i]), len(chooses), config.training),
+                  "train": probe(lambda i: read_train(seen[i]), len(seen), config.training)}
+        train_stage(run, self, _task(run, model), lambda i: read_train(seen[i]), config.training, num_items=len(seen),
+                    validation=probes, out=out, work=work, measured=_measured(run, seen))
         if process_rank() == 0:
             _calibrate(run, model, out)
 
@@ -170,20 +169,51 @@ def regime(run: Run) -> dict[str, float]:
     return found
 
 
-def _measured(run: Run, train_tokens: TokenArray, seen: np.ndarray, held_out: TokenArray) -> dict[str, Batches] | None:
-    """The parts of a trajectory: training images, and held-out ones dealt to the two halves in turn."""
+def _reader(run: Run, split: str) -> Callable[[np.ndarray], Tensor]:
+    """(n,) indices of a split -> the tokens of these images, (n, N), with their rows where there is a condition."""
     import torch
 
+    from bench.training.conditioned import with_rows
+
+    tokens, conditions = run.open(TOKENS)[("train", "validation").index(split)], conditions_of(run)
+
+    def read(indices: np.ndarray) -> Tensor:
+        plain = torch.from_numpy(tokens[indices])
+        return plain if conditions is None else with_rows(plain, conditions.rows(split, indices))
+    return read
+
+
+def _task(run: Run, model: Any) -> Any:
+    from bench.training.conditioned import ConditionedTask
+    from bench.training.tasks import PriorTask
+
+    training, conditions = run.spec.prior.training, conditions_of(run)
+    return PriorTask(model, training) if conditions is None else ConditionedTask(model, training, conditions)
+
+
+def _fit(run: Run, model: Any, tokens: TokenArray, seen: np.ndarray) -> None:
+    import torch
+
+    conditions, chunks = conditions_of(run), ranges(len(seen), 4096)
+    told = {} if conditions is None else {
+        "conditions": (conditions.of(conditions.rows("train", seen[chunk])) for chunk in chunks)}
+    model.fit((torch.from_numpy(tokens[seen[chunk]]) for chunk in chunks), **told)
+
+
+def _measured(run: Run, seen: np.ndarray) -> dict[str, Batches] | None:
+    """The parts of a trajectory: training images, and held-out ones dealt to the two halves in turn."""
     training = run.spec.prior.training
     if training.measure_at == "none":
         return None
-    chooses, scores = _measured_indices(run, len(held_out), training.measure_images)
-    parts = {"train": (train_tokens, seen[spread_indices(len(seen), training.measure_images // 2)]),
-             "selection": (held_out, chooses), "scoring": (held_out, scores)}
+    chooses, scores = _measured_indices(run, len(run.splits.validation), training.measure_images)
+    parts = {"train": ("train", seen[spread_indices(len(seen), training.measure_images // 2)]),
+             "selection": ("validation", chooses), "scoring": ("validation", scores)}
 
-    def batches(tokens: TokenArray, indices: np.ndarray) -> Batches:
+    def batches(split: str, indices: np.ndarray) -> Batches:
+        read = _reader(run, split)
+
         def each() -> Iterator[Tensor]:
-            return (torch.from_numpy(tokens[indices[chunk]]) for chunk in ranges(len(indices), 100))
+            return (read(indices[chunk]) for chunk in ranges(len(indices), 100))
         return each
     return {part: batches(*found) for part, found in parts.items()}
 
@@ -207,8 +237,9 @@ def _calibrate(run: Run, model: Any, out: Path) -> None:
     from priors.base import Draws
 
     model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
-    chooses = held_out_parts(run)[0]
-    indices = chooses[spread_indices(len(chooses), CALIBRATION_IMAGES)]
-    tokens = torch.from_numpy(run.open(TOKENS)[1][indices]).to(run.device)
-    model.eval().calibrate(tokens, draws=Draws.seeded("calibration", prior_seed(run), device=run.device))
+    chooses, condition = held_out_parts(run)[0], condition_of_held_out(run)
+    chosen = chooses[spread_indices(len(chooses), CALIBRATION_IMAGES)]
+    told = {} if condition is None else {"condition": condition(chosen)}
+    tokens = torch.from_numpy(run.open(TOKENS)[1][chosen]).to(run.device)
+    model.eval().calibrate(tokens, **told, draws=Draws.seeded("calibration", prior_seed(run), device=run.device))
     save_model(model, out)

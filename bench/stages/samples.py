@@ -11,6 +11,7 @@ from bench.data.arrays import SubsetImages, spread_indices
 from bench.labels import label_of
 from bench.progress import Bar
 from bench.stages.base import Run, Stage, Work, ranges
+from bench.stages.condition import condition_of_held_out, judged_as
 from bench.stages.models import sampler_of
 from bench.stages.prior import PRIOR
 from bench.stages.tokenizer import TOKENIZER
@@ -18,7 +19,10 @@ from bench.store.chunks import chunk_path, concatenate, missing_chunks, save_chu
 from bench.store.store import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.stages.sources import Source
+    from priors.conditions import Condition
 
 
 class Samples(Stage):
@@ -92,12 +96,22 @@ def _chunks(run: Run) -> list[tuple[int, int]]:
     return [(int(c[0]), int(c[-1]) + 1) for c in ranges(run.num_fake, run.spec.sampling.chunk)]
 
 
+def _condition(run: Run) -> Callable[[int, int], Condition] | None:
+    """Of the samples from one number up to another; whole chunks are drawn, so there are some beyond the last."""
+    if (condition := condition_of_held_out(run)) is None:
+        return None
+    chunk = run.spec.sampling.chunk
+    images = judged_as(run, -(-run.num_fake // chunk) * chunk)
+    assert images is not None
+    return lambda start, stop: condition(images[start:stop])
+
+
 def _source(run: Run) -> Source:
     from bench.stages.sources import ImageDataSource, PriorSource, ReconstructionSource
 
     if run.role == "prior":
         return PriorSource(run.open(PRIOR), run.open(TOKENIZER), sampler_of(run), seed=run.spec.sampler["seed"],
-                           chunk=run.spec.sampling.chunk, device=run.device)
+                           chunk=run.spec.sampling.chunk, device=run.device, condition=_condition(run))
     if run.role == "source":
         return ImageDataSource(run.foreign.images)
     held_out = SubsetImages(run.splits.validation, spread_indices(len(run.splits.validation), run.num_fake))

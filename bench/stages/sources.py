@@ -9,6 +9,7 @@ on who computes it nor on what was computed before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from bench.data.base import ImageData
 from bench.data.tokens import id_type
 from bench.errors import BenchError
 from priors.base import Draws
+from priors.conditions import Condition
 
 
 class Source(Protocol):
@@ -30,15 +32,18 @@ class Source(Protocol):
 class PriorSource:
     """Samples of a prior, decoded."""
 
-    def __init__(self, prior: Any, tokenizer: Any, sampler: Any, *, seed: int, chunk: int, device: str):
-        self.prior, self.tokenizer, self.sampler = prior, tokenizer, sampler
+    def __init__(self, prior: Any, tokenizer: Any, sampler: Any, *, seed: int, chunk: int, device: str,
+                 condition: Callable[[int, int], Condition] | None = None):
+        """condition: of the samples from one number up to another."""
+        self.prior, self.tokenizer, self.sampler, self.condition = prior, tokenizer, sampler, condition
         self.seed, self.size, self.device = seed, chunk, device
 
     def chunk(self, start: int, stop: int) -> dict[str, np.ndarray]:
         assert start % self.size == 0, "chunks start at multiples of their size"
         draws = Draws.seeded("sampling", self.seed, start // self.size, device=self.device)
+        told = {"condition": self.condition(start, start + self.size)} if self.condition else {}
         with torch.inference_mode():   # always a whole chunk: its batch size is part of what it holds
-            drawn = self.prior.sample(self.size, sampler=self.sampler, draws=draws)
+            drawn = self.prior.sample(self.size, sampler=self.sampler, **told, draws=draws)
             if drawn.tokens.min() < 0 or drawn.tokens.max() >= self.prior.codebook_size:
                 raise BenchError(f"{type(self.prior).__name__} sampled tokens outside [0, {self.prior.codebook_size}): "
                                  f"{int(drawn.tokens.min())}..{int(drawn.tokens.max())}.")

@@ -23,12 +23,10 @@ from bench import selection
 from bench.config import PriorTrainingConfig
 from bench.data.conditions import Given
 from bench.data.text_encoder import TextEncoder
-from bench.store.store import Recipe
 from bench.training.tasks import Optimize, PriorTask
 from priors.base import Draws, Unsupported
 from priors.conditions import Condition
 
-VERSION = 1   # raise when what comes out of `encode_captions` changes
 FEATURES, ENDS, TEXT_OF_ROW = "features.npy", "ends.npy", "text_of_row.npy"
 TEXTS_A_BLOCK = 1024
 
@@ -36,7 +34,8 @@ TEXTS_A_BLOCK = 1024
 class Conditions(Protocol):
     """The conditions of a data set's images."""
 
-    num_train: int
+    @property
+    def num_train(self) -> int: ...
 
     def of(self, rows: np.ndarray | Tensor) -> Condition:
         """(B,) rows -> B conditions, on the CPU."""
@@ -95,14 +94,12 @@ def conditions_of(given: Given, folder: Path | None) -> LabelConditions | TextCo
                           np.load(folder / TEXT_OF_ROW))
 
 
-def features_recipe(given: Given) -> Recipe:
-    """The recipe of the artefact that `encode_captions` fills: addressed by captions, encoder and length."""
-    return Recipe("condition", dict(given.key), (), VERSION)
-
-
 def encode_captions(given: Given, out: Path, *, device: str = "cpu",
                     progress: Callable[[int], None] = lambda texts: None) -> None:
-    """Features of every different caption of both splits, float16, without the positions beyond its end."""
+    """Features of every different caption of both splits, float16, without the positions beyond its end.
+
+    Raise bench.stages.condition's version when what comes out changes.
+    """
     assert given.captions is not None and given.folder is not None
     captions = [*given.captions.train, *given.captions.validation]
     texts = sorted(set(captions))

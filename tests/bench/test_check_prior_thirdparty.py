@@ -14,7 +14,7 @@ from bench.training.loop import train
 from bench.training.tasks import PriorTask
 from priors.base import Draws
 
-FOLDER = Path(__file__).parent / "thirdparty"
+FOLDER = Path(__file__).parents[2] / "docs" / "examples"
 TARGET = "neighbourhood_prior:Neighbourhood"
 
 

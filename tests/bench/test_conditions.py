@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from bench.config import DatasetConfig, PriorTrainingConfig
+from bench.compose import compose
+from bench.config import ConditionConfig, DatasetConfig, PriorTrainingConfig
 from bench.data.base import Splits
-from bench.data.conditions import (
-    ConditionConfig,
-    Given,
-    check_own_options,
-    resolve,
-    sampled_images,
-    shown,
-    why_unsupported,
-)
+from bench.data.conditions import Given, resolve, sampled_images, shown
 from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
 from bench.data.splits import ResizedImages
 from bench.errors import InputError
-from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, features_recipe, with_rows
+from bench.schema import check_own_options, why_unsupported
+from bench.stages.condition import features_recipe
+from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, with_rows
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
 from priors.conditions import Condition
@@ -118,10 +113,10 @@ def test_features_are_addressed_by_what_they_depend_on():
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (dict(name="clas"), "condition=clas"),
+    (dict(name="clas"), "name=clas: Did you mean .class.. Valid: class, none, text"),
     (dict(name="class", length=8), "condition.length=8 has no effect on condition=class"),
     (dict(encoder="/x"), "condition.encoder=/x has no effect on condition=none"),
-    (dict(name="text", length=2), "condition.length=2: expected a whole number of at least 3"),
+    (dict(name="text", length=2), "length=2: expected a .*number of positions, whole, .*3"),
 ])
 def test_wrong_values_are_errors(values, message):
     with pytest.raises(InputError, match=message):
@@ -159,11 +154,28 @@ def test_a_prior_that_knows_no_condition_is_told_before_anything_is_built():
 
 
 def test_sizes_that_the_condition_settles_are_not_set_by_hand():
-    check_own_options(ConditionConfig("class"), {"num_labels": None, "width": 8})
+    check_own_options(ConditionConfig("class"), {"num_labels": None, "width": 8}, {"guidance": 2.0})
     with pytest.raises(InputError, match="prior.num_labels=3: leave it out: condition=class sets it"):
-        check_own_options(ConditionConfig("class"), {"num_labels": 3})
-    with pytest.raises(InputError, match="prior.text_width=3: use condition=text"):
-        check_own_options(ConditionConfig(), {"text_width": 3})
+        check_own_options(ConditionConfig("class"), {"num_labels": 3}, {})
+    with pytest.raises(InputError, match="prior.text_width=3: it belongs to condition=text"):
+        check_own_options(ConditionConfig(), {"text_width": 3}, {})
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["prior.num_labels=3"], "prior.num_labels=3: it belongs to condition=class"),
+    (["prior.text_width=8", "prior.text_length=4"], "prior.text_width=8: it belongs to condition=text"),
+    (["sampler.guidance=2"], "sampler.guidance=2 without a condition"),
+    (["sampler.guidance=-2"], "guidance=-2"),
+])
+def test_a_command_cannot_ask_for_half_a_condition(arguments, message):
+    with pytest.raises(InputError, match=message):
+        compose(["preset=smoke", "dataset=digits", "prior=absorbing", *arguments])
+
+
+def test_defaults_of_later_options_stand_in_no_spec():
+    spec = compose(["preset=smoke", "dataset=digits", "prior=uniform", "sampler.guidance=1"])
+    assert not {"num_labels", "text_width", "condition_dropout"} & set(spec.prior.options)
+    assert not {"guidance", "guidance_schedule", "guidance_of"} & set(spec.sampler)
 
 
 def test_samples_have_the_held_out_distribution_whatever_their_number():

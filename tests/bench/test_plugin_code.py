@@ -64,7 +64,7 @@ def changed_by(folder, path, more):
 
 
 def test_an_edited_prior_has_other_keys_and_so_has_all_that_depends_on_it(folder):
-    shutil.copy(Path(__file__).parent / "thirdparty/neighbourhood_prior.py", folder)
+    shutil.copy(Path(__file__).parents[2] / "docs/examples/neighbourhood_prior.py", folder)
     changed = changed_by(folder, folder / "neighbourhood_prior.py", ["prior=neighbourhood_prior:Neighbourhood"])
     assert {"prior plugin", "run"} < changed and not any(label.startswith("token") for label in changed)
 

@@ -171,7 +171,7 @@ def test_cifar10_labels_are_the_archives_for_random_images():
 
 
 def test_cifar10_batches_with_other_labels_are_refused():
-    from bench.assets.cache.convert_conditions import cifar10_batch_labels
+    from bench.assets.convert_conditions import cifar10_batch_labels
 
     with pytest.raises(ValueError, match="train labels have sha256"):
         cifar10_batch_labels(lambda name: pickle.dumps({b"labels": [0] * 10}))

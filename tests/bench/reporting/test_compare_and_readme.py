@@ -4,6 +4,7 @@ import pytest
 
 from bench.errors import BenchError, InputError
 from bench.report import main
+from bench.reporting import glance
 from bench.reporting.compare import compare
 from bench.reporting.readme import BEGIN, END, block, check, refresh
 from bench.reporting.rows import gather
@@ -95,3 +96,49 @@ def test_a_readme_without_markers_is_wrong_input(book, tmp_path):
     readme.write_text("# Title\n")
     with pytest.raises(InputError, match="results:begin"):
         refresh(readme, book, command="c")
+
+
+MARK = ("<!-- glance:begin dataset={dataset} protocol={protocol}\nrows: {rows}\ncolumns: fid | kid\n"
+        "verdicts: {name} -->\n")
+
+
+def glance_of(book, rows="absorbing, 64 steps | autoregressive", **changed):
+    group = book.groups[0]
+    facts = {"dataset": group.dataset, "protocol": group.heading, "name": group.protocol_name, **changed}
+    return f"# Title\n{MARK.format(rows=rows, **facts)}stale\n{glance.END}\ntail\n"
+
+
+def test_a_first_look_has_the_rows_and_columns_its_mark_names(book, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(glance_of(book))
+    assert refresh(readme, book, command="c") and not refresh(readme, book, command="c")
+    text = readme.read_text()
+    assert "stale" not in text and text.endswith(f"{glance.END}\ntail\n") and BEGIN not in text
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in table[:3]] == ["| row", "| absorbing, 64 steps", "| autoregressive"]
+    assert "KID" in table[0] and "Recall" not in table[0]
+
+
+def test_a_first_look_says_of_each_claim_what_the_long_tables_say(book):
+    short, long = glance.replaced(glance_of(book), book, "README.md"), block(book, "c")
+    claims = [line for line in short.splitlines() if "**" in line and line.startswith("| ") and ", FID" in line]
+    assert claims
+    for line in claims:
+        claim, said = line.strip("| ").split(" | ", 1)
+        words = said.strip("| ").split("**")[1]
+        assert any(claim in row and f"**{words}**" in row for row in long.splitlines())
+
+
+@pytest.mark.parametrize("changed, words", [
+    ({"rows": "absorbing, 63 steps"}, "Did you mean"), ({"protocol": "other"}, "there are"),
+    ({"dataset": "other"}, "there are")])
+def test_a_first_look_at_what_is_not_there_is_wrong_input(changed, words, book):
+    with pytest.raises(InputError, match=words):
+        glance.replaced(glance_of(book, **changed), book, "README.md")
+
+
+def test_a_mark_that_cannot_be_read_is_wrong_input(book):
+    for text in (glance_of(book).replace("rows:", "row:"), glance_of(book).replace(glance.END, ""),
+                 glance_of(book).replace("columns: fid | kid", "columns: fid | kidd")):
+        with pytest.raises(InputError):
+            glance.replaced(text, book, "README.md")

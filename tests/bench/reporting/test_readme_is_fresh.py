@@ -1,4 +1,4 @@
-"""The README's results are what the committed records say."""
+"""The results in the README and in results/tables.md are what the committed records say."""
 
 from pathlib import Path
 
@@ -11,12 +11,11 @@ from bench.reporting.rows import gather
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_readme_shows_the_committed_records(monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "results/tables.md"])
+def test_the_pages_show_the_committed_records(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    if not list(Path("results/reference/records").glob("*.json")):
-        pytest.skip("no records are committed in results/reference yet")
-    command = "python -m bench.report results_dir=results/reference readme=README.md"
-    check(Path("README.md"), gather("results/reference"), command=command)
+    command = f"python -m bench.report results_dir=results/reference readme={page}"
+    check(Path(page), gather("results/reference"), command=command)
 
 
 def test_the_readme_s_regimes_are_those_of_the_committed_trajectories():

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from bench.config.launcher import LauncherConfig
 from bench.errors import InputError
-from bench.rules import Choice, Number, Place, Plain, Several, Text, Whole, check_all
+from bench.rules import Checked, Choice, Number, Place, Plain, Several, Text, Whole
 
 SEED_MOST = 2**32 - 1   # what every generator takes
 SOURCES = ("prior", "reconstruction", "real")
 FIXED_ORDERS = ("raster", "column", "spiral", "halton")
 ORDERS = (*FIXED_ORDERS, "random")
+CONDITIONS = ("none", "class", "text")
 ORDERED_METRIC = "ordered_nll"   # the one metric that looks at metrics.orders
 SHARE = Number(0.0, 1.0, high_open=True)
 NAME = Text("a registered name or package.module:Name")
@@ -23,16 +25,7 @@ OPTIONAL_NAME = Text("package.module:Name", null="none")
 SEED = Whole(0, SEED_MOST)
 THREADS = Whole(1, 1024, of="threads", null="torch's own choice")
 GIGABYTES = Number(0.0, 1e6, of="gigabytes", low_open=True)
-SITE = Text("a name your site knows", null="its default")
 SIDE = Whole(1, 8192, of="pixels")
-
-
-class Checked:
-    """Raises InputError for a value that breaks the rule of its field, however the dataclass is made."""
-
-    def __post_init__(self) -> None:
-        check_all(type(self), {name: value for name, value in vars(self).items() if not isinstance(value, Checked)},
-                  f"{type(self).__name__}.")
 
 
 @dataclass
@@ -40,6 +33,7 @@ class DatasetConfig(Checked):
     """Images and their split.
 
     name: registry name (cifar10, digits, folder, ffhq, churches, bedroom, emoji, fashion_mnist) or package.module:Name.
+    target: package.module:Name of one that is not registered; set by dataset=package.module:Name.
     path: where the files are; None means the cache, or a download where there is a pinned source.
     resolution: height and width after Resize + CenterCrop, in pixels.
     resize: "antialias" or "plain" bilinear; part of the protocol.
@@ -67,6 +61,11 @@ class DatasetConfig(Checked):
 class TrainingConfig(Checked):
     """One training budget, in steps.
 
+    steps: optimizer steps, each of batch_size images.
+    batch_size: images a step, of all processes together.
+    learning_rate: of Adam; warmup_steps: over so many steps it rises linearly from zero.
+    weight_decay: of AdamW; betas: Adam's decay rates of the mean and of the square of gradients.
+    log_every: steps between the points of the training curve; validation_batches: batches a validation looks at.
     schedule: "constant" (the paper's; a longer budget continues the same series) or "cosine" (to zero at `steps`).
     ema_decay, ema_every: weights are averaged every so many steps (paper: .995, 10).
     validate_every: steps between validations; checkpoint_every: between resumable checkpoints.
@@ -129,7 +128,8 @@ class PriorTrainingConfig(TrainingConfig):
 class ModelConfig(Checked):
     """A tokenizer (`vq`) or a `prior`.
 
-    name: registry name, or "plugin" with target=package.module:Name.
+    name: registry name, or "plugin" with a target.
+    target: package.module:Name of a class that is not registered.
     schema: where Options and Sampler can be had without importing torch, as package.module:Prefix for the classes
         PrefixOptions and PrefixSampler; None asks the class itself.
     path: an imported checkpoint to use instead of training one; layout: "native" (a model.safetensors of ours) or a
@@ -168,10 +168,18 @@ class PriorConfig(ModelConfig):
     """training: with the number of images it may see.
 
     seed: of the prior's training alone, so that several share one tokenizer (None: the run's `seed`).
+    recipe: the file of conf/prior whose options and sampler these are, where it does not name a prior of its own: what
+        labels say, and part of no key. None where they were changed on the command line.
     """
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
     seed: Annotated[int | None, Whole(0, SEED_MOST, null="the run's seed")] = None
+    recipe: Annotated[str | None, Text("a recipe of conf/prior", null="none")] = None
+
+    @property
+    def title(self) -> str:
+        """What people call it: the recipe, or the prior."""
+        return self.recipe or self.target or self.name
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,8 +189,29 @@ class PriorConfig(ModelConfig):
 
 
 @dataclass
+class ConditionConfig(Checked):
+    """What the prior is told of each image: nothing, its class, or its caption.
+
+    encoder: of text, the folder of a BERT encoder as transformers keeps one; None is the pinned sentence encoder.
+    length: of text, how many positions of a caption are read, with its start and end.
+    """
+
+    name: Annotated[str, Choice(CONDITIONS)] = "none"
+    encoder: Annotated[str | None, Place(("folder",), null="the pinned sentence encoder")] = None
+    length: Annotated[int | None, Whole(3, 10_000, of="positions", null="32")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("encoder", "length"):
+            if self.name != "text" and getattr(self, key) is not None:
+                raise InputError(f"condition.{key}={getattr(self, key)} has no effect on condition={self.name}: leave "
+                                 "it out, or use condition=text.")
+
+
+@dataclass
 class SamplingConfig(Checked):
-    """How many images are drawn, and in what chunks. A chunk is the unit of seed and of the forward batch."""
+    """chunk: images drawn at once, the unit of seed and of the forward batch, and so a part of what is drawn.
+    shards: jobs that share the drawing; they change nothing in what is drawn."""
 
     chunk: Annotated[int, Whole(1, 10**6, of="images")] = 100
     shards: Annotated[int, Whole(1, 10_000, of="jobs")] = 1
@@ -192,18 +221,25 @@ class SamplingConfig(Checked):
 class ProtocolConfig(Checked):
     """What is compared with what (docs: protocols). Equal protocol ids, and only those, may be compared.
 
+    name: what its ids begin with.
+    extractor: whose features FID, KID and PRDC compare.
     num_fake, num_real: how many images; num_real None means the whole `real_split`.
     real_split: "train" (the paper) or "validation".
+    reference: an .npz with mu and sigma of reference features computed elsewhere, for FID alone; None: of real images.
     prdc_num, prdc_k: images of each side and neighbours for precision, recall, density, coverage.
-    neighbours_queries, neighbours_candidates, neighbours_top_k, neighbours_net: the LPIPS search.
+    neighbours_queries, neighbours_candidates, neighbours_top_k: of the LPIPS search, samples looked up, training images
+        looked through (None: all) and nearest ones kept.
+    neighbours_net, neighbours_resolution: its LPIPS network, and the side images are enlarged to, in pixels.
+    nll_images: held-out images whose likelihood is measured, spread over the validation split (None: all).
     """
 
     name: Annotated[str, Text()] = "demo"
-    extractor: Annotated[str, Text("a registered name, package.module:Name or torchvision:<model>[:<file>]")] = (
-        "inception-v3-compat")
+    extractor: Annotated[str, Text("a registered name, package.module:Name, torchvision:<model>[:<file>], "
+                                   "dinov2:<folder> or clip:<folder>")] = "inception-v3-compat"
     num_fake: Annotated[int, Whole(2, of="images")] = 500
     num_real: Annotated[int | None, Whole(2, of="images", null="all")] = 1000
     real_split: Annotated[str, Choice(("train", "validation"))] = "train"
+    reference: Annotated[str | None, Place(("file",), null="the real images themselves")] = None
     prdc_num: Annotated[int, Whole(2, of="images")] = 500
     prdc_k: Annotated[int, Whole(1, 10**6, of="neighbours")] = 5
     neighbours_queries: Annotated[int, Whole(1, of="images")] = 32
@@ -222,7 +258,8 @@ class ProtocolConfig(Checked):
 
 @dataclass
 class NllConfig(Checked):
-    """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published)."""
+    """budget: network evaluations an image for a bound (None: the prior's sum over all steps, as published).
+    batch_size: images at once."""
 
     budget: Annotated[int | None, Whole(1, of="network evaluations", null="the sum over all steps")] = 64
     batch_size: Annotated[int, Whole(1, 10**6, of="images")] = 100
@@ -239,6 +276,7 @@ class PrdcConfig(Checked):
 class MetricsConfig(Checked):
     """names: which metrics run.
 
+    feature_batch_size: images at once through the extractor.
     memory_gb: what PRDC and the neighbour search may use beyond their input.
     cache_gb: embeddings of a candidate set are kept on disk if they take no more than this, else computed anew.
     pixel_bits: the bit depth of the images whose pixel likelihood is measured (paper: 5), for the metric pixel_nll.
@@ -269,7 +307,11 @@ class MetricsConfig(Checked):
 
 @dataclass
 class SpeedConfig(Checked):
-    """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling."""
+    """Batch sizes and repetitions of the wall-clock measurement, which are its own and not those of sampling.
+
+    latency_batch: images at once for the latency; throughput_batch: for images a second; rounds: how often each is
+        measured, in turn; warmup: how often before that, uncounted; threads: of the CPU meanwhile (None: the run's).
+    """
 
     latency_batch: Annotated[int, Whole(1, 10**6, of="images")] = 1
     throughput_batch: Annotated[int, Whole(1, 10**6, of="images")] = 32
@@ -279,42 +321,9 @@ class SpeedConfig(Checked):
 
 
 @dataclass
-class ResourcesConfig(Checked):
-    """What a stage asks of SLURM; minutes is its time limit."""
-
-    gpus: Annotated[int, Whole(0, 1024, of="GPUs")] = 0
-    cpus: Annotated[int, Whole(1, 10_000, of="CPUs")] = 2
-    memory_gb: Annotated[int, Whole(1, 10**6, of="gigabytes")] = 8
-    minutes: Annotated[int, Whole(1, 10**6, of="minutes")] = 60
-    nodes: Annotated[int, Whole(1, 10_000, of="nodes")] = 1
-    tasks: Annotated[int, Whole(1, 10_000, of="tasks")] = 1
-
-
-@dataclass
-class LauncherConfig(Checked):
-    """name: local, slurm or debug (in this process)."""
-
-    name: Annotated[str, Choice(("local", "slurm", "debug"))] = "debug"
-    partition: Annotated[str | None, SITE] = None
-    account: Annotated[str | None, SITE] = None
-    constraint: Annotated[str | None, SITE] = None
-    qos: Annotated[str | None, SITE] = None
-    setup: Annotated[list[str], Several(Text("a shell command of one line"))] = field(default_factory=list)
-    additional: Annotated[dict[str, Any], Plain()] = field(default_factory=dict)
-    wait: bool = True
-    retries: Annotated[int, Whole(0, 1000, of="retries")] = 3
-    max_parallel: Annotated[int, Whole(1, 10_000, of="jobs")] = 2
-    signal_delay_s: Annotated[int, Whole(0, 10**6, of="seconds")] = 90
-    folder: Annotated[str | None, Place(("folder",), null="a folder in the cache", made=True)] = None
-    training: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(minutes=720))
-    sampling: ResourcesConfig = field(default_factory=ResourcesConfig)
-    features: ResourcesConfig = field(default_factory=ResourcesConfig)
-    metrics: ResourcesConfig = field(default_factory=ResourcesConfig)
-
-
-@dataclass
 class BackboneConfig(Checked):
-    """The transformer every prior shares, so that priors differ in what they model and not in what they model with."""
+    """The transformer every prior shares, so that priors differ in what they model and not in what they model with.
+    width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width."""
 
     width: Annotated[int, Whole(1, 10**6)] = 512
     num_layers: Annotated[int, Whole(1, 10_000, of="blocks")] = 24
@@ -335,6 +344,8 @@ class RunSpec(Checked):
     seed: of training; prior.seed: of the prior's training alone; sampler["seed"]: of sampling.
     device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
+    results_dir: where records are kept.
+    plan: print what would be built, and stop; status: print where every stage stands, and stop.
     """
 
     source: Annotated[str, Place(("file", "folder"), words=SOURCES)] = "prior"
@@ -345,6 +356,7 @@ class RunSpec(Checked):
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     vq: TokenizerConfig = field(default_factory=TokenizerConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
     sampler: dict[str, Any] = field(default_factory=dict)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
