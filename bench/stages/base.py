@@ -132,6 +132,16 @@ class Run:
         return self.spec.source if self.spec.source in OWN_SOURCES else "source"   # type: ignore[return-value]
 
     @property
+    def is_edit(self) -> bool:
+        """Whether held-out images with a part hidden are completed, and judged in place of samples."""
+        return bool(self.spec.edit.mask)
+
+    @property
+    def record_role(self) -> Role:
+        """What the run's record says it is a row of."""
+        return "edit" if self.is_edit and self.role == "prior" else self.role
+
+    @property
     def uses_tokenizer(self) -> bool:
         return self.role in ("prior", "reconstruction")
 
@@ -142,9 +152,9 @@ class Run:
 
     @property
     def num_fake(self) -> int:
-        """Real and reconstructed images are held-out ones, of which there may be fewer than samples asked for."""
+        """Real, reconstructed and edited images are held-out ones, of which there may be fewer than asked for."""
         asked = self.spec.protocol.num_fake
-        return asked if self.role in ("prior", "source") else min(asked, len(self.splits.validation))
+        return asked if self.role in ("prior", "source") and not self.is_edit else min(asked, len(self.splits.validation))
 
     @cached_property
     def real_indices(self) -> np.ndarray:

@@ -27,6 +27,9 @@ class Samples(Stage):
     name = "samples"
     resources = "sampling"
 
+    def applies(self, run: Run) -> bool:
+        return not run.is_edit
+
     def inputs(self, run: Run) -> tuple[Stage, ...]:
         return {"prior": (PRIOR, TOKENIZER), "reconstruction": (TOKENIZER,)}.get(run.role, ())
 
