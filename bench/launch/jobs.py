@@ -129,9 +129,9 @@ class StageJob:
                 self._build()
             except Interrupted:
                 raise
-            except Exception:
+            except Exception as error:
                 if Store().state(self.stage.recipe) != "cached":   # else another process finished it meanwhile
-                    self._fail(traceback.format_exc())
+                    self._fail(traceback.format_exc(), unsupported=_unsupported(error))
                     raise
             self._mark(state="done")
         return self.stage.key
@@ -154,9 +154,9 @@ class StageJob:
         if all(self.folder.marks(name).get("state") == "done" for name, _ in units_of(self.stage)):
             build(run, self.stage.stage)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, *, unsupported: str = "") -> None:
         Store().set_status(self.stage.recipe, "failed", message)
-        self._mark(state="failed", message=message)
+        self._mark(state="failed", message=message, unsupported=unsupported)
 
     def _mark(self, **facts: Any) -> None:
         if _rank() == 0:
@@ -206,8 +206,8 @@ class RunJob:
 def lost_units(stages: Sequence[Planned], folder: SweepFolder, retries: int) -> list[str]:
     """The jobs of these stages, in order, that ended without a word and may be tried again; [] if all is there.
 
-    Raises BenchError with the traceback if a stage failed, LostError if one was lost too often or cancelled. Stages
-    that still run are waited for.
+    Raises BenchError with the traceback if a stage failed, Unsupported if its prior cannot do what was asked, LostError
+    if one was lost too often or cancelled. Stages that still run are waited for.
     """
     store = Store()
     for stage in stages:
@@ -216,14 +216,28 @@ def lost_units(stages: Sequence[Planned], folder: SweepFolder, retries: int) -> 
         if state == "cached":
             continue
         marks = {name: folder.marks(name) for name, _ in units_of(stage)}
-        failed = [mark.get("message", "") for mark in marks.values() if mark.get("state") == "failed"]
+        failed = [mark for mark in marks.values() if mark.get("state") == "failed"]
         if failed or state == "failed":
-            raise BenchError(f"{stage.label} failed:\n{failed[0] if failed else store.status(stage.recipe)['message']}")
+            raise _failure(stage, failed[0] if failed else store.status(stage.recipe))
         lost = [name for name, mark in marks.items() if mark.get("state") != "done"]
         for name in lost:
             _count_loss(name, marks[name], stage, folder, retries)
         return lost or list(marks)
     return []
+
+
+def _failure(stage: Planned, facts: dict[str, Any]) -> Exception:
+    """What a failed stage says of itself, as the error its run ends in."""
+    from priors.base import Unsupported
+    if reason := facts.get("unsupported"):
+        return Unsupported(reason)
+    return BenchError(f"{stage.label} failed:\n{facts.get('message', '')}")
+
+
+def _unsupported(error: Exception) -> str:
+    """The reason of a prior that cannot do what was asked, "" of any other error."""
+    from priors.base import Unsupported
+    return str(error) if isinstance(error, Unsupported) else ""
 
 
 def _count_loss(name: str, marks: dict[str, Any], stage: Planned, folder: SweepFolder, retries: int) -> None:

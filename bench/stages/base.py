@@ -154,7 +154,8 @@ class Run:
     def num_fake(self) -> int:
         """Real, reconstructed and edited images are held-out ones, of which there may be fewer than asked for."""
         asked = self.spec.protocol.num_fake
-        return asked if self.role in ("prior", "source") and not self.is_edit else min(asked, len(self.splits.validation))
+        is_free = self.role in ("prior", "source") and not self.is_edit
+        return asked if is_free else min(asked, len(self.splits.validation))
 
     @cached_property
     def real_indices(self) -> np.ndarray:

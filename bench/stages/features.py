@@ -22,7 +22,9 @@ FEATURE_CHUNK = 250   # images whose features are saved together: the unit of re
 
 @dataclass(frozen=True)
 class Features(Stage):
-    """side: "fake" for the judged images (samples or completions), "real" for the protocol's. Opens as (n, D) float32, a memory map."""
+    """side: "fake" for the judged images (samples or completions), "real" for the protocol's.
+
+    Opens as (n, D) float32, a memory map."""
 
     side: Literal["fake", "real"] = "fake"
     name = "features"
