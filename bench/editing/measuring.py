@@ -31,7 +31,7 @@ from bench.stages.completions import COMPLETIONS, hidden_of, hidden_tokens
 from bench.stages.editor import Editor, Shape, shape_of
 from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES
 from bench.stages.identity import protocol_details, protocol_id, run_key
-from priors.base import UNKNOWN
+from priors.base import UNKNOWN, MaskedPredictor
 from priors.canvas import strided_windows
 
 SEAM_CANVASES = 16
@@ -88,7 +88,7 @@ def _seams(run: Run) -> Measurement:
     """Steps at window edges over steps elsewhere, on canvases whose windows overlap by half: 1 is no seam."""
     shape, editor = shape_of(run.spec), Editor(run)
     h, w = shape.grid
-    if not hasattr(editor.prior, "logits_at"):
+    if not isinstance(editor.prior, MaskedPredictor):
         return Measurement("seam_ratio", None, protocol_id(run), note="this prior cannot mix windows")
     windows = strided_windows((2 * h, 2 * w), (h, w), stride=max(1, min(h, w) // 2))
     unknown = torch.full((SEAM_CANVASES, 4 * h * w), UNKNOWN)

@@ -16,6 +16,7 @@ from bench.stages.base import Run, once
 from bench.stages.completions import COMPLETIONS
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES
+from vq.base import KnowsGrid
 
 OF_EDITS = ("extractor", "dataset", "resolution", "resize", "reference_fingerprint", "num_real", "real_split",
             "neighbours_net", "neighbours_resolution")   # of a protocol's details, those an edit depends on
@@ -61,7 +62,7 @@ def _of_edit(run: Run) -> dict[str, Any]:
 def _grid_of(run: Run) -> tuple[int, ...]:
     """Of the run's tokenizer, in tokens; torch is imported only where its Options cannot tell."""
     options = schema_of(run.spec.vq, "tokenizers")[0](**run.spec.vq.options)
-    if hasattr(options, "grid"):
+    if isinstance(options, KnowsGrid):
         return tuple(options.grid(run.spec.dataset.resolution))
     from bench.stages.tokenizer_fit import constructed
     return tuple(constructed(run).grid)

@@ -27,7 +27,7 @@ from bench.stages.trainings import Batches, probe, train_stage
 from bench.store.store import Artefact, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
@@ -67,6 +67,7 @@ class Prior(Stage):
 
         from bench.training.processes import process_rank
         from bench.training.tasks import PriorTask
+        from priors.base import Fitted
 
         train_tokens, held_out = run.open(TOKENS)
         model, config = new_prior(run, run.open(TOKENIZER)), run.spec.prior
@@ -75,9 +76,8 @@ class Prior(Stage):
             return _calibrate(run, model, out)
         seen = seen_images(run)
         fetch = lambda indices: torch.from_numpy(train_tokens[seen[indices]])   # noqa: E731
-        if hasattr(model, "fit"):
-            model.fit(fetch(chunk) for chunk in ranges(len(seen), 4096))
-            return save_model(model, out)
+        if isinstance(model, Fitted):
+            return _fit(model, (fetch(chunk) for chunk in ranges(len(seen), 4096)), out)
         probes = {"validation": probe(lambda i: held_out[i], len(held_out), config.training),
                   "train": probe(lambda i: train_tokens[seen[i]], len(seen), config.training)}
         train_stage(run, self, PriorTask(model, config.training), fetch, config.training, num_items=len(seen),
@@ -132,8 +132,9 @@ def regime(run: Run) -> dict[str, float]:
     """How often the prior saw how many images, which is what a verdict holds for; {} if not trained in steps."""
     from bench.training.tasks import flops_of_training
     from bench.training.trajectories import Trajectory
+    from priors.base import Fitted
 
-    if run.role != "prior" or run.spec.prior.path or hasattr(run.open(PRIOR), "fit"):
+    if run.role != "prior" or run.spec.prior.path or isinstance(run.open(PRIOR), Fitted):
         return {}
     training, images, prior = run.spec.prior.training, len(seen_images(run)), run.open(PRIOR)
     path = run.obtain(PRIOR).path / "trajectory.npz"
@@ -168,14 +169,21 @@ def _measured(run: Run, train_tokens: TokenArray, seen: np.ndarray, held_out: To
     return {part: batches(*found) for part, found in parts.items()}
 
 
+def _fit(model: Any, batches: Iterable[Tensor], out: Path) -> None:
+    model.fit(batches)
+    save_model(model, out)
+
+
 def _calibrate(run: Run, model: Any, out: Path) -> None:
     """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
-    if not hasattr(model, "calibrate"):
-        return
     import torch
     from safetensors.torch import load_file
 
-    from priors.base import Draws
+    from priors.base import Calibrated, Draws
+
+    is_calibrated = isinstance(model, Calibrated)
+    if not is_calibrated:
+        return
 
     model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
     held_out = run.open(TOKENS)[1]
