@@ -1,8 +1,8 @@
 """What runs inside a job, local or on SLURM: one stage of a run (or one shard of it), or the end of a run.
 
-A StageJob builds one artefact. It marks in the sweep's folder how it ended, so that nobody depends on the scheduler's
-accounting to know. On SLURM's warning signal (before a time limit, a preemption, `scancel --signal=USR2`) the work in
-hand saves itself and submitit puts the job back into the queue, where it resumes.
+A StageJob builds one artefact. It writes into the sweep's folder how it ended, so that nothing depends on the
+scheduler's accounting. On SLURM's warning signal (before a time limit, a preemption, `scancel --signal=USR2`) it saves
+its progress, and submitit puts the job back into the queue, where it resumes.
 
 A RunJob measures and writes the record once its stages are there. It is also the run's guard: it starts however its
 stages ended, submits again those that were lost, and writes a failed record with the traceback of what failed for good.
@@ -44,7 +44,7 @@ MEASURING = "metrics"   # the section of the launcher's resources that the job w
 
 
 class LostError(BenchError):
-    """Work that vanished without a word more often than `launcher.retries` allows, or was cancelled."""
+    """A job that ended without a result more often than `launcher.retries` allows, or was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SweepFolder:
         return len(self.losses(unit))
 
     def add_stall(self, unit: str, written: str) -> int:
-        """How often in a row the unit has stopped with nothing but `written` (see `_written`) on disk; 0: it got on."""
+        """How often in a row the unit has stopped with only `written` (see `_written`) on disk; 0 after progress."""
         earlier = self.marks(unit)
         stalls = earlier.get("stalls", 0) + 1 if written == earlier.get("written", "") else 0
         self.mark(unit, written=written, stalls=stalls)
@@ -177,7 +177,7 @@ class RunJob:
             return self._settle()
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """As that of a stage; what a run writes are its metrics."""
+        """As for a stage; progress of a run means newly written metrics."""
         key = run_key(Run(self.spec))
         if reason := why_given_up(self.spec, MEASURING, f"run-{key}", self.folder, Store().root / "metric"):
             self._record(key, LostError(f"measuring: {reason}"))
@@ -204,7 +204,7 @@ class RunJob:
 
 
 def lost_units(stages: Sequence[Planned], folder: SweepFolder, retries: int) -> list[str]:
-    """The jobs of these stages, in order, that ended without a word and may be tried again; [] if all is there.
+    """The jobs of these stages, in order, that ended without a result and may be tried again; [] if none is missing.
 
     Raises BenchError with the traceback if a stage failed, Unsupported if its prior cannot do what was asked, LostError
     if one was lost too often or cancelled. Stages that still run are waited for.
@@ -278,9 +278,9 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
 
 
 def why_given_up(spec: RunSpec, section: str, unit: str, folder: SweepFolder, work: Path) -> str:
-    """Why a job that was warned goes into the queue no more, "" if it does: MAX_STALLS limits without getting on.
+    """Why a warned job is not requeued, "" if it is: it reached MAX_STALLS time limits without making progress.
 
-    A warning that comes long before the time limit (a preemption, a user's) is nobody's fault and not counted.
+    A warning that comes long before the time limit (a preemption, or sent by the user) is not counted.
     """
     launcher = spec.launcher
     limit = resources_of(launcher, section).minutes
@@ -310,7 +310,7 @@ def _written(work: Path) -> str:
 
 @contextmanager
 def requeued_when_interrupted(cuda_devices: str | None) -> Iterator[None]:
-    """Inside, the warning signal raises Interrupted; coming out by it, the job goes back into the queue.
+    """Inside the block the warning signal raises Interrupted; if that leaves the block, the job is requeued.
 
     cuda_devices: CUDA_VISIBLE_DEVICES where the job was submitted; submitit's local executor hides every GPU.
     """

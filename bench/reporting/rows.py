@@ -369,7 +369,7 @@ def slugify(text: str) -> str:
 
 
 def first_line(message: str) -> str:
-    """The line of a message that says most: the last of a traceback, the first of anything else."""
+    """The most informative line of a message: the last of a traceback, the first of anything else."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if not lines:
         return "no reason recorded"
@@ -377,7 +377,7 @@ def first_line(message: str) -> str:
 
 
 def _standing(records: list[Record]) -> list[Record]:
-    """In order of creation, without the runs that were repeated (same seeds) with a better end."""
+    """In order of creation, without runs whose repetition (same seeds) ended better."""
     best: dict[tuple[int, int], int] = {}
     for record in records:
         quality = QUALITY.get(record.status, 0)

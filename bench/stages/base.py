@@ -210,7 +210,7 @@ class Run:
             stage.fill(self, self.store.work_folder(recipe), shard)
 
     def _help(self, stage: Stage, recipe: Recipe) -> None:
-        """A process that is not the first of its job joins trainings only, and reads what the first one publishes."""
+        """A process that is not its job's first takes part in trainings only; it reads what the first one publishes."""
         if stage.trains and not self.store.find(recipe):
             with tempfile.TemporaryDirectory() as unused:
                 stage.build(self, Path(unused), self.store.work_folder(recipe))

@@ -118,7 +118,7 @@ def loaded(model: nn.Module, artefact: Artefact, device: str) -> Any:
 
 
 def imported(model: Any, config: ModelConfig, *, section: str) -> Any:
-    """The model with a checkpoint of the user's, whose damage is the user's to know about: InputError."""
+    """The model with the user's checkpoint. Raises InputError if that is damaged or does not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

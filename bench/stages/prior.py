@@ -175,7 +175,7 @@ def _fit(model: Any, batches: Iterable[Tensor], out: Path) -> None:
 
 
 def _calibrate(run: Run, model: Any, out: Path) -> None:
-    """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
+    """Let a prior that can be calibrated do so on held-out tokens; the outcome is saved with its weights."""
     import torch
     from safetensors.torch import load_file
 

@@ -79,7 +79,7 @@ SAMPLES = Samples()
 
 
 def shards_of(run: Run, num_images: int, chunk: int) -> int:
-    """No more than there are chunks: a shard without work would still be a job."""
+    """The number of shards, at most one a chunk: a shard without work would still be a job."""
     return min(run.spec.sampling.shards, -(-num_images // chunk))
 
 
