@@ -224,6 +224,21 @@ def _stage_choice(group: str, name: str) -> ModelConfig:
     return ModelConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
 
 
+def _kept_recipe(spec: RunSpec) -> str | None:
+    """The recipe of conf/prior, unless the command line changed what it trains or how it samples, steps apart.
+
+    Then its name would mislead.
+    """
+    if not spec.prior.recipe:
+        return None
+    recipe = _load(CONF / "prior" / f"{spec.prior.recipe}.yaml")
+    samplers = [_load(CONF / "sampler" / f"{name}.yaml") for entry in recipe.get("defaults", [])
+                for name in entry.values()]
+    stated = {str(key): value for sampler in samplers for key, value in sampler.items() if key not in ("seed", "steps")}
+    kept = all(spec.prior.options.get(key) == value for key, value in recipe.options.items())
+    return spec.prior.recipe if kept and all(spec.sampler.get(key) == value for key, value in stated.items()) else None
+
+
 def _compose(overrides: tuple[str, ...]) -> RunSpec:
     """Compose conf/ with single-valued overrides and turn the result into a checked RunSpec."""
     hydra_overrides = _with_preset([_to_hydra(*override.split("=", 1)) for override in overrides])
@@ -231,7 +246,9 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("config", flat)
-        return to_spec(composed)
+        spec = to_spec(composed)
+        spec.prior.recipe = _kept_recipe(spec)
+        return spec
     except InputError:
         raise
     except (HydraException, OmegaConfBaseException) as error:

@@ -100,6 +100,8 @@ class PriorTrainingConfig(TrainingConfig):
     measure_images: held-out images measured at each point, both halves together, and training images at most.
     measure_budget: network evaluations an image where the likelihood is a sum.
     patience: training ends at the first measured step that is this many times the best one's (None: never earlier).
+    selection: "apart" chooses weights (and calibrates schedules) on every other held-out image and scores likelihoods
+        on the rest; "shared" does both on all of them, as records were made before there was the choice.
     """
 
     images: Annotated[int | None, Whole(1, of="images", null="all")] = None
@@ -107,6 +109,7 @@ class PriorTrainingConfig(TrainingConfig):
     measure_images: Annotated[int, Whole(4, of="images")] = 1000
     measure_budget: Annotated[int, Whole(1, 10**6, of="network evaluations")] = 8
     patience: Annotated[float | None, Number(1.0, 1e6, low_open=True, null="no early end")] = None
+    selection: Annotated[str, Choice(("apart", "shared"))] = "apart"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,10 +164,18 @@ class PriorConfig(ModelConfig):
     """training: with the number of images it may see.
 
     seed: of the prior's training alone, so that several share one tokenizer (None: the run's `seed`).
+    recipe: the file of conf/prior whose options and sampler these are, where it does not name a prior of its own: what
+        labels say, and part of no key. None where they were changed on the command line.
     """
 
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
     seed: Annotated[int | None, Whole(0, SEED_MOST, null="the run's seed")] = None
+    recipe: Annotated[str | None, Text("a recipe of conf/prior", null="none")] = None
+
+    @property
+    def title(self) -> str:
+        """What people call it: the recipe, or the prior."""
+        return self.recipe or self.target or self.name
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,16 +198,18 @@ class ProtocolConfig(Checked):
 
     num_fake, num_real: how many images; num_real None means the whole `real_split`.
     real_split: "train" (the paper) or "validation".
+    reference: an .npz with mu and sigma of reference features computed elsewhere, for FID alone; None: of real images.
     prdc_num, prdc_k: images of each side and neighbours for precision, recall, density, coverage.
     neighbours_queries, neighbours_candidates, neighbours_top_k, neighbours_net: the LPIPS search.
     """
 
     name: Annotated[str, Text()] = "demo"
-    extractor: Annotated[str, Text("a registered name, package.module:Name or torchvision:<model>[:<file>]")] = (
-        "inception-v3-compat")
+    extractor: Annotated[str, Text("a registered name, package.module:Name, torchvision:<model>[:<file>], "
+                                   "dinov2:<folder> or clip:<folder>")] = "inception-v3-compat"
     num_fake: Annotated[int, Whole(2, of="images")] = 500
     num_real: Annotated[int | None, Whole(2, of="images", null="all")] = 1000
     real_split: Annotated[str, Choice(("train", "validation"))] = "train"
+    reference: Annotated[str | None, Place(("file",), null="the real images themselves")] = None
     prdc_num: Annotated[int, Whole(2, of="images")] = 500
     prdc_k: Annotated[int, Whole(1, 10**6, of="neighbours")] = 5
     neighbours_queries: Annotated[int, Whole(1, of="images")] = 32

@@ -3,6 +3,7 @@
     python -m bench.doctor                                        # what the default run needs, and what else is here
     python -m bench.doctor dataset=ffhq launcher=slurm device=cuda   # takes what bench.run takes
     python -m bench.doctor preset=demo fetch=true                 # also fetch the weights and data that are missing
+    python -m bench.doctor fid source=theirs.npz reference=real.npz claimed=6.11      # which choice explains that FID?
 
 Exit codes: 0 all that is needed is fine, 1 something needed is missing, 2 wrong input.
 """
@@ -23,7 +24,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from bench import registry
+from bench import fid_doctor, registry
 from bench.assets.cache import asset_status
 from bench.assets.catalogue import ASSETS
 from bench.baselines import with_baselines
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def diagnose(arguments: list[str]) -> int:
     """Examine what these runs need, and print what was found."""
+    if arguments[:1] == ["fid"]:
+        return fid_doctor.main(arguments[1:])
     console = _console()
     fetching, rest = _fetch_option(arguments)
     runs = with_baselines(expand(rest, announce=console.print))

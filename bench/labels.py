@@ -29,4 +29,4 @@ def label_as_asked(spec: RunSpec, overrides: Sequence[str]) -> str:
 
 
 def prior_name(spec: RunSpec) -> str:
-    return spec.prior.target or spec.prior.name
+    return spec.prior.title

@@ -59,6 +59,8 @@ def files_of(spec: RunSpec) -> list[tuple[str, Path]]:
         found.append((f"prior.path={prior.path}", Path(prior.path)))
     if spec.source == "prior" and vq.tokens:
         found += [(f"vq.tokens={vq.tokens}", Path(vq.tokens) / f"{split}.npy") for split in ("train", "validation")]
+    if reference := spec.protocol.reference:
+        found.append((f"protocol.reference={reference}", Path(reference)))
     return found
 
 

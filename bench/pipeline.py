@@ -31,7 +31,7 @@ from bench.stages.features import judged_images
 from bench.stages.identity import plugins_of, protocol_details, run_key
 from bench.stages.measurements import Measured, measure
 from bench.stages.models import num_parameters
-from bench.stages.prior import PRIOR, regime
+from bench.stages.prior import PRIOR, held_out_use, regime
 from bench.stages.samples import sampling_cost
 from bench.stages.tokenizer import TOKENIZER
 from bench.store.store import Artefact, Store
@@ -66,6 +66,7 @@ def record_of(run: Run) -> Record:
         provenance={**provenance(), "artefacts": {title: _summary(a) for title, a in run.used.items()},
                     "protocol": protocol_details(run), "dataset_notes": run.splits.notes,
                     "parameters": _parameters(run), "sampling": sampling_cost(run), "regime": regime(run),
+                    "held_out": held_out_use(run),
                     "plugins": plugins_of(run),
                     **({"source": run.foreign.described} if run.role == "source" else {}),
                     "holes": [m.metric for m in measurements if m.value is None], **run.hardware,

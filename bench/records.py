@@ -27,7 +27,7 @@ from bench.store.files import write_text
 from bench.typed_json import AtMost, Holds, Malformed, Matches, Within, fit, read_json
 
 Status = Literal["ok", "failed", "unsupported", "partial"]
-Role = Literal["prior", "reconstruction", "real", "source", "edit"]
+Role = Literal["prior", "reconstruction", "real", "source", "edit", "speed comparison"]
 FORMAT = 1
 Number = Annotated[float, Within(-1e30, 1e30)]
 Positive = Annotated[float, Within(0, 1e30)]
@@ -88,6 +88,14 @@ class ProtocolOf(TypedDict, total=False):
     name: Name
 
 
+class SideOf(TypedDict, total=False):
+    """One side of a speed comparison: whose weights were sampled, and how."""
+
+    label: Line
+    prior: Name
+    sampler: dict[str, Any]
+
+
 class SpecOf(TypedDict, total=False):
     """The complete configuration of a run, as far as it is relied upon."""
 
@@ -102,6 +110,7 @@ class SpecOf(TypedDict, total=False):
     sampling: dict[str, Any]
     backbone: dict[str, Any]
     autoencoder: dict[str, Any]
+    sides: Annotated[list[Annotated[dict[str, Any], Holds(SideOf)]], AtMost(64)]
 
 
 class HardwareOf(TypedDict, total=False):
@@ -137,6 +146,11 @@ class ExtraOf(TypedDict, total=False):
 
     rounds: list[Number]
     kind: Name
+    images: Name
+    side: Count
+    batch: Count
+    threads: Count | None
+    device: Line | None
 
 
 Spec = Annotated[dict[str, Any], Holds(SpecOf)]
@@ -189,7 +203,8 @@ class Record:
     """What one run measured, immutable.
 
     role: "prior" for a prior's samples; "reconstruction", "real" (real against real) and "source" (images from
-        elsewhere) for the rows that keep everyone honest; "edit" for held-out images that a prior completed.
+        elsewhere) for the rows that keep everyone honest; "edit" for held-out images that a prior completed; "speed
+        comparison" for several samplers timed in turn in one process, which is of no row.
     spec: the complete configuration of the run, nested (spec["prior"]["name"], spec["sampler"]["steps"]).
     run_key: hash of what the run measures; two records of one run_key are repeats.
     provenance: {"artefacts": {stage: {"key", "wall_seconds", "built_at"}}, "git_commit", "git_dirty",

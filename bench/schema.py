@@ -14,6 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
+from bench.condition_config import ConditionConfig, check_own_options
 from bench.config import SEED, ModelConfig, RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.rules import check, check_all, is_plain, shown
@@ -70,6 +71,8 @@ def to_spec(composed: DictConfig) -> RunSpec:
     check("sampler.seed", seed, SEED)
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}
+    if not spec.prior.target:   # a plug-in may mean something else by these names
+        check_own_options(ConditionConfig(), spec.prior.options, spec.sampler)
     return spec
 
 

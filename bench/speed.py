@@ -3,6 +3,7 @@
     python -m bench.speed                                     # all rows, a quarter of an hour
     python -m bench.speed rows=ar,absorbing rounds=5 out=speed.json
     python -m bench.speed quick=true                          # toy sizes: does every row run?
+    python -m bench.speed claims results_dir=results/runs     # both sides of the paper's claims: bench.timing.claims
 
 Times are CPU-seconds on one thread (`threads=`), because machines are shared; on device=cuda wall clock. All is float32
 and eager: nothing is compiled. The table is written after every line, as JSON with every round and as CSV beside it.
@@ -56,8 +57,18 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command(arguments, doc=__doc__, work=lambda given: measure(parse(given), _console()),
-                       kept="the lines that were finished are kept")
+    return run_command(arguments, doc=__doc__, work=_work, kept="the lines that were finished are kept")
+
+
+def _work(given: list[str]) -> int:
+    """A table of ours against the textbook's, or the two sides of the claims."""
+    console = _console()
+    if given[:1] != ["claims"]:
+        return measure(parse(given), console)
+    from bench.timing import claim_turns, claims
+
+    return claim_turns.compare_speeds(claims.parse(given[1:]), lambda text: console.print(
+        text, markup=False, highlight=False, soft_wrap=True))
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import bounds, chain_rule, samplers, schedules
+from priors import bounds, chain_rule, correctors, samplers, schedules
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
@@ -87,12 +87,14 @@ class AbsorbingDiffusion(nn.Module):
         return check_condition(condition, self.options.condition, num, device=self.net.pos_emb.device)
 
     def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
-        """The objective of the options, mean over images: elbo and reweighted_elbo in bits a token, mlm in nats."""
+        """The objective of the options, mean over images: mlm in nats, the others in bits a token."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         condition = self._checked(condition, len(tokens))
         if self.training:
             condition = drop_conditions(condition, self.options.dropped_conditions, draws=draws)
         t = draws.integers(1, self.timesteps + 1, len(tokens)).to(tokens.device)
+        if self.options.mask_ratio == "cosine":
+            t = schedules.cosine_times(t, self.timesteps)
         uniforms = draws.uniform(*tokens.shape).to(tokens.device)
         if self.options.mask_schedule == "random":
             masked = random_mask(uniforms, t, self.timesteps)
@@ -126,13 +128,8 @@ class AbsorbingDiffusion(nn.Module):
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         score = self._scorer(tokens, self._checked(condition, len(tokens)))
-        if budget is None or self.timesteps <= budget < bounds.FEWEST:
-            estimate = bounds.t_step_sum(score, tokens, timesteps=self.timesteps, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        if budget >= self.timesteps:
-            estimate = bounds.t_step_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
-            return Likelihood(estimate.nats, estimate.variance, "bound_T", estimate.evaluations)
-        return self.random_order_nll(tokens, condition=condition, draws=draws, budget=budget)
+        estimate, kind = bounds.bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
+        return Likelihood(estimate.nats, estimate.variance, kind, estimate.evaluations, estimate.by_unknown)
 
     @torch.no_grad()
     def random_order_nll(
@@ -140,8 +137,9 @@ class AbsorbingDiffusion(nn.Module):
     ) -> Likelihood:
         """The limit of infinite T of that bound: the mean of `nll_in_order` over all orders, estimated in `budget`."""
         score = self._scorer(tokens, self._checked(condition, len(tokens)))
-        estimate = bounds.continuous_bound(score, tokens, budget=budget, draws=draws)
-        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations)
+        estimate = bounds.continuous_bound(score, tokens, timesteps=self.timesteps, budget=budget, draws=draws)
+        return Likelihood(estimate.nats, estimate.variance, "bound_continuous", estimate.evaluations,
+                          estimate.by_unknown)
 
     def nll_in_order(
         self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None
@@ -194,15 +192,12 @@ class AbsorbingDiffusion(nn.Module):
         check_sampler(sampler, AbsorbingSampler)
         tokens = check_known(known, num, self.num_tokens, self.codebook_size, device=self.net.pos_emb.device)
         predict = guided(
-            self.logits_at, self._checked(condition, num), Guidance.of(sampler), progress=self._given_share,
-            num_prefix=self.options.num_prefix,
+            self.logits_at, self._checked(condition, num), Guidance.of(sampler),
+            progress=partial(given_share, mask=self.mask), num_prefix=self.options.num_prefix,
         )
-        method = {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking}[sampler.method]
+        method = {"event": self._by_schedule, "loop": self._by_loop, "remask": self._by_remasking,
+                  "remdm": self._by_correcting, "predictor_corrector": self._by_correcting}[sampler.method]
         return predict.counted(method(predict, tokens, sampler, draws))
-
-    def _given_share(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-        """(B,) the share of tokens that are not masked."""
-        return (tokens != self.mask).float().mean(1)
 
     def _by_schedule(self, predict: Predictor, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
         unknown = tokens == UNKNOWN
@@ -258,6 +253,18 @@ class AbsorbingDiffusion(nn.Module):
             predict, tokens, steps, self.timesteps, mask=self.mask, adjust=adjust_of(sampler), draws=draws
         )
 
+    def _by_correcting(self, predict: Predictor, tokens: Tensor, sampler: AbsorbingSampler, draws: Draws) -> Sample:
+        levels = schedules.revealed_shares(sampler.schedule, self._num_steps(tokens, sampler))
+        if sampler.method == "remdm":
+            moves = correctors.remasking_moves(levels, sampler.remasking or "rescale", strength=sampler.strength)
+        else:
+            moves = correctors.predictor_corrector_moves(levels, sampler.corrector_steps or 1,
+                                                         strength=sampler.strength)
+        return correctors.by_remasking_kernel(
+            predict, tokens, moves, mask=self.mask, adjust=adjust_of(sampler), draws=draws,
+            by_confidence=sampler.remasking == "confidence",
+        )
+
     def _num_steps(self, tokens: Tensor, sampler: AbsorbingSampler) -> Tensor:
         """(B,) int64: all steps for an empty image, a share of them for one that is partly known."""
         share = (tokens == UNKNOWN).sum(1).cpu().double() / self.num_tokens
@@ -269,6 +276,11 @@ class AbsorbingDiffusion(nn.Module):
         if self.nats_by_masked.isnan().any():
             raise Unsupported("schedule='optimal' needs measured nats: call prior.calibrate(tokens, draws=...) first")
         return schedules.optimal_counts(self.nats_by_masked.cpu(), num_unknown, num_steps)
+
+
+def given_share(tokens: Tensor, positions: Tensor | None = None, *, mask: int) -> Tensor:
+    """(B,) the share of tokens that are not masked."""
+    return (tokens != mask).float().mean(1)
 
 
 def adjust_of(sampler: AbsorbingSampler) -> samplers.Adjust:
@@ -292,8 +304,10 @@ def elbo_weight(options: AbsorbingOptions, t: Tensor, timesteps: int) -> Tensor:
     """(B,) weight of the summed cross-entropy at step t.
 
     elbo: T/t, so that the mean over t is the bound (Eq. 6).  reweighted_elbo: 1 - t/T as the published models were
-    trained ("official"), or (T - t + 1)/T as Eq. 7 prints it ("eq7").
+    trained ("official"), or (T - t + 1)/T as Eq. 7 prints it ("eq7").  cross_entropy: 1.
     """
+    if options.objective == "cross_entropy":
+        return torch.ones_like(t)
     if options.objective == "elbo":
         return timesteps / t
     return (timesteps - t + (1 if options.weighting == "eq7" else 0)) / timesteps

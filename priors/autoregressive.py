@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import samplers, schedules
-from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
+from priors import jacobi, samplers, schedules
+from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
@@ -101,8 +101,9 @@ class Autoregressive(nn.Module):
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         sequence = tokens[:, self.order]
         logits = self.net(sequence, condition=self._checked(condition, len(tokens))).float()
-        nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double().sum(1)
-        return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
+        nats = F.cross_entropy(logits.transpose(1, 2), sequence, reduction="none").double()   # (B, N)
+        by_unknown = NatsByUnknown(nats.flip(1), torch.ones_like(nats))   # the last of the walk has one unknown: itself
+        return Likelihood(nats.sum(1), torch.zeros_like(nats[:, 0]), "exact", 1, by_unknown)
 
     def nll_in_order(
         self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None
@@ -138,6 +139,13 @@ class Autoregressive(nn.Module):
                 "after an unknown one"
             )
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
+        if sampler.method == "jacobi":
+            if condition is not None or Guidance.of(sampler) != Guidance():
+                raise Unsupported("method='jacobi' guesses without a condition; use method='sequential'")
+            noise = jacobi.gumbel_noise(draws, num, self.num_tokens, self.codebook_size).to(known.device)
+            evaluate = jacobi.evaluator(self.net, num, cached=sampler.cache)
+            tokens, *cost = jacobi.jacobi(evaluate, known, noise, window=sampler.jacobi_window, adjust=adjust)
+            return Sample(tokens[:, self.rank], *cost)
         predict = guided(
             self.net, self._checked(condition, num), Guidance.of(sampler), progress=self._drawn_share
         )   # num_prefix is in `costs`: with a cache a condition is read once

@@ -44,6 +44,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class NatsByUnknown:
+    """What a token costs by how many tokens are unknown when it is predicted, from the evaluations of a likelihood.
+
+    nats, times: (B, N) float64. Column k - 1 is of the evaluations with exactly k tokens unknown: the sum over them of
+        the mean nats of the tokens predicted, and how many there were. Their ratio over images estimates m_k.
+    step_weights: (N,) float64 w_1 .. w_N, so that sum_k w_k m_k is the bound of T steps; None where T has no meaning.
+    """
+
+    nats: Tensor
+    times: Tensor
+    step_weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """Negative log-likelihood of each image, or an upper bound on it.
 
@@ -51,12 +65,14 @@ class Likelihood:
     monte_carlo_variance: (B,) float64, variance of `nats` as an estimate of its own expectation; 0 when exact.
     kind: "exact"; "bound_T", the bound of the T-step diffusion; "bound_continuous", its limit of infinite T.
     network_evaluations: forward passes spent on each image.
+    by_unknown: what the same evaluations tell of a token by how much of its image is known; None where they do not.
     """
 
     nats: Tensor
     monte_carlo_variance: Tensor
     kind: Literal["exact", "bound_T", "bound_continuous"]
     network_evaluations: int
+    by_unknown: NatsByUnknown | None = None
 
 
 class Draws:

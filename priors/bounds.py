@@ -12,23 +12,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from priors.base import Draws
+from priors.base import Draws, NatsByUnknown
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
 class Estimate(NamedTuple):
-    """nats, variance: (B,) float64; evaluations: network evaluations an image."""
+    """nats, variance: (B,) float64; evaluations: network evaluations an image; by_unknown: what they saw, by level."""
 
     nats: Tensor
     variance: Tensor
     evaluations: int
+    by_unknown: NatsByUnknown
+
+
+def bound(
+    score: Score, tokens: Tensor, *, timesteps: int, budget: int | None, draws: Draws
+) -> tuple[Estimate, Literal["bound_T", "bound_continuous"]]:
+    """What a budget buys, and its kind: without one the sum over t as published, with T or more a low-variance estimate
+    of that bound, with less a low-variance estimate of its limit of infinite T, which is lower."""
+    if budget is None or timesteps <= budget < FEWEST:
+        return t_step_sum(score, tokens, timesteps=timesteps, draws=draws), "bound_T"
+    if budget >= timesteps:
+        return t_step_bound(score, tokens, timesteps=timesteps, budget=budget, draws=draws), "bound_T"
+    return continuous_bound(score, tokens, timesteps=timesteps, budget=budget, draws=draws), "bound_continuous"
 
 
 def t_step_sum(score: Score, tokens: Tensor, *, timesteps: int, draws: Draws) -> Estimate:
@@ -37,10 +50,25 @@ def t_step_sum(score: Score, tokens: Tensor, *, timesteps: int, draws: Draws) ->
     The variance comes from differences of successive terms, whose means are close; see `_successive_variance`.
     """
     terms = torch.empty(timesteps, len(tokens), dtype=torch.float64, device=tokens.device)
+    seen = _nothing_seen(tokens, timesteps)
     for t in range(timesteps, 0, -1):   # the official order, so that its recorded draws fit
         masked = draws.uniform(*tokens.shape).to(tokens.device) < t / timesteps
-        terms[t - 1] = score(masked, masked).sum(1) / t
-    return Estimate(terms.sum(0), _successive_variance(terms), timesteps)
+        nats = score(masked, masked).sum(1)
+        terms[t - 1] = nats / t
+        see(seen, nats, masked.sum(1))
+    return Estimate(terms.sum(0), _successive_variance(terms), timesteps, seen)
+
+
+def _nothing_seen(tokens: Tensor, timesteps: int | None) -> NatsByUnknown:
+    nats = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
+    return NatsByUnknown(nats, nats.clone(), None if timesteps is None else level_weights(tokens.shape[1], timesteps))
+
+
+def see(seen: NatsByUnknown, nats: Tensor, k: Tensor) -> None:
+    """Count one evaluation of each image: nats (B,), the sum over its k (B,) int64 masked tokens; none where k = 0."""
+    level = (k - 1).clamp(min=0).unsqueeze(1)
+    seen.nats.scatter_add_(1, level, (nats / k.clamp(min=1)).unsqueeze(1))
+    seen.times.scatter_add_(1, level, (k > 0).to(nats).unsqueeze(1))
 
 
 def _successive_variance(terms: Tensor) -> Tensor:
@@ -58,12 +86,15 @@ def _successive_variance(terms: Tensor) -> Tensor:
 
 def t_step_bound(score: Score, tokens: Tensor, *, timesteps: int, budget: int, draws: Draws) -> Estimate:
     """The T-step bound, which `t_step_sum` estimates too, with far less variance; see `_level_bound`."""
-    return _level_bound(score, tokens, level_weights(tokens.shape[1], timesteps), budget=budget, draws=draws)
+    weights = level_weights(tokens.shape[1], timesteps)
+    return _level_bound(score, tokens, weights, _nothing_seen(tokens, timesteps), budget=budget, draws=draws)
 
 
-def continuous_bound(score: Score, tokens: Tensor, *, budget: int, draws: Draws) -> Estimate:
-    """sum_k m_k, the limit of infinite T; see `_level_bound`."""
-    return _level_bound(score, tokens, torch.ones(tokens.shape[1], dtype=torch.float64), budget=budget, draws=draws)
+def continuous_bound(score: Score, tokens: Tensor, *, budget: int, draws: Draws,
+                     timesteps: int | None = None) -> Estimate:
+    """sum_k m_k, the limit of infinite T; see `_level_bound`. timesteps: whose bound `by_unknown` shall tell too."""
+    weights = torch.ones(tokens.shape[1], dtype=torch.float64)
+    return _level_bound(score, tokens, weights, _nothing_seen(tokens, timesteps), budget=budget, draws=draws)
 
 
 def level_weights(num_tokens: int, timesteps: int) -> Tensor:
@@ -79,7 +110,8 @@ def level_weights(num_tokens: int, timesteps: int) -> Tensor:
     return (k * chance / t).sum(0)
 
 
-def _level_bound(score: Score, tokens: Tensor, weights: Tensor, *, budget: int, draws: Draws) -> Estimate:
+def _level_bound(score: Score, tokens: Tensor, weights: Tensor, seen: NatsByUnknown, *, budget: int,
+                 draws: Draws) -> Estimate:
     """sum_k w_k m_k within `budget` evaluations an image: stratified levels, control variates lent between chains.
 
     weights: (N,), w_k of the levels k = 1..N.  The all-masked evaluation gives m_N exactly and, for each token i, c_i,
@@ -90,21 +122,22 @@ def _level_bound(score: Score, tokens: Tensor, weights: Tensor, *, budget: int, 
     """
     everything = torch.ones_like(tokens, dtype=torch.bool)
     control = score(everything, everything)   # (B, N)
+    see(seen, control.sum(1), everything.sum(1))
     known, weights = weights[-1].item() * control.mean(1), weights[:-1]
     if not weights.any():   # one token, or one step
-        return Estimate(known, torch.zeros_like(known), 1)
+        return Estimate(known, torch.zeros_like(known), 1, seen)
     if budget < FEWEST:
         raise ValueError(f"budget={budget}: expected at least {FEWEST} network evaluations an image; raise the budget")
     num_chains = max(2, (budget - 1) // len(weights))
     length = min((budget - 1) // num_chains, len(weights))
-    chains = [run_chain(score, control, weights, length, draws) for _ in range(num_chains)]
-    seen, times = sum(chain.excess for chain in chains), sum(chain.times for chain in chains)
+    chains = [run_chain(score, control, weights, length, draws, seen) for _ in range(num_chains)]
+    excess, times = sum(chain.excess for chain in chains), sum(chain.times for chain in chains)
     totals = []
     for chain in chains:
-        helped = control + (seen - chain.excess) / (times - chain.times + SHRINKAGE)   # (B, N)
+        helped = control + (excess - chain.excess) / (times - chain.times + SHRINKAGE)   # (B, N)
         totals.append(known + chain.total - (chain.weight * helped).sum(1) + weights.sum().item() * helped.mean(1))
     spread = torch.stack(totals)   # (chains, B)
-    return Estimate(spread.mean(0), spread.var(0) / num_chains, 1 + num_chains * length)
+    return Estimate(spread.mean(0), spread.var(0) / num_chains, 1 + num_chains * length, seen)
 
 
 FEWEST = 3   # network evaluations: all masked, and one in each of two chains
@@ -126,10 +159,11 @@ class Chain(NamedTuple):
     times: Tensor
 
 
-def run_chain(score: Score, control: Tensor, weights: Tensor, length: int, draws: Draws) -> Chain:
+def run_chain(score: Score, control: Tensor, weights: Tensor, length: int, draws: Draws, seen: NatsByUnknown) -> Chain:
     """control: (B, N), the nats c_i of each token when all is masked; weights: (N - 1,) of the levels 1..N-1.
 
     length: strata, from 1 to N - 1; within one a level is drawn in proportion to its weight.
+    seen: counts every evaluation.
     """
     num_images, num_tokens = control.shape
     edges, below = strata(weights, length), F.pad(weights.cumsum(0), (1, 0))
@@ -141,6 +175,7 @@ def run_chain(score: Score, control: Tensor, weights: Tensor, length: int, draws
         k = k.unsqueeze(1)   # (B, 1)
         masked = draws.uniform(num_images, num_tokens).to(control.device).argsort(1).argsort(1) < k
         nats = score(masked, masked)
+        see(seen, nats.sum(1), k[:, 0])
         beyond = nats - control.masked_fill(~masked, 0.0)
         total += mass * nats.sum(1) / k[:, 0]
         weight += mass * masked.double() / k

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, later
-from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling
+from priors.option_checks import check_choice, check_integer, check_number, check_sampling
+
+STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
+"""remasking_strength of ReMDM's schedules where none is given."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,10 @@ class BackboneOptions(ConditionOptions):
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
     position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
         0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
+    calibrates: whether the prior has a `calibrate`, which looks at held-out images.
     """
 
+    calibrates: ClassVar[bool] = False
     width: int = 512
     num_layers: int = 24
     num_heads: int = 8
@@ -50,23 +56,34 @@ class AbsorbingOptions(BackboneOptions):
     """Absorbing diffusion (Bond-Taylor et al. 2022, Section 3.2).
 
     timesteps: T; None means one step a token, T = N (the paper's 256).
-    objective: "reweighted_elbo" (Eq. 7, what the paper trains), "elbo" (Eq. 6) or "mlm" (mean over masked tokens).
+    objective: "reweighted_elbo" (Eq. 7, what the paper trains), "elbo" (Eq. 6), "mlm" (mean over masked tokens) or
+        "cross_entropy" (their sum, the same weight at all times: Gat et al. 2024, with kappa_t = t).
     weighting: of reweighted_elbo. "official": 1 - t/T, as the published models were trained; "eq7": (T - t + 1)/T.
     mask_schedule: "random" masks each token with probability t/T; "fixed" masks exactly max(1, round(tN/T)) tokens.
+    mask_ratio: of objective="mlm": "even" (None), every share t/T equally often, or "cosine", the shares cos(pi r / 2)
+        of r even in [0, 1), most of them large (Chang et al. 2022, Section 3.3).
     """
 
+    calibrates: ClassVar[bool] = True
     timesteps: int | None = None
     objective: str = "reweighted_elbo"
     weighting: str = "official"
     mask_schedule: str = "random"
+    mask_ratio: str | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
         if self.timesteps is not None:
             check_integer("timesteps", self.timesteps, "leave it out for one step a token")
-        check_choice("objective", self.objective, ("reweighted_elbo", "elbo", "mlm"))
+        check_choice("objective", self.objective, ("reweighted_elbo", "elbo", "mlm", "cross_entropy"))
         check_choice("weighting", self.weighting, ("official", "eq7"))
         check_choice("mask_schedule", self.mask_schedule, ("random", "fixed"))
+        check_choice("mask_ratio", self.mask_ratio, (None, "even", "cosine"))
+        if self.mask_ratio is not None and self.objective != "mlm":
+            raise ValueError(
+                f"mask_ratio={self.mask_ratio!r}: the other objectives weigh times that are drawn evenly, and "
+                f"objective={self.objective!r}; leave mask_ratio out or train objective='mlm'"
+            )
         if self.weighting != "official" and self.objective != "reweighted_elbo":
             raise ValueError(
                 f"weighting={self.weighting!r}: a weighting of objective='reweighted_elbo', "
@@ -93,7 +110,16 @@ class AbsorbingSampler(GuidedSampler):
     confidence_noise: Gumbel noise added to confidences, annealed to zero (MaskGIT's choice temperature); None: 4.5.
     method: "event" calls the network only when a token is revealed; "loop" is the paper's loop as printed, the same
         distribution at more cost; "remask" masks the current image anew with probability t/T at each step and refills
-        it (the official `sample_mlm`).
+        it (the official `sample_mlm`). Two take back some tokens and so correct themselves (priors.correctors):
+        "remdm" masks revealed tokens as it goes, at no further evaluation (Wang et al. 2025); "predictor_corrector"
+        follows each step but the last by `corrector_steps` further evaluations that mask and reveal equally many
+        (Campbell et al. 2022).
+    remasking: of remdm, how likely a revealed token is masked: "rescale" (None; the strength's share of what is
+        possible), "cap" (at most the strength), "confidence" (rescale, shared out towards tokens that were drawn with
+        little probability) or "flow" (the strength is beta_t of discrete flow matching: Gat et al. 2024).
+    remasking_strength: None: 0.05 of rescale, 0.008 of cap (the published script), 1 of confidence, flow and
+        predictor_corrector, where it counts steps of the forward process.
+    corrector_steps: of predictor_corrector, corrector steps after each step of `steps` but the last; None: 1.
     """
 
     steps: int | None = None
@@ -105,6 +131,9 @@ class AbsorbingSampler(GuidedSampler):
     order: str = "random"
     confidence_noise: float | None = None
     method: str = "event"
+    remasking: str | None = later(None)
+    remasking_strength: float | None = later(None)
+    corrector_steps: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
@@ -114,8 +143,9 @@ class AbsorbingSampler(GuidedSampler):
         check_choice("schedule", self.schedule, ("even", "cosine", "optimal"))
         check_choice("counts", self.counts, (None, "random", "exact"))
         check_choice("order", self.order, ("random", "confidence", "halton"))
-        check_choice("method", self.method, ("event", "loop", "remask"))
+        check_choice("method", self.method, ("event", "loop", "remask", "remdm", "predictor_corrector"))
         self._check_combination()
+        self._check_corrections()
 
     def _check_combination(self):
         if self.confidence_noise is not None:
@@ -128,7 +158,7 @@ class AbsorbingSampler(GuidedSampler):
         if self.method != "event":
             for name, default in (("schedule", "even"), ("order", "random"), ("counts", "random")):
                 value = getattr(self, name) or default
-                if value != default:
+                if value != default and not (self.corrects and value == "cosine"):
                     raise ValueError(
                         f"{name}={value!r}: method={self.method!r} has only {name}={default!r}; "
                         f"leave {name} out or use method='event'"
@@ -138,6 +168,31 @@ class AbsorbingSampler(GuidedSampler):
                 f"counts='random': order={self.order!r} with schedule={self.schedule!r} reveals exact counts; "
                 "leave counts out"
             )
+
+    def _check_corrections(self):
+        owners = {"remasking": ("remdm",), "remasking_strength": ("remdm", "predictor_corrector"),
+                  "corrector_steps": ("predictor_corrector",)}
+        for name, methods in owners.items():
+            if getattr(self, name) is not None and self.method not in methods:
+                raise ValueError(f"{name}={getattr(self, name)!r}: used by method={' and '.join(map(repr, methods))} "
+                                 f"alone, but method={self.method!r}; leave it out")
+        check_choice("remasking", self.remasking, (None, *STRENGTHS))
+        if self.corrector_steps is not None:
+            check_integer("corrector_steps", self.corrector_steps, "leave it out for one after each step")
+        if self.remasking_strength is not None:
+            most = math.inf if self.remasking == "flow" or self.method == "predictor_corrector" else 1.0
+            check_number("remasking_strength", self.remasking_strength, 0.0, most, "use 0 for none")
+
+    @property
+    def corrects(self) -> bool:
+        return self.method in ("remdm", "predictor_corrector")
+
+    @property
+    def strength(self) -> float:
+        """remasking_strength, or the default of the method."""
+        if self.remasking_strength is not None:
+            return self.remasking_strength
+        return STRENGTHS[self.remasking or "rescale"] if self.method == "remdm" else 1.0
 
     @property
     def has_exact_counts(self) -> bool:
@@ -164,20 +219,29 @@ class AutoregressiveOptions(BackboneOptions):
 
 @dataclass(frozen=True)
 class AutoregressiveSampler(GuidedSampler):
-    """One token at a time.
-
-    temperature, top_k, top_p: as for the absorbing sampler.
+    """temperature, top_k, top_p: as for the absorbing sampler.
     cache: keep keys and values of earlier tokens; the same tokens for less work.
+    method: "sequential", one token a call; "jacobi", the same distribution from fewer calls of more positions each: the
+        tokens to come are guessed, evaluated together, and kept as far as they are right (priors.jacobi).
+    jacobi_window: how many tokens a call of jacobi guesses; None: all that are left.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     cache: bool = True
+    method: str = later("sequential")
+    jacobi_window: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
         check_sampling(self.temperature, self.top_k, self.top_p)
+        check_choice("method", self.method, ("sequential", "jacobi"))
+        if self.jacobi_window is not None:
+            check_integer("jacobi_window", self.jacobi_window, "leave it out for all tokens that are left")
+            if self.method != "jacobi":
+                raise ValueError(f"jacobi_window={self.jacobi_window}: used by method='jacobi' alone, but "
+                                 f"method={self.method!r}; leave it out")
         if not isinstance(self.cache, bool):
             raise ValueError(f"cache={self.cache!r}: expected true or false; leave it out for true")
 
@@ -217,8 +281,12 @@ class UnigramOptions:
     """Tokens drawn independently from their frequencies. smoothing: added to every count (1: add-one).
 
     num_labels: of one conditioned on classes, with frequencies of each; None: unconditional.
+
+    is_fitted: it counts tokens and has no steps of training.
     """
 
+    is_fitted: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = False
     smoothing: float = 1.0
     num_labels: int | None = later(None)
 
@@ -244,122 +312,3 @@ class UnigramSampler:
     def __post_init__(self):
         check_number("guidance", self.guidance, 0.0, math.inf, "use 1 for the conditional model itself")
         check_sampling(self.temperature, None, None)
-
-
-@dataclass(frozen=True)
-class VQDiffusionOptions(BackboneOptions):
-    """Mask-and-replace diffusion (Gu et al. 2022), unconditional.
-
-    timesteps: T.
-    final_mask: probability that a token is masked at time T; what is neither masked nor kept is replaced by a uniform
-        token. 0.99999 as in the published code (one token in a million is replaced), 0.9 as in the paper's text.
-    auxiliary_weight: of the cross-entropy of x_0 beside the bound; 0 for none.
-    adaptive_auxiliary: weight it twice as much at t = 1 as at t = T (the published code).
-    importance_sampling: draw t where the bound's terms are large.
-    """
-
-    timesteps: int = 100
-    final_mask: float = 0.99999
-    auxiliary_weight: float = 5e-4
-    adaptive_auxiliary: bool = True
-    importance_sampling: bool = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_integer("timesteps", self.timesteps, "use the paper's 100", minimum=2)
-        check_number("final_mask", self.final_mask, 0.0, 0.99999, "use 0.99999 or the paper's 0.9", low_open=True)
-        check_number("auxiliary_weight", self.auxiliary_weight, 0.0, math.inf, "use 0 for none, or the paper's 5e-4")
-        check_flag("adaptive_auxiliary", self.adaptive_auxiliary)
-        check_flag("importance_sampling", self.importance_sampling)
-
-
-@dataclass(frozen=True)
-class VQDiffusionSampler(GuidedSampler):
-    """How the diffusion is reversed.
-
-    steps: network evaluations, spread evenly over the T timesteps; None means all T of them.
-    temperature, top_k, top_p: of the predicted x_0, as for the absorbing sampler; top_p is the paper's truncation
-        sampling (r = 0.86).
-    method: "posterior" samples x_s from the composite posterior; "purity" reveals as many tokens as the schedule has
-        at every step, surer predictions likelier first, and never changes them (Tang et al. 2022, section 3.2).
-    purity_weight: of method="purity": how much surer predictions are sharpened besides; None: 0.
-    """
-
-    steps: int | None = None
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    method: str = "posterior"
-    purity_weight: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.steps is not None:
-            check_integer("steps", self.steps, "leave it out for the number of steps of training")
-        check_sampling(self.temperature, self.top_k, self.top_p)
-        check_choice("method", self.method, ("posterior", "purity"))
-        if self.purity_weight is not None:
-            check_number("purity_weight", self.purity_weight, 0.0, math.inf, "use 0 for none")
-            if self.method != "purity":
-                raise ValueError(
-                    f"purity_weight is used by method='purity' alone, but method={self.method!r}; leave it out"
-                )
-
-
-@dataclass(frozen=True)
-class UniformOptions(BackboneOptions):
-    """Diffusion towards uniform tokens.
-
-    form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021); "perturbation":
-        a random share of tokens resampled gives x_a, a further share gives x_b, the network predicts x_a from x_b.
-    timesteps (None: 100), auxiliary_weight (None: 0.001), importance_sampling (None: true): of d3pm.
-    perturbed_share (None: 0.1): of perturbation, the probability that a token of x_a is resampled in x_b.
-    """
-
-    form: str = "d3pm"
-    timesteps: int | None = None
-    auxiliary_weight: float | None = None
-    importance_sampling: bool | None = None
-    perturbed_share: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("form", self.form, ("d3pm", "perturbation"))
-        owners = {"timesteps": "d3pm", "auxiliary_weight": "d3pm", "importance_sampling": "d3pm",
-                  "perturbed_share": "perturbation"}
-        for name, owner in owners.items():
-            if getattr(self, name) is not None and owner != self.form:
-                raise ValueError(f"{name} is used by form={owner!r} alone, but form={self.form!r}; leave it out")
-        if self.timesteps is not None:
-            check_integer("timesteps", self.timesteps, "leave it out for 100", minimum=2)
-        if self.auxiliary_weight is not None:
-            check_number("auxiliary_weight", self.auxiliary_weight, 0.0, math.inf, "use 0 for none")
-        if self.importance_sampling is not None:
-            check_flag("importance_sampling", self.importance_sampling)
-        if self.perturbed_share is not None:
-            check_number("perturbed_share", self.perturbed_share, 0.0, 1.0, "leave it out for 0.1", low_open=True)
-
-
-@dataclass(frozen=True)
-class UniformSampler(GuidedSampler):
-    """steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
-    tokens are drawn anew from the network's prediction (None: 50). temperature, top_k, top_p: as elsewhere; in the
-    perturbation form a low temperature changes only tokens the network is sure about. guidance_of: what guidance
-    combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm, "posterior", the reverse step q(x_s | x_t) (Schiff
-    et al. 2024)."""
-
-    steps: int | None = None
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    guidance_of: str = later("x_0")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.steps is not None:
-            check_integer("steps", self.steps, "leave it out for the default of the prior's form")
-        check_choice("guidance_of", self.guidance_of, ("x_0", "posterior"))
-        if self.guidance_of != "x_0" and self.guidance in (0, 1) and self.guidance_schedule == "constant":
-            raise ValueError(f"guidance_of={self.guidance_of!r}: guidance={self.guidance:g} is one model alone, with "
-                             "nothing to combine; give another guidance, or leave guidance_of out")
-        check_sampling(self.temperature, self.top_k, self.top_p)

@@ -26,6 +26,21 @@ def _cosine(progress: Tensor) -> Tensor:
     return torch.cos(progress * (math.pi / 2))   # Chang et al. 2022, Section 3.3
 
 
+def revealed_shares(schedule: str, num_steps: Tensor) -> Tensor:
+    """(B, n + 1) float64: each image's share of tokens revealed before its steps and after them, from 0 to 1.
+
+    num_steps: (B,) int64, n being the largest; an image of fewer steps stays at 1 when it has made them.
+    """
+    steps = torch.arange(int(num_steps.max()) + 1, dtype=torch.float64)
+    return 1 - masked_share(schedule, (steps / num_steps.unsqueeze(1)).clamp(max=1.0))
+
+
+def cosine_times(t: Tensor, timesteps: int) -> Tensor:
+    """Times even in 1..T -> times of the same range whose shares t/T are cosines of even angles (Chang et al. 2022)."""
+    exact = _cosine((t.double() - 1) / timesteps) * timesteps
+    return (exact - 1e-9).ceil().long()   # the cosine of 60 degrees comes out above a half
+
+
 def masked_counts(schedule: str, num_unknown: int, num_steps: int) -> Tensor:
     """(n + 1,) int64: tokens masked before each step and after the last, from u down to 0; a step may reveal none."""
     progress = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps

@@ -22,10 +22,10 @@ from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import SampledTime, ancestral, bound_loss, bound_T, check_steps
 from priors.guidance import Both, Guidance, GuidedPosterior, Predictor, guided
 from priors.option_checks import check_sampler
-from priors.options import UniformOptions, UniformSampler
 from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
+from priors.transition_options import UniformOptions, UniformSampler
 from priors.transitions import Corruption
 
 DEFAULT_TIMESTEPS = 100

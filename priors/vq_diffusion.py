@@ -21,10 +21,10 @@ from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import Denoiser, SampledTime, ancestral, bound_loss, bound_T, check_steps, spread_time
 from priors.guidance import Guidance, guided, of_images
 from priors.option_checks import check_sampler
-from priors.options import VQDiffusionOptions, VQDiffusionSampler
 from priors.positions import initial_positions
 from priors.samplers import Adjust
 from priors.transformer import Transformer, seeded_dropout
+from priors.transition_options import VQDiffusionOptions, VQDiffusionSampler
 from priors.transitions import Corruption
 
 

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from priors.absorbing import AbsorbingDiffusion
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
+from priors.block_diffusion import BlockDiffusion
 from priors.canvas import CanvasSampler, sample_canvas, strided_windows
 from priors.uniform import UniformDiffusion
 from priors.unigram import Unigram
@@ -130,6 +131,7 @@ FAMILIES = {
     "d3pm": (UniformDiffusion, SIZES | {"form": "d3pm", "timesteps": 6}),
     "perturbation": (UniformDiffusion, SIZES | {"form": "perturbation"}),
     "unigram": (Unigram, {}),
+    "block_diffusion": (BlockDiffusion, SIZES | {"block_size": 2}),
 }
 
 
@@ -183,9 +185,12 @@ def test_a_likelihood_stays_on_the_device_of_its_prior(family, budget):
     ("absorbing", {}), ("absorbing", {"steps": 3, "schedule": "cosine", "top_k": 2, "top_p": 0.9}),
     ("absorbing", {"steps": 3, "order": "halton"}), ("absorbing", {"steps": 3, "order": "confidence"}),
     ("absorbing", {"steps": 3, "method": "loop"}), ("absorbing", {"steps": 3, "method": "remask"}),
+    ("absorbing", {"steps": 3, "method": "remdm", "remasking": "confidence"}),
+    ("absorbing", {"steps": 3, "method": "predictor_corrector"}),
     ("autoregressive", {}), ("autoregressive", {"cache": False}), ("vq_diffusion", {"steps": 4}),
+    ("autoregressive", {"method": "jacobi"}), ("autoregressive", {"method": "jacobi", "cache": False}),
     ("vq_diffusion", {"steps": 4, "method": "purity", "purity_weight": 1.0}), ("d3pm", {"steps": 4}),
-    ("perturbation", {"steps": 3}), ("unigram", {})])
+    ("perturbation", {"steps": 3}), ("unigram", {}), ("block_diffusion", {}), ("block_diffusion", {"cache": False})])
 def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cpu(family, options, where):
     sample = sampled(prior_elsewhere(family).eval(), DrawsOn(where), **options)
     assert sample.tokens.device == ELSEWHERE
@@ -193,7 +198,8 @@ def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cp
     assert 0 <= int(sample.tokens.min()) and int(sample.tokens.max()) < 5
 
 
-@pytest.mark.parametrize("family", ["absorbing", "autoregressive", "vq_diffusion", "perturbation", "unigram"])
+@pytest.mark.parametrize("family", ["absorbing", "autoregressive", "vq_diffusion", "perturbation", "unigram",
+                                    "block_diffusion"])
 def test_known_tokens_may_come_from_the_cpu(family):
     known = torch.full((3, 6), -1)
     known[:, :2], known[1, :4] = 1, 2

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.assets import cache as assets
+from bench.assets.cache.convert_conditions import LABELS_FILE, cifar10_batch_labels
 from bench.assets.convert import CIFAR10_TEST_SHA256, CIFAR10_TRAIN_SHA256, cifar10_batches
-from bench.assets.convert_conditions import LABELS_FILE, cifar10_batch_labels
 from bench.assets.weights import cifar10_arrays
 from bench.config import DatasetConfig
 from bench.data.base import Splits

@@ -30,7 +30,8 @@ class Evidence:
         pieces: `images("train").images(range(100))` is (100, 3, H, W) uint8, so no split need fit in memory.
     features(side): (n, D) float32 of the protocol's extractor for every sample ("fake") or real image of the protocol
         ("real"), possibly a memory map; InputError for the splits, which have none.
-    validation_tokens: () -> (M, N) int64.
+    validation_tokens: () -> (M, N) int64, those that score likelihoods: the scoring half, or all where none chose.
+    scored: (M,) their positions in the validation split; None for all of them.
     prior, tokenizer, sampler: None where the row has none (real images have no prior).
     likelihood: the tokenizer with its pixel likelihood fine-tuned; None where it has none, or no metric asks for it.
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
@@ -52,6 +53,7 @@ class Evidence:
     tokenizer: Any = None
     sampler: Any = None
     likelihood: Any = None
+    scored: np.ndarray | None = None
     device: str = "cpu"
     seed: int = 0
     fingerprints: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""FID, KID and PRDC as metrics of a run: from evidence to measurements with their intervals.
+"""FID, KID, MIND, PRDC and its clipped kin as metrics of a run: from evidence to measurements with their intervals.
 
     metric = FrechetDistance()
     measurements = metric(evidence)
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,14 @@ from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
+from bench.metrics.clipped import clipped
 from bench.metrics.columns import Column, column_of, columns
+from bench.metrics.exchange import read_statistics
 from bench.metrics.features import extractor_assets
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
 from bench.metrics.kernel import kid
+from bench.metrics.mind import mind
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
 from bench.records import Measurement
 
@@ -41,6 +44,8 @@ class FrechetDistance:
         return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
+        if evidence.protocol.reference:
+            return self._to_statistics(evidence)
         fake, real = evidence.features("fake"), evidence.features("real")
         check_features(fake, real, least=2)
         result = fid_to(cached_reference(real, evidence.caches), fake, real=real)
@@ -51,6 +56,22 @@ class FrechetDistance:
                                n=result.n, better=self.columns["fid_infinity"].better,
                                note=reason or result.infinity_note)
         return [value, infinity]
+
+    def _to_statistics(self, evidence: Evidence) -> list[Measurement]:
+        """Against mean and covariance that `protocol.reference` holds; there are no images behind an interval."""
+        saved, protocol = read_statistics(str(evidence.protocol.reference)), evidence.protocol
+        fake = evidence.features("fake")
+        check_features(fake, fake, least=2)
+        if saved.extractor not in ("", protocol.extractor) or len(saved.mu) != fake.shape[1]:
+            raise InputError(f"protocol.reference={protocol.reference} is of {len(saved.mu)} features of "
+                             f"{saved.extractor or 'an extractor it does not name'}, protocol.extractor="
+                             f"{protocol.extractor} has {fake.shape[1]}: give statistics of the same extractor.")
+        result = fid_to(saved.reference(), fake)
+        reason = "against statistics of a file: without its images there is no interval"
+        value = fid_measurement(result, reason, evidence.protocol_id, label=f"FID@{result.n}", method=result.method)
+        return [replace(value, extra=value.extra | {"num_real": saved.n}),
+                Measurement("fid_infinity", None, evidence.protocol_id, n=result.n,
+                            better=self.columns["fid_infinity"].better, note=reason)]
 
 
 def fid_measurement(result: FrechetResult, reason: str, protocol_id: str, *, label: str, **extra: Any) -> Measurement:
@@ -83,6 +104,30 @@ class KernelDistance:
         return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
                             standard_error=result.standard_error, better=self.columns["kid"].better, note=note,
                             extra={"num_real": result.n_real})]
+
+
+@dataclass
+class MongeDistance:
+    """MIND of all fakes against all reals."""
+
+    name: str = "mind"
+    columns: dict[str, Column] = field(default_factory=lambda: columns("mind"))
+    depends_on: tuple[str, ...] = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec.protocol.extractor)
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        fake, real = evidence.features("fake"), evidence.features("real")
+        result, note = mind(fake, real), why_no_interval(fake, real)
+        low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
+        return [Measurement("mind", result.value, evidence.protocol_id, n=result.n,
+                            ci_low=None if low is None else max(0.0, low), ci_high=high,
+                            standard_error=result.standard_error, better=self.columns["mind"].better, note=note,
+                            extra={"num_real": result.n_real, "label": f"MIND@{result.n}"})]
 
 
 @dataclass
@@ -121,6 +166,34 @@ class PrecisionRecall:
         if backend == "reference":
             return prdc_reference(fake, real, k=k)
         raise InputError(f"metrics.prdc.backend={backend}. {did_you_mean(backend, ['blocked', 'reference'])}")
+
+
+@dataclass
+class ClippedQuality:
+    """Clipped density and coverage of `protocol.prdc_num` images a side."""
+
+    name: str = "clipped"
+    columns: dict[str, Column] = field(default_factory=lambda: columns("clipped_density", "clipped_coverage"))
+    depends_on: tuple[str, ...] = ("protocol",)
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec.protocol.extractor)
+
+    def __call__(self, evidence: Evidence) -> list[Measurement]:
+        num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k
+        fake, real = (spread(evidence.features(side), num) for side in ("fake", "real"))
+        result, note = clipped(fake, real, k=k, memory_gb=evidence.settings.memory_gb), why_no_interval(fake, real)
+        measurements = []
+        for column, value in result.values().items():
+            low, high = (None if note else result.interval(column)) or (None, None)
+            measurements.append(Measurement(
+                column, value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
+                better=self.columns[column].better, note=note or result.note,
+                extra={"k": k, "num_real": result.n_real, "relative": result.relative, "filled": result.filled}))
+        return measurements
 
 
 def spread(features: np.ndarray, num: int) -> np.ndarray:

@@ -1,12 +1,17 @@
 """Files other programs understand: reference statistics (.npz with mu and sigma) and samples (PNG folder, .npz).
 
-    write_statistics("cifar10-train.npz", features, extractor)      # mu, sigma as pytorch-fid and ADM name them
-    reference = read_statistics("cifar10-train.npz", num_images=50_000).reference()
+    write_statistics("cifar10-train.npz", features, extractor)      # mu, sigma: the names of pytorch-fid and others
+    reference = read_statistics("cifar10-train.npz").reference()
     export_png("samples/", images); export_npz("samples.npz", images)          # arr_0: (n, H, W, 3) uint8
+
+`python -m bench.export` writes them; `protocol.reference=` reads statistics.
 """
 
 from __future__ import annotations
 
+import io
+import math
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,28 +19,39 @@ import numpy as np
 from PIL import Image
 
 from bench.data.base import ImageData
+from bench.data.npz import BROKEN, MAX_HEADER, MAX_RATIO
+from bench.data.regular import check_regular
 from bench.errors import InputError
 from bench.metrics.features import Extractor
 from bench.metrics.frechet import ReferenceStatistics, moments
 from bench.store.files import replacing
 
 READ_AT_ONCE = 500
+MOST_DIMENSIONS = 1 << 14
+ROUNDING = 1e-6   # of the largest entry: how far from symmetric and positive a covariance may be
+MEANT = {"mu": ("mu", "fid_mu", "fid/mu", "fid.mu"), "sigma": ("sigma", "fid_sigma", "fid/sigma", "fid.sigma")}
+"""Names of mean and covariance: pytorch-fid's, clean-fid's and ADM's, and those of EDM2's `fid` entry, flattened."""
+TEXTS = ("extractor", "weights", "resize")
 
 
 @dataclass(frozen=True)
 class SavedStatistics:
-    """mu (D,) and sigma (D, D) float64 of n images; extractor, weights and resize are "" where the file is silent."""
+    """mu (D,) and sigma (D, D) float64 of n images (None where the file is silent); "" for other silences.
+
+    spatial: the file also holds statistics of spatial features (ADM's mu_s, sigma_s), which are not read.
+    """
 
     mu: np.ndarray
     sigma: np.ndarray
-    n: int
+    n: int | None
     extractor: str = ""
     weights: str = ""
     resize: str = ""
+    spatial: bool = False
 
     def reference(self) -> ReferenceStatistics:
-        """Ready for `fid_to`."""
-        return ReferenceStatistics.from_moments(self.mu, self.sigma, self.n)
+        """Ready for `fid_to`; its n is 0 where the file does not say."""
+        return ReferenceStatistics.from_moments(self.mu, self.sigma, self.n or 0)
 
 
 def write_statistics(path: str | Path, features: np.ndarray, extractor: Extractor) -> None:
@@ -47,25 +63,86 @@ def write_statistics(path: str | Path, features: np.ndarray, extractor: Extracto
 
 
 def read_statistics(path: str | Path, *, num_images: int | None = None) -> SavedStatistics:
-    """Statistics of ours, or of any .npz with `mu` and `sigma`; those of others do not say how many images they saw.
+    """Statistics of ours, or of any .npz with `mu` and `sigma` (pytorch-fid, clean-fid, ADM, an entry of EDM2's).
 
-    num_images: needed where the file has no `n`, and must agree with it where it has.
+    Headers are judged before anything is loaded, and nothing is unpickled.
+    num_images: how many images they are of, where the file is silent; must agree with it where it is not.
+    Raises InputError for what cannot be read, and for what is no mean and covariance.
     """
+    path = Path(path)
+    check_regular(path, f"statistics {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            saved = {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable .npz of statistics: {error}") from None
-    if not {"mu", "sigma"} <= set(saved):
-        raise InputError(f"{path} has {sorted(saved)}, expected mu and sigma")
-    mu, sigma = saved["mu"].astype(np.float64), saved["sigma"].astype(np.float64)
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
+                       if info.filename.endswith(".npy")}
+            chosen = {part: next((name for name in names if name in members), "") for part, names in MEANT.items()}
+            if not all(chosen.values()):
+                raise InputError(_lacking(path, archive, members))
+            mu = _array(path, archive, members[chosen["mu"]], dimensions=1)
+            sigma = _array(path, archive, members[chosen["sigma"]], dimensions=2)
+            n = int(_array(path, archive, members["n"], dimensions=0)) if "n" in members else None
+            texts = [_text(path, archive, members[name]) if name in members else "" for name in TEXTS]
+    except BROKEN as error:
+        raise InputError(f"{path} is not a readable .npz of statistics: {' '.join(str(error).split())}. Write one with "
+                         "np.savez(path, mu=mu, sigma=sigma).") from None
+    _check_moments(path, mu, sigma)
+    if num_images is not None and n not in (None, num_images):
+        raise InputError(f"{path} is of {n} images, and {num_images} were given: expected the same. Leave the number "
+                         "out.")
+    extractor, weights, resize = texts
+    return SavedStatistics(mu, sigma, n if n is not None else num_images, extractor, weights, resize,
+                           spatial="mu_s" in members)
+
+
+def _lacking(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> str:
+    """What is wrong with a file without mean and covariance."""
+    text = f"{path} holds {sorted(members)}, expected mu and sigma."
+    if "fid" in members and _header(path, archive, members["fid"])[1].hasobject:
+        text += (" Its `fid` is a Python object, which is never unpickled: write its parts with np.savez(path, "
+                 "mu=fid['mu'], sigma=fid['sigma']).")
+    return text
+
+
+def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of a member, which has to take the bytes that they come to.  Raises InputError if it does not."""
+    if info.file_size > MAX_RATIO * max(1, info.compress_size):
+        raise InputError(f"{path}: {info.filename} announces {info.file_size:,} bytes out of {info.compress_size:,}, "
+                         "more than can be: the file is damaged or a trap.")
+    with archive.open(info) as file:
+        head = io.BytesIO(file.read(MAX_HEADER))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - head.tell():
+        raise InputError(f"{path}: {info.filename} announces {dtype} {shape} and holds "
+                         f"{info.file_size - head.tell():,} bytes: the file is damaged.")
+    return shape, dtype
+
+
+def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, dimensions: int) -> np.ndarray:
+    """A member of numbers, float64."""
+    shape, dtype = _header(path, archive, info)
+    if dtype.kind not in "fiu" or len(shape) != dimensions or max(shape, default=0) > MOST_DIMENSIONS:
+        raise InputError(f"{path}: {info.filename} is {dtype} {shape}, expected {dimensions}-dimensional numbers, at "
+                         f"most {MOST_DIMENSIONS:,} a side.")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False).astype(np.float64)
+
+
+def _text(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    shape, dtype = _header(path, archive, info)
+    if dtype.kind != "U" or shape or dtype.itemsize > 4 * 1000:
+        raise InputError(f"{path}: {info.filename} is {dtype} {shape}, expected a short text.")
+    with archive.open(info) as file:
+        return str(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _check_moments(path: Path, mu: np.ndarray, sigma: np.ndarray) -> None:
+    if sigma.shape != (len(mu), len(mu)) or not len(mu) or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise InputError(f"{path}: mu has shape {mu.shape} and sigma {sigma.shape}; expected (D,) and (D, D), finite")
-    n = int(saved["n"]) if "n" in saved else num_images
-    if n is None or (num_images is not None and n != num_images):
-        raise InputError(f"{path}: its number of images is {saved.get('n', 'not stated')}, asked for {num_images}; "
-                         "say how many images these statistics are of")
-    return SavedStatistics(mu, sigma, n, *(str(saved.get(key, "")) for key in ("extractor", "weights", "resize")))
+    largest = np.abs(sigma).max()
+    if np.abs(sigma - sigma.T).max() > ROUNDING * largest or np.diag(sigma).min() < -ROUNDING * largest:
+        raise InputError(f"{path}: sigma is no covariance: expected a symmetric matrix without negative variances.")
 
 
 def export_png(folder: str | Path, images: ImageData) -> int:

@@ -6,7 +6,8 @@
     features = load_features(folder)                           # one memory map
 
 An extractor is anything registered under `vq_prior_bench.extractors`, `package.module:Name`, or a torchvision model:
-`torchvision:resnet50` (published weights, already downloaded) or `torchvision:resnet50:/path/to/weights.pth`.
+`torchvision:resnet50` (published weights, already downloaded) or `torchvision:resnet50:/path/to/weights.pth`; or a
+model folder of transformers, `dinov2:/models/dinov2-large` or `clip:/models/clip`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from bench import registry
 from bench.data.base import ImageData
 from bench.errors import BenchError, InputError
+from bench.metrics.extractor_names import folder_of
 from bench.store import files
 
 DEFAULT = "inception-v3-compat"
@@ -55,12 +57,18 @@ def resolve_extractor(name: str, *, device: str | torch.device = "cpu") -> Extra
         from bench.metrics.torchvision_features import TorchvisionExtractor
 
         return TorchvisionExtractor(name.removeprefix(TORCHVISION), device=device)
+    if folder_of(name):
+        from bench.metrics.transformers_features import TransformersExtractor
+
+        return TransformersExtractor(name, device=device)
     return registry.resolve("extractors", name)(device=device)
 
 
 def extractor_assets(name: str) -> set[str]:
     """Names of the assets that the extractor of that name reads; torchvision's weights are a file's."""
-    return set() if name.startswith(TORCHVISION) else set(getattr(registry.resolve("extractors", name), "assets", ()))
+    if name.startswith(TORCHVISION) or folder_of(name):
+        return set()
+    return set(getattr(registry.resolve("extractors", name), "assets", ()))
 
 
 def extractor_identity(extractor: Extractor) -> dict[str, Any]:

@@ -21,10 +21,12 @@ from bench.config import ORDERS
 from bench.data.arrays import spread_indices
 from bench.errors import BenchError, InputError
 from bench.metrics.base import Evidence
+from bench.metrics.by_unknown import bound_T, by_unknown, joined
 from bench.metrics.columns import COLUMNS, columns, order_column
 from bench.metrics.intervals import normal_interval
 from bench.progress import LINE_EVERY_SECONDS
 from bench.records import Measurement
+from bench.selection import SCORED
 from priors.base import Draws, Likelihood, Unsupported
 from priors.chain_rule import InOrder
 from priors.schedules import grid_order
@@ -46,7 +48,7 @@ class Bits:
 
 
 class NegativeLogLikelihood:
-    """Registry name "nll": of `protocol.nll_images` images evenly spread over the validation split."""
+    """Registry name "nll": of `protocol.nll_images` images evenly spread over those that score (bench.selection)."""
 
     name = "nll"
     columns = columns("bits_per_token")
@@ -68,10 +70,24 @@ class NegativeLogLikelihood:
     def _measurement(self, likelihood: Likelihood, tokens: Tensor, evidence: Evidence) -> Measurement:
         budget = evidence.settings.nll.budget if likelihood.kind != "exact" else None
         extra = {"kind": likelihood.kind, "budget": budget, "network_evaluations": likelihood.network_evaluations,
-                 "ceiling": math.log2(evidence.prior.codebook_size)}
+                 "ceiling": math.log2(evidence.prior.codebook_size), **scored_on(evidence),
+                 **_by_level(likelihood, evidence.prior)}
         return measurement("bits_per_token", likelihood, tokens.shape[1], evidence.protocol_id,
                            unit=self.columns["bits_per_token"].unit,
                            bound="" if likelihood.kind == "exact" else "upper", extra=extra)
+
+
+def scored_on(evidence: Evidence) -> dict[str, str]:
+    """What a measurement says of its images where they are not all of the split; it competes with its like alone."""
+    return {} if evidence.scored is None else {"images": SCORED}
+
+
+def _by_level(likelihood: Likelihood, prior: Any) -> dict[str, Any]:
+    """What the same evaluations tell beside the likelihood; {} where the prior does not count them by level."""
+    if likelihood.by_unknown is None or not likelihood.nats.isfinite().all():
+        return {}
+    of_steps = bound_T(likelihood)
+    return by_unknown(likelihood.by_unknown, grid=prior.grid) | ({"bound_T": of_steps} if of_steps else {})
 
 
 class OrderedNegativeLogLikelihood:
@@ -122,7 +138,8 @@ class OrderedNegativeLogLikelihood:
 
     def _measurement(self, order: str, likelihood: Likelihood, tokens: Tensor, evidence: Evidence,
                      extra: dict[str, Any]) -> Measurement:
-        extra = {"kind": likelihood.kind, "network_evaluations": likelihood.network_evaluations, **extra}
+        extra = {"kind": likelihood.kind, "network_evaluations": likelihood.network_evaluations, **scored_on(evidence),
+                 **extra}
         return measurement(order_column(order), likelihood, tokens.shape[1], evidence.protocol_id,
                            unit=self.columns[order_column(order)].unit,
                            bound="" if likelihood.kind == "exact" else "upper", extra=extra)
@@ -202,4 +219,5 @@ def _joined(parts: Iterable[Likelihood]) -> Likelihood:
     if nats.isnan().any():
         raise BenchError(f"the prior's nll is NaN for {int(nats.isnan().sum())} of {len(nats)} images. "
                          "Did its training diverge?")
-    return Likelihood(nats, variance, kinds.pop(), max(part.network_evaluations for part in parts))
+    return Likelihood(nats, variance, kinds.pop(), max(part.network_evaluations for part in parts),
+                      joined([part.by_unknown for part in parts]))

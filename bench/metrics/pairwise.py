@@ -104,13 +104,20 @@ class Space:
         return squares.numpy(), bound
 
 
-def neighbour_radii(space: Space, side: int, *, k: int, present: np.ndarray) -> np.ndarray:
+def neighbours_kept(k: int) -> int:
+    """How many nearest neighbours `neighbour_radii` needs of each point."""
+    return max(NUM_KEPT, 2 * k + 22)
+
+
+def neighbour_radii(space: Space, side: int, *, k: int, present: np.ndarray,
+                    nearest: tuple[np.ndarray, np.ndarray, float] | None = None) -> np.ndarray:
     """(n, C) float32: the distance from each point to its k-th neighbour among the points present in column c.
 
     present: (n, C) bool, column 0 all true.  Column 0 is exact (prdc's own value); the others, which only serve to
     estimate errors, are rounded as float32 products are.
+    nearest: `nearest_points(space, side, keep=neighbours_kept(k))`, where it is at hand.
     """
-    squares, indices, bound = _nearest(space, side, keep=max(NUM_KEPT, 2 * k + 22))
+    squares, indices, bound = nearest or nearest_points(space, side, keep=neighbours_kept(k))
     n, kept = squares.shape
     radii = np.empty(present.shape, np.float32)
     radii[:, 0], unsettled = _exact_radius(space, side, squares, indices, bound, k)
@@ -127,7 +134,7 @@ def neighbour_radii(space: Space, side: int, *, k: int, present: np.ndarray) -> 
     return radii
 
 
-def _nearest(space: Space, side: int, *, keep: int) -> tuple[np.ndarray, np.ndarray, float]:
+def nearest_points(space: Space, side: int, *, keep: int) -> tuple[np.ndarray, np.ndarray, float]:
     """(n, keep) float32 squared distances to the nearest other points, ascending, their indices, and the bound."""
     n = len(space.sides[side])
     keep = min(keep, n - 1)

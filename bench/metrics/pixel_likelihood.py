@@ -20,14 +20,14 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.metrics.base import Evidence
 from bench.metrics.columns import columns, pixel_column
-from bench.metrics.likelihood import evaluate, measurement
+from bench.metrics.likelihood import evaluate, measurement, scored_on
 from bench.progress import LINE_EVERY_SECONDS
 from bench.records import Measurement
 from priors.base import Likelihood, Unsupported
 
 
 class PixelNegativeLogLikelihood:
-    """Registry name "pixel_nll": over the whole validation split."""
+    """Registry name "pixel_nll": over all validation images that score likelihoods (bench.selection)."""
 
     name = "pixel_nll"
     columns = columns(*(pixel_column(bits) for bits in range(1, 9)))
@@ -59,14 +59,15 @@ class PixelNegativeLogLikelihood:
 
 
 def _decoder_part(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (M, N), log mass (M,) and log density (M,) of every validation image, in nats."""
+    """Tokens (M, N), log mass (M,) and log density (M,) of every validation image that scores, in nats."""
     images, size = evidence.images("validation"), evidence.settings.nll.batch_size
+    scored = np.arange(len(images)) if evidence.scored is None else evidence.scored
     parts, last_line = [], time.monotonic()
-    for start in range(0, len(images), size):
+    for start in range(0, len(scored), size):
         if time.monotonic() - last_line >= LINE_EVERY_SECONDS:
             last_line = time.monotonic()
             evidence.progress(f"pixel likelihood: image {start} of {len(images)}")
-        batch = torch.from_numpy(images.images(np.arange(start, min(start + size, len(images)))))
+        batch = torch.from_numpy(images.images(scored[start:start + size]))
         with torch.inference_mode():
             found = evidence.likelihood.log_likelihood(batch.to(evidence.device), bits=evidence.settings.pixel_bits)
         parts.append((found.tokens.cpu(), found.mass.double().cpu(), found.density.double().cpu()))
@@ -85,4 +86,4 @@ def _details(prior: Likelihood, mass: Tensor, density: Tensor, num_dims: int, ev
             "prior_bits_per_dim": prior_bits, "decoder_bits_per_dim": decoder_bits,
             "bits_per_dim_by_density": prior_bits + density_bits,
             "budget": evidence.settings.nll.budget if prior.kind != "exact" else None,
-            "network_evaluations": prior.network_evaluations}
+            "network_evaluations": prior.network_evaluations, **scored_on(evidence)}

@@ -114,17 +114,17 @@ def prdc(fake: np.ndarray, real: np.ndarray, *, k: int, memory_gb: float = 2.0, 
     uncertainty: also the replicates behind the intervals (about a third of the time).
     Raises InputError for NaN, other types, unequal dimensions, k < 1, fewer than k + 1 images, too small a budget.
     """
-    _check(fake, real, k)
+    check_sides(fake, real, k)
     note = "" if uncertainty else NOT_ASKED
     if uncertainty and min(len(fake), len(real)) < max(LEAST_FOR_ERRORS, 4 * (k + 1)):
         uncertainty, note = False, NO_REPLICATES
     present = tuple(_present(len(x), uncertainty, seed) for seed, x in enumerate((fake, real)))
-    space = Space.of(fake, real, block=_block_size(fake, real, memory_gb, present[0].shape[1]))
+    space = Space.of(fake, real, block=block_size(fake, real, memory_gb, present[0].shape[1]))
     radii = tuple(neighbour_radii(space, side, k=k, present=present[side]) for side in (0, 1))
     counts = _Counts.zeros(len(fake), len(real), present[0].shape[1])
     for rows, columns, squares, bound in space.blocks(1, 0):
-        counts.add(_pairs_within(space, 1, rows, columns, squares, bound, radii[1]), 1, radii, present)
-        counts.add(_pairs_within(space, 0, rows, columns, squares, bound, radii[0]), 0, radii, present)
+        counts.add(pairs_within(space, 1, rows, columns, squares, bound, radii[1]), 1, radii, present)
+        counts.add(pairs_within(space, 0, rows, columns, squares, bound, radii[0]), 0, radii, present)
     table = counts.table(k, present)                                     # (columns, 4)
     jackknife, halves = table[1:1 + NUM_GROUPS], table[1 + NUM_GROUPS:].reshape(-1, 2, 4)
     precision, recall, density, coverage = table[0].tolist()
@@ -134,7 +134,7 @@ def prdc(fake: np.ndarray, real: np.ndarray, *, k: int, memory_gb: float = 2.0, 
 
 def prdc_reference(fake: np.ndarray, real: np.ndarray, *, k: int) -> PrdcResult:
     """The prdc package itself; its memory grows with the square of the number of images."""
-    _check(fake, real, k)
+    check_sides(fake, real, k)
     from prdc import compute_prdc
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -155,7 +155,7 @@ def _present(num: int, uncertainty: bool, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """A ball's centre, a point of the other side inside one of its radii, and their distance."""
 
     centre: np.ndarray
@@ -163,8 +163,8 @@ class _Pairs:
     distance: np.ndarray
 
 
-def _pairs_within(space: Space, side: int, rows: slice, columns: slice, squares: np.ndarray, bound: float,
-                  radii: np.ndarray) -> _Pairs:
+def pairs_within(space: Space, side: int, rows: slice, columns: slice, squares: np.ndarray, bound: float,
+                  radii: np.ndarray) -> Pairs:
     """Pairs of a block (real rows, fake columns) inside any radius of the balls of `side`; exact near column 0's."""
     own = rows if side == 1 else columns
     exact = np.square(radii[own, 0], dtype=np.float64)
@@ -181,7 +181,7 @@ def _pairs_within(space: Space, side: int, rows: slice, columns: slice, squares:
     real, fake = i + rows.start, j + columns.start
     distance = np.sqrt(np.maximum(square, 0)).astype(np.float32)
     distance[close] = space.distances(1, 0, real[close], fake[close])
-    return _Pairs(real, fake, distance) if side == 1 else _Pairs(fake, real, distance)
+    return Pairs(real, fake, distance) if side == 1 else Pairs(fake, real, distance)
 
 
 @dataclass
@@ -198,7 +198,7 @@ class _Counts:
         per_fake, covered, recalled = (np.zeros((rows, num_columns), np.int32) for rows in (n, m, m))
         return cls(per_fake, covered, recalled)
 
-    def add(self, pairs: _Pairs, side: int, radii: tuple[np.ndarray, ...], present: tuple[np.ndarray, ...]) -> None:
+    def add(self, pairs: Pairs, side: int, radii: tuple[np.ndarray, ...], present: tuple[np.ndarray, ...]) -> None:
         """Count pairs in balls of `side` (1 real, 0 fake): strictly inside, with both ends present."""
         for s in range(0, len(pairs.centre), PAIRS_AT_ONCE):
             centre, point, distance = (part[s:s + PAIRS_AT_ONCE]
@@ -207,10 +207,10 @@ class _Counts:
             self.ties += int((distance == limits[:, 0]).sum())
             inside = (distance[:, None] < limits) & present[side][centre] & present[1 - side][point]
             if side == 1:
-                _add_rows(self.per_fake, point, inside)
-                _add_rows(self.covered, centre, inside)
+                add_rows(self.per_fake, point, inside)
+                add_rows(self.covered, centre, inside)
             else:
-                _add_rows(self.recalled, point, inside)
+                add_rows(self.recalled, point, inside)
 
     def table(self, k: int, present: tuple[np.ndarray, ...]) -> np.ndarray:
         """(C, 4): precision, recall, density, coverage of the images present."""
@@ -222,14 +222,14 @@ class _Counts:
         return np.stack(shares, axis=1)
 
 
-def _add_rows(table: np.ndarray, rows: np.ndarray, inside: np.ndarray) -> None:
+def add_rows(table: np.ndarray, rows: np.ndarray, inside: np.ndarray) -> None:
     """table[rows] += inside, with repeated rows counted each time."""
     order = np.argsort(rows, kind="stable")
     distinct, first = np.unique(rows[order], return_index=True)
     table[distinct] += np.add.reduceat(inside[order], first, axis=0, dtype=np.int32)
 
 
-def _block_size(fake: np.ndarray, real: np.ndarray, memory_gb: float, num_columns: int) -> int:
+def block_size(fake: np.ndarray, real: np.ndarray, memory_gb: float, num_columns: int) -> int:
     """Rows of a block such that distances, masks, copies and tallies stay within the budget."""
     n, m, num_dimensions = len(fake), len(real), fake.shape[1]
     per_point = 4 * num_columns + 16 * 32 + num_columns                  # radii, nearest, presence
@@ -248,7 +248,8 @@ def _block_size(fake: np.ndarray, real: np.ndarray, memory_gb: float, num_column
     return block
 
 
-def _check(fake: np.ndarray, real: np.ndarray, k: int) -> None:
+def check_sides(fake: np.ndarray, real: np.ndarray, k: int) -> None:
+    """Raise InputError unless these are float32 features of more than k images a side, and k is at least 1."""
     if k < 1:
         raise InputError(f"protocol.prdc_k={k}, expected at least 1")
     check_features(fake, real, least=k + 1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bench.reporting.identity import tokenizer_of
+from bench.reporting.identity import identity, num_tokens, tokenizer_of
 from bench.reporting.rows import Group, Row
 
+DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
+"""The two priors that the paper's claims are about."""
 PLAIN = {"order": (None, "random"), "schedule": (None, "even"), "counts": (None, "random"), "confidence_noise": (None,),
          "method": (None, "event", "loop"), "top_k": (None,), "top_p": (None,), "cache": (None, True)}
 """The paper's sampler: random order, even steps, nothing truncated."""
@@ -39,6 +41,31 @@ def plain_rows(group: Group, name: str, *, temperature: float = 1.0) -> list[Row
                   key=order_of_preference)
 
 
+def step_rows(group: Group) -> list[Row]:
+    """Rows that differ from the preferred one in steps alone, in order of steps."""
+    rows = [row for row in plain_rows(group, DIFFUSION) if row.steps is not None]
+    return sorted((r for r in rows if but(r, "sampler.steps") == but(rows[0], "sampler.steps")),
+                  key=lambda r: r.steps or 0)
+
+
+def half_rows(group: Group) -> list[Row]:
+    """The row with the most steps that are no more than half of the full number (one a token)."""
+    rows = step_rows(group)
+    if not rows:
+        return []
+    return [row for row in rows if (row.steps or 0) <= full_steps(rows[-1]) // 2][-1:]
+
+
+def full_steps(row: Row) -> int:
+    """As many steps as were trained, one a token unless the prior says otherwise."""
+    return int(row.option("prior", "timesteps") or num_tokens(row.spec) or row.steps or 0)
+
+
+def but(row: Row, key: str) -> dict[str, object]:
+    """What a row depends on, all but one key."""
+    return {k: v for k, v in identity(row.role, row.spec).items() if k != key}
+
+
 def same_backbone(ours: Row, theirs: Row) -> bool:
     """One tokenizer and one transformer: the only pairs that compare priors."""
     return _foundation(ours) == _foundation(theirs)
@@ -67,7 +94,7 @@ def training_of(row: Row) -> dict[str, Any]:
     training = row.spec.get("prior", {}).get("training", {})
     return {"steps": training_steps(row), "batch": training.get("batch_size"),
             "learning rate": training.get("learning_rate"), "images": training.get("images"),
-            "dropout": row.option("prior", "dropout") or 0.0}
+            "dropout": row.option("prior", "dropout") or 0.0, "selection": training.get("selection") or "shared"}
 
 
 def training_steps(row: Row) -> int:

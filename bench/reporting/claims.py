@@ -8,31 +8,42 @@ What a verdict may say is in `bench.reporting.verdicts`. Where FID has no interv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from bench.reporting.by_unknown import underfitting
 from bench.reporting.choice import (
+    AUTOREGRESSIVE,
+    DIFFUSION,
+    but,
     fair_pair,
+    full_steps,
+    half_rows,
     order_of_preference,
     plain_rows,
     same_backbone,
+    step_rows,
     training_of,
     training_steps,
 )
 from bench.reporting.curves import read_curve
-from bench.reporting.differences import common_trainings, compare_cells, compare_timings
+from bench.reporting.differences import common_trainings, compare_cells
 from bench.reporting.estimates import Estimate, t_interval
-from bench.reporting.identity import identity, num_tokens, seeds_of
+from bench.reporting.identity import seeds_of, tokenizer_of
+from bench.reporting.numbers import number
 from bench.reporting.paper import is_adversarial, matches
 from bench.reporting.published import published
 from bench.reporting.rows import Cell, Group, Row
+from bench.reporting.speeds import CONTESTS, MEASURED_BY, is_faster
 from bench.reporting.verdicts import Claim, Finding, Verdict, signed, verdict_of
 
-DIFFUSION, AUTOREGRESSIVE = "absorbing", "autoregressive"
-"""The two priors that the paper's claims are about."""
-TOLERANCE = 0.03
-"""How much worse is still "similar": Table 3 at 100 steps lies 2.7% above Table 4's autoregressive prior (Churches)."""
+TOLERANCE = 0.05
+"""How much worse is still "similar", as a share of what a prior adds to its tokenizer's FID. On Churches the paper's
+reconstructions have 2.70 (Table 5), the autoregressive prior 5.93 (Table 4) and absorbing diffusion at 100 steps 6.09
+(Table 3): an excess of 3.23 and one of 3.39, 5% more. Most of a raw FID may be the tokenizer's.
+"""
 SHOWN_STEPS = 4
 
 
@@ -101,12 +112,15 @@ def beats_on_likelihood(group: Group, results_dir: Path) -> Finding | str:
         return NO_PAIR
     ours, theirs = pair
     left, right = ours.cells["bits_per_token"], theirs.cells["bits_per_token"]
+    if left.scored != right.scored:
+        return OTHER_IMAGES
     estimate, seeds = compare_cells(left, right)
     is_bound = bool(left.bound) and not right.bound
-    gaps = gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir))
+    shown = "; ".join(filter(None, [gap_by_step(_curves(ours, results_dir), _curves(theirs, results_dir)),
+                                    underfitting(ours.name, left, theirs.name, right)]))
     return Finding("bits_per_token", f"{ours.name} minus {theirs.name}", estimate, pair, seeds,
                    remark="; ".join(filter(None, [budgets(*pair), kinds_compared(left, right)])),
-                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=gaps)
+                   trainings=common_trainings(left, right), bounds="upper" if is_bound else "", shown=shown)
 
 
 def kinds_compared(ours: Cell, theirs: Cell) -> str:
@@ -148,16 +162,27 @@ def half_the_steps_match(group: Group, results_dir: Path) -> Finding | str:
     finding = fidelity_finding(*pair)
     if isinstance(finding, str):
         return finding
-    theirs = pair[1].cells[finding.metric].value or 0.0
-    border = TOLERANCE * abs(theirs)
-    return replace(finding, border=border, remark="; ".join(
-        filter(None, [f"similar means at most {TOLERANCE:.0%} above", finding.remark])))
+    floor = floor_of(group, pair[1], finding.metric)
+    if floor is None:
+        return f"No {finding.metric.upper()} of reconstructions by the same tokenizer, above which both priors lie."
+    excess = (pair[1].cells[finding.metric].value or 0.0) - floor
+    says = f"similar means an excess over the reconstructions ({number(floor, 3)}) at most {TOLERANCE:.0%} greater"
+    return replace(finding, border=TOLERANCE * max(0.0, excess),
+                   remark="; ".join(filter(None, [says, finding.remark])))
+
+
+def floor_of(group: Group, row: Row, metric: str) -> float | None:
+    """The same metric of reconstructions by the row's tokenizer: what no prior on it can go below."""
+    tokenizer = tokenizer_of(row.spec)
+    return next((found.cells[metric].value for found in group.measured("reconstruction")
+                 if tokenizer_of(found.spec) == tokenizer and metric in found.cells
+                 and found.cells[metric].n == row.cells[metric].n), None)
 
 
 def temperature_lowers_fid(group: Group, results_dir: Path) -> Finding | str:
     for cold in plain_rows(group, DIFFUSION, temperature=0.9):
         for warm in plain_rows(group, DIFFUSION):
-            if _but(cold, "sampler.temperature") == _but(warm, "sampler.temperature"):
+            if but(cold, "sampler.temperature") == but(warm, "sampler.temperature"):
                 return fidelity_finding(cold, warm)
     return "No two rows differ in temperature 0.9 against 1.0 alone."
 
@@ -174,18 +199,17 @@ def reweighting_is_sooner(group: Group, results_dir: Path) -> Finding | str:
 def _reweighting(ours: Row, theirs: Row, results_dir: Path) -> Finding | str:
     left, right = (_curves(row, results_dir) for row in (ours, theirs))
     common = sorted(left.keys() & right.keys())
-    arrivals = [_arrival(left[s], min(v for _, v in right[s])) for s in common]
-    remark = "" if not common else "reaches the other's best after " + ", ".join(
-        "never" if step is None else f"{step:,.0f} of {right[s][-1][0]:,.0f} steps"
-        for s, step in zip(common, arrivals, strict=True))
+    remark = arrival(left, right)
     a, b = ours.cells.get("bits_per_token"), theirs.cells.get("bits_per_token")
+    if a and b and a.scored != b.scored:
+        return OTHER_IMAGES
     if a and b and a.value is not None and b.value is not None:
         estimate, seeds = compare_cells(a, b)
         trainings, remark = common_trainings(a, b), "; ".join(filter(None, [remark, kinds_compared(a, b)]))
     elif common:
-        gaps = [min(v for _, v in left[s]) - min(v for _, v in right[s]) for s in common]
+        gaps = [left[s][-1][1] - right[s][-1][1] for s in common]
         low, high = t_interval(gaps) if len(gaps) >= 3 else (None, None)
-        estimate = Estimate(math.fsum(gaps) / len(gaps), low, high, "best of the validation curves")
+        estimate = Estimate(math.fsum(gaps) / len(gaps), low, high, "where the validation curves end")
         seeds, trainings = f"{len(gaps)} training", len(gaps)
     else:
         return "Neither likelihoods nor curves of the two objectives."
@@ -206,52 +230,8 @@ def both_reconstruct_best(group: Group, results_dir: Path) -> Finding | str:
     return fidelity_finding(both, rival)
 
 
-def faster_cached(group: Group, results_dir: Path) -> Finding | str:
-    return _faster(group, "seconds_per_image", "with key-value cache")
-
-
-def faster_uncached(group: Group, results_dir: Path) -> Finding | str:
-    return _faster(group, "seconds_per_image_uncached", "without key-value cache")
-
-
-def _faster(group: Group, their_metric: str, how: str) -> Finding | str:
-    pair = fair_pair(_with(half_rows(group), "seconds_per_image"),
-                     _with(plain_rows(group, AUTOREGRESSIVE), their_metric))
-    if pair is None:
-        return f"No pair with seconds per image at half the steps ({AUTOREGRESSIVE} {how})."
-    ours, theirs = pair[0].cells["seconds_per_image"], pair[1].cells[their_metric]
-    estimate, seeds = compare_timings(ours, theirs)
-    ratio = (theirs.value or math.nan) / (ours.value or math.nan)
-    return Finding("seconds_per_image", f"{pair[0].label} minus {pair[1].label} {how}", estimate, pair, seeds,
-                   remark=f"{ratio:.2f} times as fast")
-
-
-def step_rows(group: Group) -> list[Row]:
-    """Rows that differ from the preferred one in steps alone, in order of steps."""
-    rows = [row for row in plain_rows(group, DIFFUSION) if row.steps is not None]
-    return sorted((r for r in rows if _but(r, "sampler.steps") == _but(rows[0], "sampler.steps")),
-                  key=lambda r: r.steps or 0)
-
-
-def half_rows(group: Group) -> list[Row]:
-    """The row with the most steps that are no more than half of the full number (one a token)."""
-    rows = step_rows(group)
-    if not rows:
-        return []
-    return [row for row in rows if (row.steps or 0) <= full_steps(rows[-1]) // 2][-1:]
-
-
-def full_steps(row: Row) -> int:
-    """As many steps as were trained, one a token unless the prior says otherwise."""
-    return int(row.option("prior", "timesteps") or num_tokens(row.spec) or row.steps or 0)
-
-
 def _with(rows: list[Row], metric: str) -> list[Row]:
     return [row for row in rows if metric in row.cells and row.cells[metric].value is not None]
-
-
-def _but(row: Row, key: str) -> dict[str, object]:
-    return {k: v for k, v in identity(row.role, row.spec).items() if k != key}
 
 
 def _curves(row: Row, results_dir: Path) -> dict[int, list[tuple[float, float]]]:
@@ -265,10 +245,30 @@ def _curves(row: Row, results_dir: Path) -> dict[int, list[tuple[float, float]]]
     return found
 
 
-def _arrival(curve: list[tuple[float, float]], level: float) -> float | None:
-    return next((step for step, value in curve if value <= level), None)
+def arrival(ours: dict[int, list[tuple[float, float]]], theirs: dict[int, list[tuple[float, float]]]) -> str:
+    """Where the mean of our validation curves passes the lowest point of the mean of theirs, in words.
+
+    Both means are over the same seeds, so that no seed's best stands beside a mean. "" without common seeds or steps.
+    """
+    left, right = (mean_curve(curves, ours.keys() & theirs.keys()) for curves in (ours, theirs))
+    if not left or not right:
+        return ""
+    level = min(value for _, value in right)
+    step = next((step for step, value in left if value <= level), None)
+    count = len(ours.keys() & theirs.keys())
+    whose = "the curve" if count == 1 else f"the mean curve of {count} trainings"
+    when = "never reaches" if step is None else f"after {step:,.0f} of {right[-1][0]:,.0f} steps reaches"
+    return f"{whose} {when} the lowest point of the other's"
 
 
+def mean_curve(curves: dict[int, list[tuple[float, float]]], seeds: Iterable[int]) -> list[tuple[float, float]]:
+    """The mean over seeds at the steps that all of them have."""
+    chosen = [dict(curves[seed]) for seed in seeds]
+    steps = sorted(set.intersection(*(set(curve) for curve in chosen))) if chosen else []
+    return [(step, math.fsum(curve[step] for curve in chosen) / len(chosen)) for step in steps]
+
+
+OTHER_IMAGES = "The two likelihoods are of other held-out images (prior.training.selection)."
 NO_PAIR = f"No {DIFFUSION} and {AUTOREGRESSIVE} rows on one tokenizer and backbone."
 RUN = "`python -m bench.run"
 CLAIMS = (
@@ -289,8 +289,6 @@ CLAIMS = (
     Claim("reconstruction", "DiffAug and the adaptive-weight limit together give the best reconstruction FID.",
           "Table 5", f"{RUN} source=reconstruction vq=default,lambda_max,diffaug,both`", both_reconstruct_best, "vq",
           of_convergence=True),
-    Claim("speed", "At half the steps, sampling is faster than autoregressive sampling with a key-value cache.",
-          "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_cached),
-    Claim("speed-uncached", "At half the steps, sampling is faster than autoregressive sampling as published, without "
-          "cache.", "Section 4.2.1", f"{RUN} prior={DIFFUSION},{AUTOREGRESSIVE} sampler.steps=32`", faster_uncached),
+    *(Claim(contest.key, contest.text, "Section 4.2.1", MEASURED_BY, partial(is_faster, contest=contest))
+      for contest in CONTESTS),
 )

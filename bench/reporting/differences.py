@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from bench.reporting.catalogue import metric_of
+from bench.reporting.conditions import Conditions
 from bench.reporting.estimates import Estimate, Point, average_by_training, difference
 from bench.reporting.rows import Cell
 
@@ -15,20 +16,23 @@ def is_sampled(metric: str) -> bool:
     return not metric.startswith("bits_per_")
 
 
-def contest_of(cell: Cell) -> tuple[str, str, int | None]:
-    """Only cells that share this are compared: one tokenizer, one kind of likelihood, one number of images.
+def contest_of(cell: Cell) -> tuple[str, str, str, int | None, Conditions | None]:
+    """Only cells that share this are compared: one tokenizer, one kind of likelihood on the same part of the held-out
+    images, one number of images, of threads.
 
-    Bits a token are of one tokenizer's tokens, an upper bound above an exact value refutes nothing, and the
-    expectation of FID moves with the number of images.
+    Bits a token are of one tokenizer's tokens, an upper bound above an exact value refutes nothing, what weights were
+    chosen on flatters them, the expectation of FID moves with the number of images, and two threads are not one.
     """
     column = metric_of(cell.metric)
-    return (cell.tokenizer if column.within_tokenizer else "", cell.kind or cell.bound,
-            cell.n if column.moves_with_n and not cell.printed else None)
+    return (cell.tokenizer if column.within_tokenizer else "", cell.kind or cell.bound, cell.scored,
+            cell.n if column.moves_with_n and not cell.printed else None, cell.timed)
 
 
 def why_no_contest(ours: Cell, theirs: Cell) -> str:
     """Why neither can be called better, "" where they compete."""
-    reasons = ("bits of two tokenizers", "two kinds of likelihood", "another number of images")
+    reasons = ("bits of two tokenizers", "two kinds of likelihood", "scored on other held-out images",
+               "another number of images",
+               "timed with other threads or on another device")
     return next((reason for reason, a, b in zip(reasons, contest_of(ours), contest_of(theirs), strict=True) if a != b),
                 "")
 

@@ -114,6 +114,18 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """At least 95% interval of the median of n independent values, whatever their distribution; None for n < 6.
+
+    Between the k-th lowest and the k-th highest, k the largest with P(Binomial(n, 1/2) < k) <= 0.025: the sign test
+    inverted, which one round beside a busy neighbour cannot move as it moves a mean.
+    """
+    n, ordered = len(values), sorted(values)
+    outside = [math.fsum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, n // 2 + 1)]
+    k = sum(share <= 0.025 for share in outside)
+    return (ordered[k - 1], ordered[n - k]) if k else None
+
+
 def mean_standard_error(points: Sequence[Point]) -> float | None:
     """Root mean square of the runs' standard errors: not divided by the number of runs, for they share images."""
     errors = [_standard_error(p) for p in points]

@@ -14,10 +14,10 @@ PARTS = {"prior": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
          "edit": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""
-ONE_STEP_A_TOKEN = ("absorbing",)
+ONE_STEP_A_TOKEN = ("absorbing", "block_diffusion")
 """Priors that, left to themselves, are trained with as many steps as an image has tokens (T = N)."""
 IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "prior.seed", "sampling.shards",
-           "vq.schema", "prior.schema",
+           "vq.schema", "prior.schema", "prior.recipe",   # a name for options that stand beside it
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
 SEEDS = 2**32
 """What every seed is below (bench.config.SEED_MOST)."""
@@ -42,6 +42,8 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
         flat["sampler.steps"] = steps_of(spec)
     if flat.get("prior.training.images", 0) is None:   # all of them, as in records made before there were subsets
         del flat["prior.training.images"]
+    if flat.get("protocol.reference", 0) is None:   # as in records made before there was one
+        del flat["protocol.reference"]
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 

@@ -14,7 +14,7 @@ from bench.reporting.rows import Cell
 
 @dataclass(frozen=True)
 class Text:
-    """value: "219.0", with `<=` where it bounds, "219.0@40" where N is not the column's.
+    """value: "219.0", with `<=` where it bounds, "219.0@40" where N is not the column's, "0.031 (1 thread)" so.
 
     interval: "± 4.4", "[210.1, 230.2]" or ""."""
 
@@ -35,6 +35,7 @@ def text_of(cell: Cell, *, at_most: str = "<=") -> Text:
     decimals = decimals_for(cell.value, half, metric_of(cell.metric).decimals)
     value = f"{at_most} {number(cell.value, decimals)}" if cell.bound == "upper" else number(cell.value, decimals)
     value += f"@{cell.shown_n}" if cell.shown_n is not None else ""
+    value += f" ({cell.shown_timed})" if cell.shown_timed else ""
     if half is None or half == 0:
         return Text(value)
     if is_symmetric(cell):

@@ -18,7 +18,7 @@ from bench.reporting.published import SOURCE
 from bench.reporting.rows import Book, Cell
 
 SHOWN_PROVENANCE = ("artefacts", "git_commit", "git_dirty", "versions", "hardware", "device", "threads", "parameters",
-                    "protocol", "dataset_notes", "wall_seconds")
+                    "protocol", "dataset_notes", "held_out", "wall_seconds")
 
 
 class PageData:

@@ -92,10 +92,12 @@ def table3(group: Group) -> Table:
 
 def table4(group: Group) -> Table:
     """Autoregressive against absorbing diffusion on one transformer: FID and likelihood."""
-    metrics = ("fid", "bits_per_token")
+    metrics: tuple[str, ...] = ("fid", "bits_per_token")
+    if any("bits_per_token_T" in row.cells for row in group.rows):
+        metrics += ("bits_per_token_T",)
     titles = {"fid": "FID", "bits_per_token": "NLL (BPD)"}
     columns = [_published_column(f"{dataset}:{metric}", titles[metric], "lower", NAMES[dataset])
-               for dataset in ("churches", "ffhq") for metric in metrics]
+               for dataset in ("churches", "ffhq") for metric in titles]
     columns += [_measured(group, metric) for metric in metrics]
     rows, used = [], set()
     for name, cells in _by_row(published(4)):

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, did_you_mean
-from bench.provenance import content_id
-from bench.records import Measurement, Record, Sweep, load_records, load_sweeps
+from bench.records import Measurement, Record, Role, Sweep, load_records, load_sweeps
 from bench.reporting.attachments import usable
 from bench.reporting.catalogue import Better, metric_of
+from bench.reporting.conditions import Conditions, alike, conditions_of
 from bench.reporting.defaults import defaults_of
 from bench.reporting.estimates import Point, combine_runs
+from bench.reporting.extras import bound_of_steps, superseded
 from bench.reporting.holes import Hole, holes_of, protocols_of
 from bench.reporting.identity import (
     dataset_of,
@@ -34,8 +35,10 @@ from bench.reporting.identity import (
     steps_of,
     tokenizer_of,
 )
+from bench.reporting.words import first_line, plural, slugify
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
+TIMING: Role = "speed comparison"
 UNSET = object()
 KINDS = {"exact": "exact", "bound_T": "bound_T: an upper bound, that of the T steps trained",
          "bound_continuous": "bound_infinity: an upper bound, that of infinitely many steps"}
@@ -60,8 +63,10 @@ class Cell:
 
     basis: where the interval comes from.  sources: the measurements behind it, one a run.
     kind, remark: of a likelihood: "exact", "bound_T" or "bound_continuous", and the same in words.
+    scored: of a likelihood: on which part of the held-out images; "" for all.
     tokenizer: whose tokens it counts, where it counts tokens.
     shown_n: its number of images, where the column's heading gives another.
+    timed: of a timing: under what.  shown_timed: the same in words, where most of its column was timed otherwise.
     """
 
     metric: str
@@ -76,8 +81,11 @@ class Cell:
     basis: str = ""
     kind: str = ""
     remark: str = ""
+    scored: str = ""
     tokenizer: str = ""
     shown_n: int | None = None
+    timed: Conditions | None = None
+    shown_timed: str = ""
     sources: tuple[Source, ...] = ()
     printed: str = ""
     """A published number as its paper prints it."""
@@ -133,6 +141,7 @@ class Group:
     """The rows of one data set under one protocol.
 
     slug: for file names. heading: the protocol's name, or its id where two protocols of a data set share the name.
+    timings: speed comparisons on the data set, which are of no row, the earliest first.
     """
 
     dataset: str
@@ -141,6 +150,7 @@ class Group:
     slug: str
     rows: tuple[Row, ...]
     heading: str
+    timings: tuple[Record, ...] = ()
 
     @property
     def title(self) -> str:
@@ -188,7 +198,9 @@ def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: 
     if not records and not sweeps and not damaged:
         raise InputError(f"no records in {str(results_dir)!r}: expected records/*.json there. Make some with "
                          "`python -m bench.run prior=absorbing`, or point at them with results_dir=...")
-    groups = _groups(records, sweeps)
+    timings = [record for record in records if record.role == TIMING]
+    groups = [replace(group, timings=tuple(r for r in timings if dataset_of(r.spec) == group.dataset))
+              for group in _groups([record for record in records if record.role != TIMING], sweeps)]
     for key, wanted, names in (("dataset", datasets, lambda g: {g.dataset}),
                                ("protocol", protocols, lambda g: {g.protocol, g.protocol_name})):
         exists = {name for group in groups for name in names(group)}
@@ -234,7 +246,7 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
     best = max(runs, key=lambda r: QUALITY.get(r.status, 0))
     num_runs = len({seeds_of(r.spec) for r in runs}) + len(missing)
     reasons = [f"{r.status}: {first_line(r.message)}" for r in runs if r.status != "ok"]
-    reasons += [f"{_plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
+    reasons += [f"{plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
     sources: dict[str, dict[tuple[int, int], Source]] = defaultdict(dict)
     for record in runs:
         for measurement in (m for m in record.measurements if m.protocol == protocol):
@@ -259,6 +271,9 @@ def _cells(sources: Mapping[str, Mapping[tuple[int, int], Source]], runs: Sequen
         whole = [replace(source, measurement=_times(source.measurement, count, "bits_per_image"))
                  for source in cells["bits_per_token"].sources]
         cells["bits_per_image"] = cell_of("bits_per_image", whole)
+    of_steps = [replace(source, measurement=bound) for source in sources.get("bits_per_token", {}).values()
+                if (bound := bound_of_steps(source.measurement))]
+    cells |= {"bits_per_token_T": cell_of("bits_per_token_T", of_steps)} if of_steps else {}
     return {metric: replace(cell, tokenizer=tokenizer) if metric_of(metric).within_tokenizer else cell
             for metric, cell in cells.items()}
 
@@ -275,7 +290,7 @@ def _times(m: Measurement, factor: int, metric: str) -> Measurement:
 
     return replace(m, metric=metric, value=scaled(m.value), ci_low=scaled(m.ci_low), ci_high=scaled(m.ci_high),
                    standard_error=scaled(m.standard_error), unit=metric_of(metric).unit,
-                   extra={key: m.extra[key] for key in ("kind", "budget") if key in m.extra})
+                   extra={key: m.extra[key] for key in ("kind", "budget", "images") if key in m.extra})
 
 
 def _missing_row(key: str, holes: list[Hole]) -> Row:
@@ -283,26 +298,30 @@ def _missing_row(key: str, holes: list[Hole]) -> Row:
     name = str(first.spec.get("prior", {}).get("name", "")) if first.role == "prior" else first.role
     status = "unsupported" if first.unsupported else "missing"
     reason = f"unsupported: {first.unsupported}" if first.unsupported else \
-        f"no record: {_plural(len(holes), 'run')} asked for by a sweep and not there yet"
+        f"no record: {plural(len(holes), 'run')} asked for by a sweep and not there yet"
     return Row(key, first.role, name, describe(first.role, first.spec, first.label), status, reason, first.spec)
 
 
 def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
-    """One cell from the measurements of the same row, one a run."""
+    """One cell from the measurements of the same row, one a run; of timings those of one number of threads."""
+    sources, left_out = alike(sources)
     first = next((s.measurement for s in sources if s.measurement.value is not None), sources[0].measurement)
-    notes = "; ".join(dict.fromkeys(s.measurement.note for s in sources if s.measurement.note))
+    notes = "; ".join(dict.fromkeys(filter(None, [*(s.measurement.note for s in sources), left_out])))
     cell = Cell(metric, None, better=metric_of(metric, first.better).better, unit=first.unit, n=first.n,
-                note=notes, sources=tuple(sources))
+                note=notes, sources=tuple(sources), timed=conditions_of(first))
     points = cell.points()
     if not points:
         return replace(cell, note=notes or "the run gave no value and no reason")
     mean = combine_runs(dict(zip(cell.seeds(), points, strict=True)))
     kinds = sorted({str(kind) for s in sources if (kind := s.measurement.extra.get("kind"))})
     remark = "; ".join(KINDS.get(kind, kind) for kind in kinds) or (KIND_UNTOLD if first.bound else "")
+    scored = str(first.extra.get("images", ""))
+    remark += f"; on the {scored} of the held-out images" if remark and scored else ""
     if metric.startswith("bits_per_dim") and kinds:
         remark = f"an upper bound, for other tokens could give the same image; the prior's part: {remark}"
+    remark = remark or superseded(metric, [source.measurement for source in sources])
     return replace(cell, value=mean.value, low=mean.low, high=mean.high, bound=first.bound, basis=mean.basis,
-                   kind=", ".join(kinds), remark=remark, note="; ".join(filter(None, [remark, notes])))
+                   kind=", ".join(kinds), remark=remark, scored=scored, note="; ".join(filter(None, [remark, notes])))
 
 
 def describe(role: str, spec: dict[str, Any], label: str) -> str:
@@ -320,7 +339,7 @@ def describe(role: str, spec: dict[str, Any], label: str) -> str:
     if name == "plugin":
         name = str(spec["prior"].get("target") or label).split(":")[-1]
     steps = steps_of(spec)
-    parts = [name] + ([f"{steps} steps"] if steps else [])
+    parts = [spec["prior"].get("recipe") or name] + ([f"{steps} steps"] if steps else [])
     temperature = sampler.get("temperature")
     return ", ".join(parts + ([f"temperature {temperature:g}"] if temperature not in (None, 1, 1.0) else []))
 
@@ -362,20 +381,6 @@ def _named(options: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('.options.', '.')}={value}" for key, value in options.items())
 
 
-def slugify(text: str) -> str:
-    """For file names: letters, digits and hyphens, not longer than file systems allow."""
-    slug = "-".join(filter(None, "".join(c if c.isalnum() else " " for c in text.lower()).split()))
-    return slug if slug and len(slug.encode()) <= 100 else f"{slug[:20]}-{content_id(text)[:8]}".lstrip("-")
-
-
-def first_line(message: str) -> str:
-    """The most informative line of a message: the last of a traceback, the first of anything else."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if not lines:
-        return "no reason recorded"
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
-
-
 def _standing(records: list[Record]) -> list[Record]:
     """In order of creation, without runs whose repetition (same seeds) ended better."""
     best: dict[tuple[int, int], int] = {}
@@ -390,7 +395,3 @@ def _standing(records: list[Record]) -> list[Record]:
 def _position(row: Row) -> tuple[Any, ...]:
     steps = row.steps if row.steps is not None else 10**9
     return ROLE_ORDER.get(row.role, 9), row.name, -row.temperature, steps, row.label
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

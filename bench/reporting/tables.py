@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.reporting.catalogue import Better, in_order, metric_of
+from bench.reporting.conditions import commonest, mark
 from bench.reporting.differences import contest_of, is_worse
 from bench.reporting.rows import Cell, Group, Row
 
@@ -23,8 +24,13 @@ OFF_CONTEST = ("real", "reconstruction")
 """Rows that show the floor; they take no part in "best"."""
 EDITS_HEADLINE = ("lpips", "seam_ratio")
 """Metrics that come first among completed images, and last elsewhere."""
-BOLD = ("Bold: no row of the same tokenizer, kind of likelihood and N is better beyond the 95% interval of their "
-        "difference; nothing is bold where that holds for every row.")
+NEEDS_RECALL = ("precision", "density", "clipped_density")
+"""Columns that samples without diversity can lead."""
+NO_RECALL = 0.01
+NO_DIVERSITY = ("recall may be 0: samples without diversity, all in a dense place, score high here; so this row takes "
+                "no part in what is best")
+BOLD = ("Bold: no row of the same tokenizer, kind of likelihood, N and number of threads is better beyond the 95% "
+        "interval of their difference; nothing is bold where that holds for every row.")
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Table:
             contests: dict[object, list[tuple[TableRow, Cell]]] = defaultdict(list)
             for row in self.rows:
                 cell = row.cells.get(column.key)
-                if cell and cell.value is not None and row.contest and column.better != "none":
+                if cell and cell.value is not None and _competes(row, column):
                     section = row.section if self.has_best_in_each_section else ""
                     contests[section, contest_of(cell)].append((row, cell))
             for rivals in contests.values():
@@ -92,9 +98,12 @@ class Table:
         return found
 
     def remark(self, row: TableRow, column: Column) -> str:
-        """The kind of a likelihood; nothing about exact values in a column without bounds."""
+        """The kind of a likelihood, what is wrong with a number, or that a fidelity is one without diversity."""
+        if row.contest and column.key in row.cells and lacks_diversity(row, column):
+            return NO_DIVERSITY
         cells = [cell for r in self.rows if (cell := r.cells.get(column.key))]
-        return row.cells[column.key].remark if column.key in row.cells and any(c.bound for c in cells) else ""
+        cell = row.cells.get(column.key)
+        return cell.remark if cell and (not cell.kind or any(c.bound for c in cells)) else ""
 
     def holes(self) -> list[tuple[str, str, str]]:
         """(row, column or "all", reason) of every number that should be there and is not."""
@@ -105,6 +114,18 @@ class Table:
         return found
 
 
+def lacks_diversity(row: TableRow, column: Column) -> bool:
+    """Whether a measured fidelity is of samples whose recall, by its interval, may be as good as none."""
+    recall = row.cells.get("recall")
+    if column.key not in NEEDS_RECALL or column.block != "measured" or recall is None or recall.value is None:
+        return False
+    return (recall.value if recall.low is None else recall.low) < NO_RECALL
+
+
+def _competes(row: TableRow, column: Column) -> bool:
+    return row.contest and column.better != "none" and not lacks_diversity(row, column)
+
+
 def _unbeaten(rivals: Sequence[tuple[TableRow, Cell]], better: Better) -> list[TableRow]:
     """The rows that the leader does not beat beyond chance; none where it beats nobody."""
     leader = (min if better == "lower" else max)((cell for _, cell in rivals), key=lambda cell: cell.value or 0.0)
@@ -113,10 +134,17 @@ def _unbeaten(rivals: Sequence[tuple[TableRow, Cell]], better: Better) -> list[T
 
 
 def with_counts(columns: Sequence[Column], rows: Iterable[TableRow]) -> tuple[TableRow, ...]:
-    """The rows, with N beside every number that is of another N than its column's heading says."""
+    """The rows, with N beside every number of another N than its column's heading says, and threads beside timings of
+    another number of threads than most of their column.
+    """
+    rows = list(rows)
     expected = {column.key: column.n for column in columns if column.n is not None}
+    timed = {column.key: commonest([cell.timed for row in rows if (cell := row.cells.get(column.key)) and cell.timed])
+             for column in columns}
 
     def shown(key: str, cell: Cell) -> Cell:
+        if words := mark(cell.timed, timed.get(key)):
+            return replace(cell, shown_timed=words)
         differs = key in expected and cell.value is not None and cell.n is not None and cell.n != expected[key]
         return replace(cell, shown_n=cell.n) if differs and not cell.printed else cell
 

@@ -52,6 +52,7 @@ class Finding:
     metric: of the effect.  says: the two sides in words, such as "absorbing, 64 steps - autoregressive".
     rows: the two compared first.  trainings: a side.  bounds: "upper" where the first side is an upper bound and the
     second exact, so that the effect is one too.  shown: a remark that stands in the line of the verdict itself.
+    ratio: what the effect is a ratio of, "" for a difference.  measured_by: ids of records that are of no row.
     """
 
     metric: str
@@ -64,6 +65,8 @@ class Finding:
     trainings: int = 1
     bounds: Literal["", "upper"] = ""
     shown: str = ""
+    ratio: str = ""
+    measured_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def verdict_of(claim: Claim, group: Group, finding: Finding | str, others: Seque
     decimals = decimals_for(estimate.value, half, metric_of(finding.metric).decimals)
     interval = f"[{number(estimate.low, decimals)}, {number(estimate.high, decimals)}]" if half is not None else ""
     at_most = "at most " if finding.bounds else ""
-    effect = f"{metric_of(finding.metric).title} {at_most}{signed(estimate.value, decimals)}"
+    effect = f"{finding.ratio} {number(estimate.value, decimals)}" if finding.ratio else \
+        f"{metric_of(finding.metric).title} {at_most}{signed(estimate.value, decimals)}"
     found = outcome(estimate, finding.border)
     refutes_nothing = bool(finding.bounds) and found == "not replicated"
     regime = regime_of(finding.rows[0], claim.trained) if claim.trained else None
@@ -110,7 +114,7 @@ def verdict_of(claim: Claim, group: Group, finding: Finding | str, others: Seque
     said: Outcome = "inconclusive" if refutes_nothing else found
     return Verdict(claim, group, said, effect, interval, finding.says, finding.seeds,
                    "; ".join(filter(None, [finding.remark, *caveats, estimate.basis])),
-                   tuple(dict.fromkeys(r.id for row in finding.rows for r in row.records)),
+                   finding.measured_by or tuple(dict.fromkeys(r.id for row in finding.rows for r in row.records)),
                    estimate.value, estimate.low, estimate.high, finding.border,
                    words_of(claim, said, regime, finding.trainings), caveats)
 

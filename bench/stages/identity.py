@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from bench import registry
+from bench import registry, selection
 from bench.assets import cache as assets
-from bench.config import ORDERED_METRIC
+from bench.config import ORDERED_METRIC, ProtocolConfig
+from bench.metrics.extractor_names import folder_of, weights_of
 from bench.plugin_code import marked
 from bench.provenance import content_id, sha256_of
 from bench.schema import schema_of
@@ -20,6 +21,8 @@ from vq.base import KnowsGrid
 
 OF_EDITS = ("extractor", "dataset", "resolution", "resize", "reference_fingerprint", "num_real", "real_split",
             "neighbours_net", "neighbours_resolution")   # of a protocol's details, those an edit depends on
+
+LIKELIHOODS = ("nll", ORDERED_METRIC, PIXEL_METRIC)   # metrics of the held-out images that score
 
 
 @once
@@ -38,6 +41,8 @@ def extractor_of(run: Run) -> str:
         return name + assets.weights_mark("inception")
     if name.startswith("torchvision:"):
         return name
+    if folder := folder_of(name):   # known by its weights, wherever they lie
+        return f"{name.partition(':')[0]}@{weights_of(folder)[:16]}"
     weights = getattr(registry.resolve("extractors", name), "weights", None)
     return marked("extractors", name) + (f"@{weights[:16]}" if isinstance(weights, str) else "")
 
@@ -46,7 +51,7 @@ def extractor_of(run: Run) -> str:
 def protocol_details(run: Run) -> dict[str, Any]:
     """What the protocol id stands for, for the record."""
     data, net = run.spec.dataset, run.spec.protocol.neighbours_net
-    details = {**dataclasses.asdict(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
+    details = {**protocol_values(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
             "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
             "resolution": data.resolution, "resize": data.resize, "num_real": len(run.real_indices),
             "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed"}
@@ -68,6 +73,15 @@ def _grid_of(run: Run) -> tuple[int, ...]:
     return tuple(constructed(run).grid)
 
 
+def protocol_values(config: ProtocolConfig) -> dict[str, Any]:
+    """What of a protocol moves numbers: statistics computed elsewhere by their content."""
+    values = dataclasses.asdict(config)
+    if config.reference is None:   # keys stay those of before there were any
+        del values["reference"]
+        return values
+    return values | {"reference": sha256_of(Path(config.reference))}
+
+
 @once
 def protocol_id(run: Run) -> str:
     """Equal only if everything that makes two numbers comparable is: protocol, data, resize, extractor."""
@@ -87,6 +101,9 @@ def run_key(run: Run) -> str:
     if ORDERED_METRIC not in spec.metrics.names:   # likewise
         del measured["metrics"]["orders"]
     likelihood = [run.recipe(LIKELIHOOD).key] if LIKELIHOOD.applies(run) else []
+    if run.role == "prior" and selection.is_apart(spec.prior.training) and \
+            any(":" in name or name in LIKELIHOODS for name in spec.metrics.names):
+        likelihood.append(selection.SCORED)
     plugins = [mark for name in spec.metrics.names if "+" in (mark := marked("metrics", name))]
     return content_id([run.recipe(SAMPLES).key, protocol_id(run), measured, *likelihood, *plugins])
 
@@ -98,5 +115,6 @@ def plugins_of(run: Run) -> list[str]:
             *(("metrics", name) for name in spec.metrics.names)]
     used += [("tokenizers", spec.vq.target or spec.vq.name)] if run.uses_tokenizer else []
     used += [("priors", spec.prior.target or spec.prior.name)] if run.role == "prior" else []
-    known = [marked(kind, name) for kind, name in used if not name.startswith("torchvision:")]
+    known = [marked(kind, name) for kind, name in used
+             if not (name.startswith("torchvision:") or kind == "extractors" and folder_of(name))]
     return [mark for mark in known if "+" in mark]

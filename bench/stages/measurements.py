@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import registry
-from bench.config import RunSpec
+from bench import registry, selection
+from bench.config import ProtocolConfig, RunSpec
 from bench.data.pictures import save_sheet
 from bench.errors import InputError
 from bench.plugin_code import marked
@@ -19,10 +19,10 @@ from bench.provenance import provenance
 from bench.records import Measurement, Sheet
 from bench.stages.base import Run, Stage
 from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES, judged_images, real_images
-from bench.stages.identity import protocol_id
+from bench.stages.identity import protocol_id, protocol_values
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.models import sampler_of
-from bench.stages.prior import PRIOR
+from bench.stages.prior import PRIOR, held_out_parts
 from bench.stages.samples import SAMPLES
 from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
@@ -88,6 +88,8 @@ def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[s
     inputs = [run.recipe(PRIOR if of_prior else SAMPLES).key, run.splits.fingerprint]
     if of_prior:
         config["seed"] = run.spec.sampler["seed"]
+        if selection.is_apart(run.spec.prior.training):
+            config["scored"] = selection.SCORED
     if name == PIXEL_METRIC and LIKELIHOOD.applies(run):
         inputs.append(run.recipe(LIKELIHOOD).key)
     return Recipe(Measured.name, config, tuple(inputs), Measured.version)
@@ -111,12 +113,12 @@ def evidence_of(run: Run) -> Evidence:
         return run.open(JUDGED_FEATURES if side == "fake" else REAL_FEATURES)
 
     def held_out_tokens() -> Any:
-        tokens = run.open(TOKENS)[1]
-        return torch.from_numpy(tokens[np.arange(len(tokens))])
+        return torch.from_numpy(run.open(TOKENS)[1][held_out_parts(run)[1]])
 
     return Evidence(
         role=run.role, protocol=spec.protocol, protocol_id=protocol_id(run), settings=spec.metrics, speed=spec.speed,
         images=images, features=features, validation_tokens=held_out_tokens,
+        scored=held_out_parts(run)[1] if is_prior and selection.is_apart(spec.prior.training) else None,
         workspace=Path(), caches=run.store.root.parent / "metric-caches",
         prior=run.open(PRIOR) if is_prior else None, tokenizer=run.open(TOKENIZER) if run.uses_tokenizer else None,
         likelihood=run.open(LIKELIHOOD) if LIKELIHOOD.applies(run) else None,
@@ -130,4 +132,6 @@ def _lookup(spec: RunSpec, key: str) -> Any:
     value: Any = spec
     for part in key.split("."):
         value = getattr(value, part)
+    if isinstance(value, ProtocolConfig):
+        return protocol_values(value)
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -66,6 +66,7 @@ def training_of(config: TrainingConfig) -> dict[str, Any]:
     training = dataclasses.asdict(config)
     for name in ("checkpoint_every", "log_every"):
         training.pop(name)
+    training.pop("selection", None)   # stands beside it, where it has a say
     # Keys stay those of before there were subsets and trajectories.
     if training.get("images", 0) is None:
         del training["images"]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench import selection
 from bench.data.arrays import spread_indices
 from bench.errors import InputError
+from bench.schema import schema_of
 from bench.stages.base import Run, Stage, Work, once, ranges
 from bench.stages.models import (
     WEIGHTS,
@@ -53,7 +55,10 @@ class Prior(Stage):
         if images is not None and images > whole:
             raise InputError(f"prior.training.images={images}: {run.spec.dataset.name} has {whole} training images. "
                              "Give at most that many, or null for all.")
-        config = identity_of(run, "priors", run.spec.prior, seed=prior_seed(run))
+        training, options = run.spec.prior.training, schema_of(run.spec.prior, "priors")[0]
+        selection.parts(training, len(run.splits.validation))   # raises before anything is trained
+        more = selection.in_key(training, options, is_trained=not run.spec.prior.path)
+        config = identity_of(run, "priors", run.spec.prior, seed=prior_seed(run), **more)
         return Recipe(self.name, config, (run.recipe(TOKENS).key,), self.version)
 
     def label(self, run: Run) -> str:
@@ -78,7 +83,8 @@ class Prior(Stage):
         fetch = lambda indices: torch.from_numpy(train_tokens[seen[indices]])   # noqa: E731
         if isinstance(model, Fitted):
             return _fit(model, (fetch(chunk) for chunk in ranges(len(seen), 4096)), out)
-        probes = {"validation": probe(lambda i: held_out[i], len(held_out), config.training),
+        chooses = held_out_parts(run)[0]
+        probes = {"validation": probe(lambda i: held_out[chooses[i]], len(chooses), config.training),
                   "train": probe(lambda i: train_tokens[seen[i]], len(seen), config.training)}
         train_stage(run, self, PriorTask(model, config.training), fetch, config.training, num_items=len(seen),
                     validation=probes, out=out, work=work, measured=_measured(run, train_tokens, seen, held_out))
@@ -91,6 +97,20 @@ class Prior(Stage):
 
 
 PRIOR = Prior()
+
+
+@once
+def held_out_parts(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the validation images that choose the prior's weights, and of those that score it."""
+    return selection.parts(run.spec.prior.training, len(run.splits.validation))
+
+
+def held_out_use(run: Run) -> dict[str, Any]:
+    """How the validation images were used, for the record; {} where no likelihood is scored."""
+    if run.role != "prior":
+        return {}
+    chooses, scores = held_out_parts(run)
+    return {"selection": run.spec.prior.training.selection, "choosing": len(chooses), "scoring": len(scores)}
 
 
 @once
@@ -158,9 +178,9 @@ def _measured(run: Run, train_tokens: TokenArray, seen: np.ndarray, held_out: To
     training = run.spec.prior.training
     if training.measure_at == "none":
         return None
-    chosen = spread_indices(len(held_out), training.measure_images)
+    chooses, scores = _measured_indices(run, len(held_out), training.measure_images)
     parts = {"train": (train_tokens, seen[spread_indices(len(seen), training.measure_images // 2)]),
-             "selection": (held_out, chosen[::2]), "scoring": (held_out, chosen[1::2])}
+             "selection": (held_out, chooses), "scoring": (held_out, scores)}
 
     def batches(tokens: TokenArray, indices: np.ndarray) -> Batches:
         def each() -> Iterator[Tensor]:
@@ -172,6 +192,15 @@ def _measured(run: Run, train_tokens: TokenArray, seen: np.ndarray, held_out: To
 def _fit(model: Any, batches: Iterable[Tensor], out: Path) -> None:
     model.fit(batches)
     save_model(model, out)
+
+
+def _measured_indices(run: Run, total: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out images of a trajectory's two halves, from those that choose and those that score."""
+    if not selection.is_apart(run.spec.prior.training):
+        chosen = spread_indices(total, num)
+        return chosen[::2], chosen[1::2]
+    chooses, scores = held_out_parts(run)
+    return chooses[spread_indices(len(chooses), (num + 1) // 2)], scores[spread_indices(len(scores), num // 2)]
 
 
 def _calibrate(run: Run, model: Any, out: Path) -> None:
@@ -186,7 +215,8 @@ def _calibrate(run: Run, model: Any, out: Path) -> None:
         return
 
     model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
-    held_out = run.open(TOKENS)[1]
-    tokens = torch.from_numpy(held_out[spread_indices(len(held_out), CALIBRATION_IMAGES)]).to(run.device)
+    chooses = held_out_parts(run)[0]
+    indices = chooses[spread_indices(len(chooses), CALIBRATION_IMAGES)]
+    tokens = torch.from_numpy(run.open(TOKENS)[1][indices]).to(run.device)
     model.eval().calibrate(tokens, draws=Draws.seeded("calibration", prior_seed(run), device=run.device))
     save_model(model, out)

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import selection
 from bench.config import PriorTrainingConfig
 from bench.data.conditions import Given
 from bench.data.text_encoder import TextEncoder
 from bench.store.store import Recipe
-from bench.training.tasks import VALIDATION_BUDGET, Optimize, PriorTask
+from bench.training.tasks import Optimize, PriorTask
 from priors.base import Draws, Unsupported
 from priors.conditions import Condition
 
@@ -139,7 +140,7 @@ class ConditionedTask(PriorTask):
     def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
         tokens, condition = batch[:, :-1], self._of(batch)
         try:
-            nats = model.nll(tokens, condition=condition, draws=draws, budget=VALIDATION_BUDGET).nats.mean()
+            nats = model.nll(tokens, condition=condition, draws=draws, budget=selection.budget(self.config)).nats.mean()
         except Unsupported:
             return {"loss": model.training_loss(tokens, condition=condition, draws=draws)}
         bits = nats / (tokens.shape[1] * np.log(2))

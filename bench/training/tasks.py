@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bench import selection
 from bench.config import PriorTrainingConfig
 from priors.base import Draws, Unsupported
 
-VALIDATION_BUDGET = 4   # network evaluations an image, for priors whose likelihood is a sum
 Optimize = Callable[[Tensor, Optimizer], None]
 
 
@@ -60,7 +60,7 @@ class PriorTask(nn.Module):
     def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
         try:
-            nats = model.nll(batch, draws=draws, budget=VALIDATION_BUDGET).nats.mean()
+            nats = model.nll(batch, draws=draws, budget=selection.budget(self.config)).nats.mean()
         except Unsupported:
             return {"loss": model.training_loss(batch, draws=draws)}
         bits = nats / (batch.shape[1] * math.log(2))

@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from bench.compose import compose
+from bench.condition_config import ConditionConfig, check_own_options
 from bench.config import DatasetConfig, PriorTrainingConfig
 from bench.data.base import Splits
-from bench.data.conditions import (
-    ConditionConfig,
-    Given,
-    check_own_options,
-    resolve,
-    sampled_images,
-    shown,
-    why_unsupported,
-)
+from bench.data.conditions import Given, resolve, sampled_images, shown, why_unsupported
 from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
 from bench.data.splits import ResizedImages
@@ -159,11 +153,28 @@ def test_a_prior_that_knows_no_condition_is_told_before_anything_is_built():
 
 
 def test_sizes_that_the_condition_settles_are_not_set_by_hand():
-    check_own_options(ConditionConfig("class"), {"num_labels": None, "width": 8})
+    check_own_options(ConditionConfig("class"), {"num_labels": None, "width": 8}, {"guidance": 2.0})
     with pytest.raises(InputError, match="prior.num_labels=3: leave it out: condition=class sets it"):
-        check_own_options(ConditionConfig("class"), {"num_labels": 3})
-    with pytest.raises(InputError, match="prior.text_width=3: use condition=text"):
-        check_own_options(ConditionConfig(), {"text_width": 3})
+        check_own_options(ConditionConfig("class"), {"num_labels": 3}, {})
+    with pytest.raises(InputError, match="prior.text_width=3: it belongs to condition=text"):
+        check_own_options(ConditionConfig(), {"text_width": 3}, {})
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["prior.num_labels=3"], "prior.num_labels=3: it belongs to condition=class"),
+    (["prior.text_width=8", "prior.text_length=4"], "prior.text_width=8: it belongs to condition=text"),
+    (["sampler.guidance=2"], "sampler.guidance=2 with condition=none"),
+    (["sampler.guidance=-2"], "guidance=-2"),
+])
+def test_a_command_cannot_ask_for_half_a_condition(arguments, message):
+    with pytest.raises(InputError, match=message):
+        compose(["preset=smoke", "dataset=digits", "prior=absorbing", *arguments])
+
+
+def test_defaults_of_later_options_stand_in_no_spec():
+    spec = compose(["preset=smoke", "dataset=digits", "prior=uniform", "sampler.guidance=1"])
+    assert not {"num_labels", "text_width", "condition_dropout"} & set(spec.prior.options)
+    assert not {"guidance", "guidance_schedule", "guidance_of"} & set(spec.sampler)
 
 
 def test_samples_have_the_held_out_distribution_whatever_their_number():

@@ -90,6 +90,17 @@ def test_where_a_run_is_launched_is_part_of_no_key(launcher):
     assert keys([*arguments, f"launcher={launcher}"]) == json.loads(GOLDEN.read_text())[name]
 
 
+def test_an_option_of_later_days_enters_keys_and_labels_only_where_it_is_set():
+    name, arguments = next(iter(runs()))
+    sampler = compose(arguments).sampler
+    assert "remasking" not in sampler and "corrector_steps" not in sampler
+    spec = compose([*arguments, "sampler.method=remdm", "sampler.remasking=rescale"])
+    assert spec.sampler["remasking"] == "rescale" and "remasking_strength" not in spec.sampler
+    other = keys([*arguments, "sampler.method=remdm", "sampler.remasking=flow"])
+    assert other["run"] != keys([*arguments, "sampler.method=remdm", "sampler.remasking=rescale"])["run"]
+    assert other["prior absorbing"] == json.loads(GOLDEN.read_text())[name]["prior absorbing"]
+
+
 if __name__ == "__main__":
     found = {name: keys(arguments) for name, arguments in runs()}
     json.dump(found | {name: keys_of_stages(Run(spec)) for name, spec in edits()}, sys.stdout, indent=1)

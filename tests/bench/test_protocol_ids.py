@@ -91,3 +91,13 @@ def test_an_unknown_lpips_network_is_refused_before_anything_is_built():
     unchecked.spec.protocol.neighbours_net = "squeeze"
     with pytest.raises(AssetError, match="lpips-squeeze"):
         protocol_id(unchecked)
+
+
+def test_statistics_of_a_reference_change_the_id_by_their_content_wherever_they_lie(tmp_path):
+    ids = {}
+    for name, content in (("a", b"1"), ("b", b"2"), ("c", b"1")):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        ids[name] = protocol_id(Run(compose(["preset=smoke", "dataset=digits", "prior=unigram",
+                                            f"protocol.reference={tmp_path / name}.npz"])))
+    plain = protocol_id(Run(compose(["preset=smoke", "dataset=digits", "prior=unigram"])))
+    assert ids["a"] == ids["c"] and len({plain, ids["a"], ids["b"]}) == 3

@@ -118,3 +118,28 @@ def test_one_token_needs_one_evaluation():
     estimate = continuous_bound(lambda masked, wanted: torch.ones(2, 1, dtype=torch.float64), TOKENS[:2, :1], budget=1,
                                 draws=Draws.seeded(0))
     assert estimate.nats.tolist() == [1.0, 1.0] and estimate.evaluations == 1
+
+
+def nats_at(k):
+    """m_k in closed form, see `continuous_answer`."""
+    return float(EASE.mean() * (0.5 + k / N) + 0.3 * EASE.mean() * (k - 1) / (N - 1))
+
+
+@pytest.mark.parametrize("bound, budget", [(continuous_bound, {"budget": 9}), (t_step_bound, {"budget": 16}),
+                                           (t_step_sum, {})])
+def test_the_evaluations_tell_the_nats_of_a_token_by_how_many_are_masked(bound, budget):
+    seen = bound(score, TOKENS, timesteps=N, draws=Draws.seeded(2), **budget).by_unknown
+    measured = seen.nats.sum(0) / seen.times.sum(0)
+    expected = torch.tensor([nats_at(k) for k in range(1, N + 1)], dtype=torch.float64)
+    assert (measured - expected).abs().max() < 0.03
+
+
+def test_every_evaluation_is_counted_once():
+    estimate = continuous_bound(score, TOKENS[:5], budget=31, draws=Draws.seeded(0))
+    assert estimate.by_unknown.times.sum(1).tolist() == [estimate.evaluations] * 5
+
+
+def test_the_levels_seen_by_the_continuous_bound_give_the_bound_of_t_steps_too():
+    seen = continuous_bound(score, TOKENS, budget=9, draws=Draws.seeded(3), timesteps=5).by_unknown
+    derived = float((seen.step_weights * seen.nats.sum(0) / seen.times.sum(0)).sum())
+    assert derived == pytest.approx(t_step_answer(5), rel=0.01)

@@ -18,14 +18,11 @@ from priors.options import (
     AbsorbingSampler,
     AnyOrderOptions,
     AutoregressiveOptions,
-    UniformOptions,
-    UniformSampler,
     UnigramOptions,
     UnigramSampler,
-    VQDiffusionOptions,
-    VQDiffusionSampler,
 )
 from priors.reference import textbook_logits
+from priors.transition_options import UniformOptions, UniformSampler, VQDiffusionOptions, VQDiffusionSampler
 from priors.uniform import UniformDiffusion
 from priors.unigram import Unigram
 from priors.vq_diffusion import VQDiffusion

@@ -16,13 +16,11 @@ from priors.options import (
     AnyOrderOptions,
     AutoregressiveOptions,
     BackboneOptions,
-    UniformOptions,
-    UniformSampler,
     UnigramOptions,
-    VQDiffusionOptions,
 )
 from priors.reference import textbook_logits
 from priors.transformer import Transformer
+from priors.transition_options import UniformOptions, UniformSampler, VQDiffusionOptions
 from priors.uniform import UniformDiffusion
 from priors.unigram import Unigram
 from priors.vq_diffusion import VQDiffusion

@@ -21,15 +21,12 @@ from priors.options import (
     AnyOrderSampler,
     AutoregressiveOptions,
     AutoregressiveSampler,
-    UniformOptions,
-    UniformSampler,
     UnigramOptions,
     UnigramSampler,
-    VQDiffusionOptions,
-    VQDiffusionSampler,
 )
 from priors.reference import naive_absorbing_sample, naive_autoregressive_sample, textbook_logits
 from priors.samplers import Adjust, by_events
+from priors.transition_options import UniformOptions, UniformSampler, VQDiffusionOptions, VQDiffusionSampler
 from priors.uniform import UniformDiffusion
 from priors.unigram import Unigram
 from priors.vq_diffusion import VQDiffusion

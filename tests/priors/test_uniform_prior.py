@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from priors.base import UNKNOWN, Draws, Unsupported
-from priors.options import UniformOptions, UniformSampler
+from priors.transition_options import UniformOptions, UniformSampler
 from priors.uniform import UniformDiffusion
 
 TINY = dict(width=8, num_layers=1, num_heads=1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from priors.base import Draws
 from priors.denoising import spread_time
-from priors.options import UniformOptions, VQDiffusionOptions
+from priors.transition_options import UniformOptions, VQDiffusionOptions
 from priors.uniform import UniformDiffusion
 from priors.vq_diffusion import VQDiffusion
 

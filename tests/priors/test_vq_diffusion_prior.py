@@ -7,7 +7,7 @@ import torch
 
 from priors.base import UNKNOWN, Draws, Unsupported
 from priors.denoising import SampledTime
-from priors.options import VQDiffusionOptions, VQDiffusionSampler
+from priors.transition_options import VQDiffusionOptions, VQDiffusionSampler
 from priors.vq_diffusion import VQDiffusion
 
 TINY = dict(width=8, num_layers=1, num_heads=1)

@@ -15,7 +15,7 @@ from bench.config import TrainingConfig
 from bench.training.loop import train
 from bench.training.processes import make_fabric
 from bench.training.tasks import PriorTask
-from priors.options import VQDiffusionOptions
+from priors.transition_options import VQDiffusionOptions
 from priors.vq_diffusion import VQDiffusion
 
 torch.set_num_threads(1)

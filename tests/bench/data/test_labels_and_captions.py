@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.assets.cache import cache_root
 from bench.config import DatasetConfig
 from bench.data.base import Splits
 from bench.data.captions import read_captions
@@ -23,6 +22,7 @@ from bench.data.folder import ImageFolder
 from bench.data.labels import Captions, Labels, captions_of, labels_from, labels_of
 from bench.data.splits import ResizedImages
 from bench.errors import InputError
+from bench.store.cache import cache_root
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_cifar10_labels_are_the_archives_for_random_images():
 
 
 def test_cifar10_batches_with_other_labels_are_refused():
-    from bench.assets.convert_conditions import cifar10_batch_labels
+    from bench.assets.cache.convert_conditions import cifar10_batch_labels
 
     with pytest.raises(ValueError, match="train labels have sha256"):
         cifar10_batch_labels(lambda name: pickle.dumps({b"labels": [0] * 10}))

@@ -1,4 +1,4 @@
-"""FID, KID and PRDC as metrics of a run: columns, protocol, intervals and their absence."""
+"""FID, KID, MIND, PRDC and clipped scores as metrics of a run: columns, protocol, intervals and their absence."""
 
 from types import SimpleNamespace
 
@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.metrics.distances import FrechetDistance, KernelDistance, PrecisionRecall, spread
+from bench.metrics.distances import (
+    ClippedQuality,
+    FrechetDistance,
+    KernelDistance,
+    MongeDistance,
+    PrecisionRecall,
+    spread,
+)
+from bench.metrics.exchange import write_statistics
 
-METRICS = (FrechetDistance, KernelDistance, PrecisionRecall)
+METRICS = (FrechetDistance, KernelDistance, PrecisionRecall, ClippedQuality, MongeDistance)
 
 
 def features(n, d, *, seed=0):
@@ -18,10 +26,10 @@ def features(n, d, *, seed=0):
 @pytest.fixture
 def evidence(tmp_path):
     """Makes evidence of given features."""
-    def make(fake, real, *, k=3, num=1000, backend="blocked"):
+    def make(fake, real, *, k=3, num=1000, backend="blocked", reference=None):
         return SimpleNamespace(
             features=lambda side: {"fake": fake, "real": real}[side], protocol_id="demo-1", caches=tmp_path,
-            protocol=SimpleNamespace(prdc_num=num, prdc_k=k),
+            protocol=SimpleNamespace(prdc_num=num, prdc_k=k, reference=reference, extractor="means"),
             settings=SimpleNamespace(memory_gb=1.0, prdc=SimpleNamespace(backend=backend)))
 
     return make
@@ -93,3 +101,24 @@ def test_prdc_of_too_few_images_is_an_error(evidence):
 def test_features_whose_squares_float32_cannot_hold_are_an_error(evidence, metric, scale):
     with pytest.raises(InputError, match="expected 1e-12 to 1e[+]15"):
         metric()(evidence(features(50, 8) * np.float32(scale), features(50, 8, seed=1)))
+
+
+class Means:
+    name, weights, resize = "means", "none", "none"
+
+
+def test_fid_against_statistics_of_a_file_is_that_against_its_images_without_interval(evidence, tmp_path):
+    fake, real = features(200, 8), features(220, 8, seed=1)
+    write_statistics(tmp_path / "real.npz", real, Means())
+    value, infinity = FrechetDistance()(evidence(fake, None, reference=str(tmp_path / "real.npz")))
+    assert value.value == pytest.approx(FrechetDistance()(evidence(fake, real))[0].value, rel=1e-9)
+    assert value.ci_low is None and "no interval" in value.note and value.extra["num_real"] == 220
+    assert infinity.value is None and infinity.note
+
+
+@pytest.mark.parametrize(("arrays", "message"), [({"extractor": "others"}, "of others, protocol.extractor=means"),
+                                                 ({"mu": np.zeros(9), "sigma": np.eye(9)}, "of 9 features")])
+def test_statistics_of_another_extractor_are_refused(evidence, tmp_path, arrays, message):
+    np.savez(tmp_path / "real.npz", **{"mu": np.zeros(8), "sigma": np.eye(8)} | arrays)
+    with pytest.raises(InputError, match=message):
+        FrechetDistance()(evidence(features(200, 8), None, reference=str(tmp_path / "real.npz")))

@@ -1,6 +1,8 @@
 """Extraction, resumable shards, torchvision extractors and exchange files, with a tiny extractor."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from bench.assets.torchvision_compat import ensure_torchvision
 from bench.errors import BenchError, InputError
 from bench.metrics import exchange
 from bench.metrics.features import MANIFEST, extract, extract_to, extractor_identity, load_features, resolve_extractor
-from bench.metrics.frechet import fid, fid_to
+from bench.metrics.frechet import fid, fid_to, frechet_distance, moments
 from bench.metrics.inception import tf1_resize
 
 
@@ -212,15 +214,55 @@ def test_reference_statistics_come_back_and_give_the_same_distance(tmp_path):
     assert fid_to(saved.reference(), fake).value == pytest.approx(fid(fake, real).value, rel=1e-10)
 
 
-def test_statistics_of_another_program_need_their_number_of_images(tmp_path):
-    np.savez(tmp_path / "theirs.npz", mu=np.zeros(4), sigma=np.eye(4))
-    with pytest.raises(InputError, match="not stated"):
-        exchange.read_statistics(tmp_path / "theirs.npz")
+@pytest.mark.parametrize("names", [("mu", "sigma"), ("fid_mu", "fid_sigma"), ("fid/mu", "fid/sigma")])
+def test_statistics_of_another_program_need_no_number_of_images(tmp_path, names):
+    """pytorch-fid, clean-fid and ADM call them mu and sigma; ADM's of spatial features and images are left alone."""
+    more = {"mu_s": np.zeros(3), "sigma_s": np.eye(3), "arr_0": np.zeros((2, 4, 4, 3), np.uint8)}
+    np.savez(tmp_path / "theirs.npz", **dict(zip(names, (np.zeros(4), 2 * np.eye(4)), strict=True)), **more)
+    saved = exchange.read_statistics(tmp_path / "theirs.npz")
+    assert (saved.n, saved.spatial, len(saved.mu)) == (None, True, 4)
     assert exchange.read_statistics(tmp_path / "theirs.npz", num_images=50_000).n == 50_000
+    fake = np.random.default_rng(0).standard_normal((300, 4))
+    mean, covariance = moments(fake)
+    assert fid_to(saved.reference(), fake).value == pytest.approx(
+        frechet_distance(mean, covariance, np.zeros(4), 2 * np.eye(4)), rel=1e-9)
+
+
+def test_a_pickled_entry_is_never_opened_and_its_way_out_is_named(tmp_path):
+    np.savez(tmp_path / "edm2.npz", fid={"mu": np.zeros(4), "sigma": np.eye(4)})
+    with pytest.raises(InputError, match="never unpickled: write its parts"):
+        exchange.read_statistics(tmp_path / "edm2.npz")
+
+
+def test_a_file_that_announces_more_than_it_holds_is_refused_unread(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (4, 4)})
+    with zipfile.ZipFile(tmp_path / "short.npz", "w") as archive:
+        archive.writestr("sigma.npy", header.getvalue() + bytes(8))
+        whole = io.BytesIO()
+        np.save(whole, np.zeros(4))
+        archive.writestr("mu.npy", whole.getvalue())
+    with pytest.raises(InputError, match="sigma.npy announces float64"):
+        exchange.read_statistics(tmp_path / "short.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK"])
+def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(InputError, match="not a readable"):
+        exchange.read_statistics(tmp_path / "bad.npz")
+
+
+def test_another_number_of_images_than_the_file_s_is_refused(tmp_path):
+    exchange.write_statistics(tmp_path / "real.npz", np.random.default_rng(0).standard_normal((20, 3)), Means())
+    with pytest.raises(InputError, match="is of 20 images"):
+        exchange.read_statistics(tmp_path / "real.npz", num_images=30)
 
 
 @pytest.mark.parametrize("arrays", [{"mu": np.zeros(4)}, {"mu": np.zeros(4), "sigma": np.eye(5), "n": 9},
-                                    {"mu": np.full(4, np.nan), "sigma": np.eye(4), "n": 9}])
+                                    {"mu": np.full(4, np.nan), "sigma": np.eye(4), "n": 9},
+                                    {"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))},
+                                    {"mu": np.zeros(3), "sigma": -np.eye(3)}])
 def test_damaged_statistics_are_refused(tmp_path, arrays):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(InputError, match="expected"):

@@ -1,16 +1,15 @@
 """The memorisation check: copies are flagged, fresh images pass, its error rates are what they claim."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.assets.weights import lpips_model
+from bench.config import DatasetConfig, MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
-from bench.errors import InputError
-from bench.metrics import memorisation, neighbours
+from bench.errors import BenchError, InputError
+from bench.metrics import copy_search, memorisation
 from bench.metrics.base import Evidence
 from bench.metrics.memorisation import (
     Memorisation,
@@ -20,6 +19,7 @@ from bench.metrics.memorisation import (
     newcombe,
     probability_closer,
 )
+from bench.registry import resolve
 
 
 class TinyLpips(torch.nn.Module):
@@ -49,7 +49,7 @@ class Darkener:
 
 @pytest.fixture(autouse=True)
 def tiny_lpips(monkeypatch):
-    monkeypatch.setattr(neighbours, "lpips_model", lambda net: TinyLpips())
+    monkeypatch.setattr(copy_search, "lpips_model", lambda net: TinyLpips())
 
 
 def pictures(num, seed):
@@ -64,7 +64,7 @@ def evidence_of(folder, fake, *, train=None, validation=None, tokenizer=None, nu
                     settings=MetricsConfig(), speed=SpeedConfig(), images=lambda side: ArrayImages(sides[side]),
                     features=lambda side: pytest.fail("needs no features"),
                     validation_tokens=lambda: pytest.fail("needs no tokens"), workspace=folder, caches=folder,
-                    tokenizer=tokenizer, fingerprints={"train": "train"})
+                    tokenizer=tokenizer, fingerprints={"train": "train", "validation": "validation"})
 
 
 def test_a_copy_of_the_training_set_is_flagged(tmp_path):
@@ -104,7 +104,8 @@ def test_fresh_images_through_the_same_tokenizer_pass(tmp_path):
 
 def test_the_held_out_images_are_not_those_the_real_row_judges(tmp_path):
     validation = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 4, 4), dtype=np.uint8)
-    chosen = held_out_images(evidence_of(tmp_path, pictures(1, 1), validation=validation, num_fake=20))
+    held_out = held_out_images(evidence_of(tmp_path, pictures(1, 1), validation=validation, num_fake=20))
+    chosen = held_out.images(range(len(held_out)))
     judged = np.linspace(0, 59, 20).round()
     assert len(chosen) == 40 and not np.isin(chosen[:, 0, 0, 0], judged).any()
 
@@ -112,8 +113,8 @@ def test_the_held_out_images_are_not_those_the_real_row_judges(tmp_path):
 def test_held_out_distances_are_computed_once_for_all_rows(tmp_path, monkeypatch):
     first = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
     searched = []
-    monkeypatch.setattr(memorisation, "nearest", lambda images, *args, **options: (
-        searched.append(len(images)), neighbours.nearest(images, *args, **options))[1])
+    monkeypatch.setattr(memorisation, "nearness", lambda images, *args: (
+        searched.append(len(images)), copy_search.nearness(images, *args))[1])
     again = Memorisation()(evidence_of(tmp_path, pictures(20, 4)))
     assert searched == [20] and again == first
 
@@ -179,10 +180,12 @@ def test_too_few_samples_could_show_no_copying():
     assert detectable_share(1, 100) > 1
 
 
-def test_what_could_have_been_seen_counts_the_training_images_that_were_not_searched(tmp_path):
+def test_what_could_have_been_seen_counts_the_training_images_that_were_not_searched(tmp_path, monkeypatch):
     whole = evidence_of(tmp_path, pictures(200, 4))
-    part = dataclasses.replace(whole, protocol=dataclasses.replace(whole.protocol, neighbours_candidates=100))
-    rates = [Memorisation()(evidence)[0].extra["detectable_copy_rate"] for evidence in (whole, part)]
+    rates = []
+    for searched in (300, 100):
+        monkeypatch.setattr(memorisation, "SEARCHED", searched)
+        rates.append(Memorisation()(whole)[0].extra["detectable_copy_rate"])
     assert rates[1] == pytest.approx(3 * rates[0])
 
 
@@ -207,3 +210,58 @@ def test_the_interval_of_a_perfect_separation_ends_at_one_and_has_width():
     assert 0.8 < low < 0.95 and high == 1
     mirrored = newcombe(0.0, 20, 20)
     assert mirrored == pytest.approx((1 - high, 1 - low))
+
+
+def rates(sample_nearness, runs=40):
+    """How many of `runs` demos (500 samples, 2,000 held-out images) are flagged; fresh nearness as CIFAR-10 has it."""
+    generator = np.random.default_rng(0)
+
+    def fresh(num):
+        near_duplicate = generator.random(num) < 0.03
+        return np.where(near_duplicate, generator.uniform(0.05, 0.6, num), generator.beta(20, 9, num))
+
+    return sum(compare(sample_nearness(generator, fresh), fresh(2000)).flagged for _ in range(runs)), runs
+
+
+def copier(share):
+    return lambda generator, fresh: np.where(np.arange(500) < 500 * share, 0.0, fresh(500))
+
+
+def test_a_copier_of_5_percent_is_seen_at_the_size_of_the_demo():
+    flagged, runs = rates(copier(0.05))
+    assert flagged >= 0.9 * runs
+
+
+def test_samples_that_copy_nothing_are_seldom_flagged_at_the_size_of_the_demo():
+    for nothing in (copier(0), lambda generator, fresh: generator.beta(40, 9, 500)):   # the second: featureless
+        flagged, runs = rates(nothing)
+        assert flagged <= 0.05 * runs
+
+
+def test_a_copy_of_an_image_that_the_training_set_repeats_is_as_near_as_any(tmp_path):
+    train = np.concatenate([np.repeat(pictures(1, 9), 7, 0), pictures(293, 1)])
+    samples = np.concatenate([np.repeat(train[:1], 20, 0), pictures(80, 3)])
+    assert Memorisation()(evidence_of(tmp_path, samples, train=train))[0].extra["flagged"]
+
+
+def test_where_nothing_can_be_nearer_than_the_held_out_images_no_copy_could_be_seen():
+    assert compare(np.zeros(500), np.zeros(400)).detectable == np.inf
+
+
+@pytest.mark.slow
+def test_copies_among_real_images_are_flagged_and_blurred_ones_are_not(tmp_path, monkeypatch):
+    try:
+        splits = resolve("datasets", "cifar10")().open(DatasetConfig(name="cifar10", resolution=32))
+        model = lpips_model("alex")
+    except BenchError as absent:   # no network and nothing kept
+        pytest.skip(f"needs CIFAR-10 and the weights of LPIPS: {absent}")
+    monkeypatch.setattr(copy_search, "lpips_model", lambda net: model)
+    train, held_out = splits.train.images(range(10_000)), splits.validation.images(range(4000))
+    blurred = torch.nn.functional.avg_pool2d(torch.from_numpy(held_out[:500]).float(), 3, 1, 1).byte().numpy()
+    samples = {0.0: held_out[:500], "blurred": blurred, 0.05: np.concatenate([train[:25], held_out[:475]])}
+    flagged = {}
+    for name, fake in samples.items():
+        evidence = evidence_of(tmp_path, fake, train=train, validation=held_out[500:])
+        evidence.protocol = ProtocolConfig(num_fake=500)
+        flagged[name] = Memorisation()(evidence)[0].extra["flagged"]
+    assert flagged == {0.0: False, "blurred": False, 0.05: True}

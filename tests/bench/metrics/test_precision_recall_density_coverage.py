@@ -148,7 +148,7 @@ def test_a_budget_that_is_too_small_names_what_it_takes():
 
 def test_a_smaller_budget_gives_the_same_values():
     fake, real = gaussian(2500, 8), gaussian(2500, 8, seed=1)
-    block = prdc_module._block_size(fake, real, 0.2, 61)
+    block = prdc_module.block_size(fake, real, 0.2, 61)
     assert block < prdc_module.MAX_BLOCK
     assert prdc(fake, real, k=5, memory_gb=0.2).values() == prdc(fake, real, k=5, uncertainty=False).values()
 

@@ -126,3 +126,28 @@ def test_precision_carries_n_only_where_n_differs(synthetic, tmp_path):
     table = table_of(synthetic, tmp_path, [("autoregressive", measured("precision", 0.7, 0.02, n=100), {}),
                                            ("unigram", measured("precision", 0.6, 0.02, n=40), {})])
     assert column_of(table, "precision").title == "Precision@100" and "0.600@40" in markdown(table)
+
+
+def fidelity_of(synthetic, root, recalls):
+    """A table of one unigram row, first in precision, and one autoregressive row, by the recall of each."""
+    for index, (prior, precision, recall) in enumerate((("unigram", 0.9, recalls[0]),
+                                                        ("autoregressive", 0.7, recalls[1]))):
+        found = [measured("precision", precision, 0.01), measured("density", precision, 0.01), recall]
+        synthetic.make_record(root, "prior", synthetic.spec_of(prior), found, created=f"2026-01-{index:02d}")
+    return summary(gather(root).groups[0])
+
+
+def test_a_row_without_recall_is_never_best_in_precision_or_density_and_says_why(synthetic, tmp_path):
+    none = Measurement("recall", 0.004, "demo-x", n=500, ci_low=0.0014, ci_high=0.0111)
+    table = fidelity_of(synthetic, tmp_path, (none, measured("recall", 0.4, 0.02)))
+    assert best_of(table, "precision") == best_of(table, "density") == []
+    assert markdown(table).count("takes no part in what is best") == 1
+    row, = (row for row in table.rows if row.label == "unigram")
+    assert [table.remark(row, column_of(table, key)) != "" for key in ("precision", "density", "recall")] == [
+        True, True, False]
+
+
+def test_a_row_with_recall_is_best_in_precision_without_a_remark(synthetic, tmp_path):
+    table = fidelity_of(synthetic, tmp_path, (measured("recall", 0.1, 0.02), measured("recall", 0.4, 0.02)))
+    assert best_of(table, "precision") == best_of(table, "density") == ["unigram"]
+    assert "no part" not in markdown(table) and "no part" not in latex(table)

@@ -126,7 +126,7 @@ def test_choosing_another_protocol_shows_its_numbers_alone(page):
 
 def test_the_claims_show_a_verdict_and_the_records_behind_it(page):
     claims = page.locator("#claims .on li")
-    assert claims.count() == 9
+    assert claims.count() == 11
     claims.first.locator("summary").click()
     claims.first.locator("[data-record]").first.click()
     assert page.locator("dialog").is_visible()
