@@ -382,7 +382,7 @@ def _named(options: dict[str, Any]) -> str:
 
 
 def _standing(records: list[Record]) -> list[Record]:
-    """In order of creation, without the runs that were repeated (same seeds) with a better end."""
+    """In order of creation, without runs whose repetition (same seeds) ended better."""
     best: dict[tuple[int, int], int] = {}
     for record in records:
         quality = QUALITY.get(record.status, 0)
