@@ -80,7 +80,8 @@ class Prior(Stage):
             save_model(imported(model, config, section="prior"), out)
             return _calibrate(run, model, out)
         seen, read_train, read_held_out = seen_images(run), _reader(run, "train"), _reader(run, "validation")
-        if isinstance(model, Fitted):
+        is_fitted = isinstance(model, Fitted)
+        if is_fitted:
             _fit(run, model, train_tokens, seen)
             return save_model(model, out)
         chooses = held_out_parts(run)[0]
