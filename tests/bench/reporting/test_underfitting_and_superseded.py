@@ -40,7 +40,8 @@ def test_paying_no_more_there_is_not_called_underfitting(bits):
 def test_records_that_tell_it_otherwise_or_not_at_all_say_nothing(bits, width, extra):
     theirs = cell_of(bits, 5.5, kind="exact", width=width)
     m = theirs.sources[0].measurement
-    theirs = dataclasses.replace(theirs, sources=(Observation("r", 0, 0, dataclasses.replace(m, extra=m.extra | extra)),))
+    changed = dataclasses.replace(m, extra=m.extra | extra)
+    theirs = dataclasses.replace(theirs, sources=(Observation("r", 0, 0, changed),))
     said = underfitting("absorbing", cell_of(bits, 6.0), "autoregressive", theirs)
     assert said == ""
 
