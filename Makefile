@@ -21,7 +21,8 @@ demo: install
 	echo "benchmark and report: $$(($$(date +%s) - began)) s; open report/index.html"
 
 test: install
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not slurm" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "slurm and not slow"   # one after the other: they share one machine
 
 lint: install
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ from bench.words import GROUPS
 CONF = Path(__file__).parent / "conf"
 LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
          "launcher.setup": "'module load cuda'"}   # with an example each
+NOT_KEYS = ("autoencoder", "edit")   # what presets say, and what bench.edit asks of a run
 MOST_RUNS = 500   # of one command: a sweep of more is a typing error, or better several commands
 STAGE_FIELDS = {"vq": {f.name for f in dataclasses.fields(TokenizerConfig)} - {"options"},
                 "prior": {f.name for f in dataclasses.fields(PriorConfig)} - {"options"}}
@@ -152,7 +153,7 @@ def _check_key(key: str) -> None:
         return
     if key == "dataset.default_preset":
         raise InputError(f"{key} is what a data set's own file says: choose one with preset=<name>.")
-    valid = [name for name in _schema_keys(RunSpec) if name != "autoencoder"] + list(GROUPS)
+    valid = [name for name in _schema_keys(RunSpec) if name.split(".")[0] not in NOT_KEYS] + list(GROUPS)
     if key not in valid:
         near = difflib.get_close_matches(key, valid, n=1) or difflib.get_close_matches(parts[-1], valid, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""

@@ -7,7 +7,8 @@
     python -m bench.edit task=enlarge canvas=16x24 sampler.temperature=0.8      # tokens; image= continues one all round
     python -m bench.edit task=filmstrip frames=9                                # the order in which tokens appear
     python -m bench.edit task=benchmark prior=absorbing,autoregressive masks=centre,lower,random images=500
-    python -m bench.edit task=benchmark ... status=true                         # which of its rows are there
+    python -m bench.edit task=benchmark ... launcher=slurm sampling.shards=8    # its rows as jobs, like runs
+    python -m bench.edit task=benchmark ... status=true                         # where every stage and row stands
 
 Models are chosen as for bench.run (prior=, dataset=, vq=, preset=, sampler.*) and built where they are missing.
 Masks are max-pooled to tokens: one white pixel is enough. Known tokens come back unchanged; paste=true also puts back
@@ -21,6 +22,7 @@ import dataclasses
 import json
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +33,18 @@ from rich.console import Console
 from bench.command import run_command
 from bench.compose import Request, expand
 from bench.config import RunSpec
+from bench.data.foreign import as_written
 from bench.editing.inputs import Inputs, check_files, load
 from bench.editing.options import EditOptions, parse
 from bench.errors import InputError
-from bench.labels import label_as_asked
+from bench.labels import label_as_asked, label_of
+from bench.launch.launch import launch
+from bench.launch.status import Standing, counted, print_table, status
 from bench.needs import assets_of_edits, check_checkpoints, check_data, check_own_files, have_assets
+from bench.provenance import utc_now
+from bench.records import Record, Sweep, load_records, save_record, save_sweep
+from bench.stages.base import Run
+from bench.stages.identity import run_key
 from bench.store.files import write_json
 
 if TYPE_CHECKING:
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from priors.canvas import Windows
 
 MANIFEST = "edit.json"
+LAUNCHED = ("launcher", "status=", "sampling.shards")   # keys of bench.run for what is launched as its runs are
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,18 +68,58 @@ def perform(arguments: list[str]) -> int:
     console = Console(stderr=True)
     options, rest = parse(arguments)
     runs = expand(rest, announce=console.print)
-    check_runs(runs, [key for key in rest if not (options.task == "benchmark" and key.startswith("status="))])
+    check_runs(runs, [key for key in rest if not (options.task == "benchmark" and key.startswith(LAUNCHED))])
     for run in runs:
         check_files(options, run.spec.dataset)
     if options.task == "benchmark":
-        from bench.editing.benchmark import benchmark, print_status
-        if any(run.spec.status for run in runs):
-            return print_status(options, runs, console)
-        specs = [run.spec for run in runs]
-        have_assets(assets_of_edits(specs, measured=True))
-        check_checkpoints(specs)
         return benchmark(options, runs, " ".join(["python -m bench.edit", *arguments]), console)
     return edit_all(options, runs, console)
+
+
+def benchmark(options: EditOptions, runs: list[Request], command: str, console: Console) -> int:
+    """A record for every prior and mask, and one for the reconstructions; printed, and saved for the report."""
+    from bench.editing.benchmark import expected, print_rows, rows_of
+
+    rows = rows_of(options, runs)
+    if any(run.spec.status for run in runs):
+        return print_status(rows)
+    specs = [run.spec for run in runs]
+    have_assets(assets_of_edits(specs, measured=True))
+    check_checkpoints(specs)
+    save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command,
+                     cells=tuple(map(expected, rows))), specs[0].results_dir)
+    records = execute(rows, console)
+    print_rows(records)
+    return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def execute(rows: list[Request], console: Console) -> list[Record]:
+    """Launch the rows that have no record yet and return all their records in order."""
+    keys, results_dir = [run_key(Run(row.spec)) for row in rows], rows[0].spec.results_dir
+    found = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
+    missing = [row.spec for key, row in zip(keys, rows, strict=True) if key not in found and not row.unsupported]
+    found |= {key: _unsupported(row, key) for key, row in zip(keys, rows, strict=True) if row.unsupported}
+    found |= {record.run_key: record for record in launch(missing, console=console)}
+    return [found[key] for key in keys if key in found]
+
+
+def _unsupported(row: Request, key: str) -> Record:
+    from bench.pipeline import failed_record
+    record = dataclasses.replace(failed_record(row.spec, label_of(row.spec), InputError(row.unsupported),
+                                               status="unsupported"), run_key=key)
+    save_record(record, row.spec.results_dir)
+    return record
+
+
+def print_status(rows: list[Request]) -> int:
+    """Where every stage of these rows stands, every row, and how many rows stand where."""
+    standings = status([row.spec for row in rows if not row.unsupported])
+    impossible = [Standing(f"edit: {label_of(row.spec)}, {row.spec.edit.mask}", run_key(Run(row.spec)), "unsupported",
+                           detail=row.unsupported) for row in rows if row.unsupported]
+    print_table([*standings, *impossible])
+    of_rows = standings[len(standings) - len(rows) + len(impossible):]
+    print(counted([*of_rows, *impossible]))
+    return 0
 
 
 def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
@@ -77,7 +127,7 @@ def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
     for argument in rest:
         if argument.startswith(("launcher", "plan=", "status=", "source=", "speed.", "sampling.shards",
                                 "metrics.names")):
-            raise InputError(f"{argument}: a key of bench.run; edits run here and at once. Leave it out.")
+            raise InputError(f"{argument}: a key of bench.run that this task does not use. Leave it out.")
     for run in runs:
         if run.unsupported:
             raise InputError(run.unsupported)
@@ -121,7 +171,7 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
         report = carry_out(options, job, Editor(run), out)
     except Unsupported as error:   # a sampler of the user's that cannot keep tokens
         return str(error)
-    report |= {"seconds_with_models": time.perf_counter() - began, "spec": dataclasses.asdict(spec)}
+    report |= {"seconds_with_models": time.perf_counter() - began, "spec": as_written(spec)}
     write_json(out / MANIFEST, report)
     console.print(f"{len(report['files'])} pictures in {out}; all of them on {out / 'sheet.png'}.", markup=False,
                   soft_wrap=True, highlight=False)

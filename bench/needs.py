@@ -1,7 +1,7 @@
 """What a run must have before it starts: data, checkpoints, weights. bench.run, bench.edit and bench.doctor ask it.
 
     check_data(specs); check_own_files(specs)         # in a moment and without torch: InputError says what is not there
-    assets_of(specs)                              # ["inception", "lpips-alex"]: weights and public data sets to be had
+    assets_of(specs)                              # ["inception", "lpips-alex"]: weights and public data sets to fetch
     have_assets(assets_of(specs)); check_checkpoints(specs)     # fetched and read, before anything is built
 """
 

@@ -45,7 +45,11 @@ SHEET_ROWS, SHEET_COLUMNS = 16, 8   # of samples by class
 
 def run(spec: RunSpec, *, store: Store | None = None, announce: Announce = print) -> Record:
     """Build whatever is missing, measure, and save the record. Raises what went wrong; nothing finished is lost."""
-    return record_of(begun(spec, store=store, announce=announce))
+    started = begun(spec, store=store, announce=announce)
+    if started.is_edit:
+        from bench.editing.measuring import record_of_edit
+        return record_of_edit(started)
+    return record_of(started)
 
 
 def build(run: Run, stage: Stage, shard: int | None = None) -> None:
@@ -78,9 +82,9 @@ def record_of(run: Run) -> Record:
 
 
 def failed_record(spec: RunSpec, label: str, error: BaseException, *, status: Status = "failed") -> Record:
-    """A record that keeps the cell of a run that could not be had, with the reason."""
+    """The record of a run that failed or that its prior cannot do, with the reason: its cell must not be lost."""
     message = str(error) if status == "unsupported" else "".join(traceback.format_exception(error))
-    return Record(id=f"{status}-{uuid.uuid4().hex[:12]}", created=utc_now(), role="prior", label=label,
+    return Record(id=f"{status}-{uuid.uuid4().hex[:12]}", created=utc_now(), role=Run(spec).record_role, label=label,
                   spec=as_written(spec), run_key="", status=status, provenance=dict(provenance()), message=message)
 
 

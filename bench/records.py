@@ -161,8 +161,8 @@ class Measurement:
     """One number and what it means.
 
     metric: column name, such as "fid", "kid", "precision", "bits_per_token", "seconds_per_image".
-    value: None where it could not be had; `note` then says why.
-    ci_low, ci_high: 95% interval, None where no sound one is at hand (`note` says why).
+    value: None where it could not be measured; `note` then says why.
+    ci_low, ci_high: 95% interval, None where no sound one is available (`note` says why).
     standard_error: of `value`; n: how many images (or pairs, tokens) stand behind it.
     protocol: the id of the protocol it was measured under; only equal ids may be compared.
     bound: "upper" where the value is an upper bound on what the column names.

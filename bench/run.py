@@ -45,12 +45,10 @@ from bench.launch.status import print_status
 from bench.listing import print_entries
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.planning import print_plan
-from bench.plugin_code import what_changed
 from bench.printable import cell, last_line, one_line
 from bench.provenance import utc_now
 from bench.records import Record, Sweep, load_records, save_sweep
 from bench.stages.base import Run
-from bench.stages.chain import planned
 from bench.stages.identity import run_key
 from bench.store.store import Store
 from bench.words import arguments_of
@@ -154,21 +152,10 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
     check_checkpoints([run.spec for run in missing])
     if not missing:
         console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
-    announce_changed_code(missing, console)
     fresh = launch([run.spec for run in missing], console=console)
     found = done | {record.run_key: record for record in fresh}
     unsupported = [_unsupported(run) for run in runs if run.unsupported]
     return [found[key] for key in dict.fromkeys(keys) if key in found] + unsupported
-
-
-def announce_changed_code(runs: list[Request], console: Console) -> None:
-    """Say which plug-ins were edited, where jobs will build: their own words go to logs."""
-    store = Store()
-    stages = {stage.key: stage for run in runs if run.spec.launcher.name != "debug"
-              for stage in planned(Run(run.spec))}
-    for stage in stages.values():
-        if store.state(stage.recipe) != "cached" and (reason := what_changed(stage.recipe, store.artefacts())):
-            console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_reference(door: Door, rest: list[str]) -> int:

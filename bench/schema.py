@@ -18,6 +18,7 @@ from bench.config import SEED, ConditionConfig, ModelConfig, RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.plugin_code import is_ours
 from bench.rules import check, check_all, is_plain, shown
+from vq.base import ImpliesOptions, ImpliesOptionsOfLayout, KnowsGrid
 
 OPTIONS_OF = {"class": ("num_labels",), "text": ("text_width", "text_length")}
 """The fields of a prior's Options that a condition sets."""
@@ -69,7 +70,7 @@ def to_spec(composed: DictConfig) -> RunSpec:
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
     implied = _implied_by_layout(autoencoder, spec, sizes | spec.vq.options)
-    if hasattr(autoencoder, "implied"):
+    if issubclass(autoencoder, ImpliesOptions):
         implied = implied | autoencoder.implied(spec.vq.options, sizes)
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
     _check_grid(autoencoder, spec)
@@ -132,7 +133,7 @@ def _takes_condition(prior: str) -> bool:
 def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> dict[str, Any]:
     """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
     vq = spec.vq
-    if vq.layout == "native" or not hasattr(options, "of_layout"):
+    if vq.layout == "native" or not issubclass(options, ImpliesOptionsOfLayout):
         return {}
     try:
         return options.of_layout(vq.layout, sizes | {"resolution": spec.dataset.resolution, "path": vq.path})
@@ -142,7 +143,7 @@ def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> d
 
 def _check_grid(options: type, spec: RunSpec) -> None:
     """Whether images of the data set's resolution fit the tokenizer, where its Options can tell (`grid`)."""
-    if spec.source in ("prior", "reconstruction") and hasattr(options, "grid"):
+    if spec.source in ("prior", "reconstruction") and issubclass(options, KnowsGrid):
         try:
             options(**spec.vq.options).grid(spec.dataset.resolution)
         except ValueError as error:

@@ -9,8 +9,10 @@ positions.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -151,3 +153,38 @@ class Prior(Protocol):
         draws: Draws,
     ) -> Sample:
         """Draw `num` images; `known` (num, N) holds tokens to keep and UNKNOWN where to fill."""
+
+
+# What a prior may offer beside the contract. None of it is needed; the benchmark asks with isinstance.
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A prior that is estimated in closed form, in one pass over the tokens, and not trained in steps."""
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Estimate everything from batches (B, N) int64, which together are the training images, each once."""
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A prior that, once trained, measures on held-out images what its samplers use (its best step schedule)."""
+
+    def calibrate(self, tokens: Tensor, *, draws: Draws) -> None:
+        """Measure on (B, N) int64 held-out tokens, and keep the outcome in buffers, saved with the weights."""
+
+
+@runtime_checkable
+class MaskedPredictor(Protocol):
+    """A prior that predicts any token from any others, which a mixture over the windows of a larger canvas needs."""
+
+    def logits_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """(B, N) int64 with UNKNOWN where hidden, (B, R) int64 positions -> (B, R, K)."""
+
+
+@runtime_checkable
+class ReadsOfficialWeights(Protocol):
+    """A prior that can take the weights of another code base: what `prior.layout` names."""
+
+    def load_official(self, path: str | PathLike[str], *, layout: str) -> Prior:
+        """Itself, with the weights of that file; ValueError for a layout it does not know or sizes that differ."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from priors import samplers, schedules
-from priors.base import UNKNOWN, Draws, Sample, Unsupported, inverse_cdf
+from priors.base import UNKNOWN, Draws, MaskedPredictor, Sample, Unsupported, inverse_cdf
 from priors.checks import check_known
 from priors.condition_options import GuidedSampler
 from priors.conditions import Condition, check_condition
@@ -155,13 +155,14 @@ def sample_canvas(
 
 def predictor(prior, windows: Windows) -> samplers.Predict:
     """The prior's `logits_at`, if it has one and windows of the prior's size."""
-    if not hasattr(prior, "logits_at"):
+    grid = tuple(prior.grid)
+    if not isinstance(prior, MaskedPredictor):
         raise Unsupported(
             f"{type(prior).__name__} cannot predict any token from any others (it has no `logits_at`), which a mixture "
             "over windows needs; absorbing diffusion can"
         )
-    if tuple(prior.grid) != windows.window:
-        raise ValueError(f"windows are {_by(windows.window)}: expected {_by(prior.grid)}, the grid of the prior")
+    if grid != windows.window:
+        raise ValueError(f"windows are {_by(windows.window)}: expected {_by(grid)}, the grid of the prior")
     return prior.logits_at
 
 

@@ -1,7 +1,6 @@
 """Shared by all tests: few threads, and a cache of one's own that borrows the downloaded assets."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_configure(config):
     import torch
     torch.set_num_threads(1)
-
-
-@pytest.hookimpl(tryfirst=True)   # xdist's own reads the groups
-def pytest_collection_modifyitems(items):
-    """For `-n 2 --dist loadgroup`: a file is one worker's, and so is the one SLURM; the longest groups come first."""
-    def group(item):
-        return "slurm" if "tests/slurm" in item.path.as_posix() else item.path.stem
-
-    sizes = Counter(map(group, items))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: (group(item) != "slurm", -sizes[group(item)]))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,14 @@
-"""What a tokenizer is: images to grids of codebook ids and back, uint8 at every border."""
+"""What a tokenizer is: images to grids of codebook ids and back, uint8 at every border. Torch-free."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Tokenizer(Protocol):
@@ -20,19 +22,61 @@ class Tokenizer(Protocol):
     grid: tuple[int, int]
     resolution: int
 
-    def trainable(self, *, perceptual: Callable[[Tensor, Tensor], Tensor], learning_rate: float,
-                  betas: tuple[float, float]) -> nn.Module:
-        """What the training loop trains (bench.training.loop.Trainable); perceptual is an LPIPS network.
-
-        Its kind is Options.perceptual_net, a field or a constant ("alex" where there is none); None asks for none.
-        A class without `trainable` is not trained: it is kept as its constructor makes it, or as `vq.path` says.
-        """
-
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, N) int64 in [0, K), row by row."""
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, N) int64 -> (B, 3, H, W) uint8; a (B, h, w) canvas of another size decodes to its own size."""
+
+
+@runtime_checkable
+class TrainableTokenizer(Protocol):
+    """A tokenizer that is trained on the run's images. One of another class is kept as its constructor makes it, or as
+    `vq.path` says."""
+
+    def trainable(self, *, perceptual: Callable[[Tensor, Tensor], Tensor], learning_rate: float,
+                  betas: tuple[float, float]) -> nn.Module:
+        """What the training loop trains (bench.training.loop.Trainable); perceptual is an LPIPS network.
+
+        Its kind is Options.perceptual_net, a field or a constant ("alex" where there is none); None asks for none.
+        """
+
+
+@runtime_checkable
+class ReadsOfficialWeights(Protocol):
+    """A tokenizer that can take the weights of another code base: what `vq.layout` names."""
+
+    def load_official(self, path: str | PathLike[str], *, layout: str) -> Tokenizer:
+        """Itself, with the weights of that file; ValueError for a layout it does not know or sizes that differ."""
+
+
+@runtime_checkable
+class ImpliesOptions(Protocol):
+    """Options, some of which follow from others."""
+
+    @staticmethod
+    def implied(given: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
+        """The fields that follow from those given and from the sizes that a preset says."""
+
+
+@runtime_checkable
+class ImpliesOptionsOfLayout(Protocol):
+    """Options, some of which follow from the layout of a checkpoint (ReadsOfficialWeights)."""
+
+    @staticmethod
+    def of_layout(layout: str, sizes: dict[str, Any]) -> dict[str, Any]:
+        """The fields that follow from the layout; sizes: those a preset says, `resolution` and `path` of the run.
+
+        Raises ValueError, its text beginning with the name of the field, where they contradict it.
+        """
+
+
+@runtime_checkable
+class KnowsGrid(Protocol):
+    """Options that tell the token grid before there is a model."""
+
+    def grid(self, resolution: int) -> tuple[int, int]:
+        """Height and width in tokens of images of this resolution; ValueError where it does not suit."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +93,7 @@ class PixelLikelihood:
     density: Tensor
 
 
+@runtime_checkable
 class LikelihoodTokenizer(Tokenizer, Protocol):
     """A Tokenizer whose decoder is also a distribution over pixels. Its Options has the field `likelihood_head`, true
     for such a model; where it is false, or the tokenizer has no such field, there is no pixel likelihood.

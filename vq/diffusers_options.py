@@ -19,8 +19,10 @@ _COUNTS = ("layers_per_block", "latent_channels", "num_vq_embeddings", "norm_num
 class DiffusersVQOptions:
     """The arguments of diffusers' VQModel that decide which weights there are; config.json sets them.
 
-    block_out_channels: width of each level, every one but the last halving the resolution, with down_block_types and
-        up_block_types naming its blocks; layers_per_block, norm_num_groups, act_fn, mid_block_add_attention: of these.
+    block_out_channels: width of each level, every one but the last halving the resolution.
+    down_block_types, up_block_types: the blocks of each level.
+    layers_per_block, norm_num_groups, act_fn, mid_block_add_attention: of these.
+    in_channels, out_channels: 3, colours.
     latent_channels: what the encoder gives; vq_embed_dim: numbers a code (None: as many); num_vq_embeddings: K.
     norm_type: "group", or "spatial" for the decoder of MoVQ.
     """

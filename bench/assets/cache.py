@@ -68,7 +68,7 @@ def asset_folder(name: str, path: Path | None = None) -> Path:
     """The folder of an asset's converted files, verified; fetched and converted first if need be.
 
     path: the user's own file, before the environment variable.
-    Raises AssetError if the asset is nowhere to be had.
+    Raises AssetError if no source provides the asset.
     """
     asset = _known(name)
     if path is not None or asset.variable in os.environ:

@@ -29,7 +29,7 @@ STALL_TIMEOUT_S = 180   # a client that moves no byte for so long has lost its s
 
 
 class FetchError(Exception):
-    """One source could not be had; the message is the reason."""
+    """One source could not be fetched; the message is the reason."""
 
 
 @dataclass(frozen=True)

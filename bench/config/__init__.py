@@ -15,6 +15,7 @@ from bench.rules import Checked, Choice, Number, Place, Plain, Several, Text, Wh
 
 SEED_MOST = 2**32 - 1   # what every generator takes
 SOURCES = ("prior", "reconstruction", "real")
+MASKS = ("centre", "lower", "random")
 FIXED_ORDERS = ("raster", "column", "spiral", "halton")
 ORDERS = (*FIXED_ORDERS, "random")
 CONDITIONS = ("none", "class", "text")
@@ -192,6 +193,7 @@ class PriorConfig(ModelConfig):
 class ConditionConfig(Checked):
     """What the prior is told of each image: nothing, its class, or its caption.
 
+    name: none, class or text.
     encoder: of text, the folder of a BERT encoder as transformers keeps one; None is the pinned sentence encoder.
     length: of text, how many positions of a caption are read, with its start and end.
     """
@@ -331,6 +333,23 @@ class BackboneConfig(Checked):
 
 
 @dataclass
+class EditConfig(Checked):
+    """What `bench.edit task=benchmark` asks of a run; no key of the command line.
+
+    mask: the part that is hidden of held-out images, one of MASKS, for the prior to complete (source="prior") or left
+        to the tokenizer alone (source="reconstruction"); "" where the run judges samples.
+    showcase: whether the record also shows the other tasks and measures the seams of canvases. Part of no key.
+    """
+
+    mask: Annotated[str, Choice(("", *MASKS))] = ""
+    showcase: bool = False
+
+    @property
+    def protocol_name(self) -> str:
+        return f"edit-{self.mask}"
+
+
+@dataclass
 class RunSpec(Checked):
     """Everything one run depends on.
 
@@ -342,6 +361,7 @@ class RunSpec(Checked):
     backbone, autoencoder: sizes a preset gives to whatever prior and tokenizer is chosen, where its Options has the
         field; `prior.<field>` and `vq.<field>` go before them.
     seed: of training; prior.seed: of the prior's training alone; sampler["seed"]: of sampling.
+    edit: of held-out images that are completed instead of samples that are drawn.
     device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
     results_dir: where records are kept.
@@ -363,6 +383,7 @@ class RunSpec(Checked):
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    edit: EditConfig = field(default_factory=EditConfig)
     seed: Annotated[int, SEED] = 0
     device: Annotated[str, Text("auto, cpu, cuda or cuda:<index>", pattern="auto|cpu|cuda(:[0-9]{1,3})?")] = "auto"
     threads: Annotated[int | None, THREADS] = None

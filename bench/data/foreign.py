@@ -69,9 +69,13 @@ def look_at(source: str, dataset: DatasetConfig, *, num: int) -> ForeignSamples:
 def as_written(spec: RunSpec) -> dict[str, Any]:
     """A spec as records keep it: of samples from elsewhere with the hash that tells what they are, if there are any.
 
-    Without a prior.seed or a condition that is not set, as in records made before there were any.
+    Without a prior.seed or a condition that is not set, as in records made before there were any; of an edit the
+    protocol's name tells the mask.
     """
     values = dataclasses.asdict(spec)
+    del values["edit"]
+    if spec.edit.mask:
+        values["protocol"]["name"] = spec.edit.protocol_name
     if spec.condition.name == "none":
         del values["condition"]
     if spec.prior.seed is None:

@@ -13,10 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from bench.compose import GROUPS
-from bench.config import RunSpec
+from bench.config import MASKS, RunSpec
 from bench.errors import InputError, did_you_mean
 
-MASK_KINDS = ("centre", "lower", "random")
 KEYS = {   # which keys a task takes beside `task`, `out` and those of bench.run
     "inpaint": ("image", "mask", "box", "variants", "fit", "paste", "stride", "windows", "order"),
     "condition": ("image", "mask", "box", "variants", "fit", "paste", "stride", "windows", "order"),
@@ -57,7 +56,7 @@ class EditOptions:
     windows: int | None = None
     order: str | None = None
     frames: int = 9
-    masks: tuple[str, ...] = MASK_KINDS
+    masks: tuple[str, ...] = MASKS
     images: int | None = None
 
     def __post_init__(self) -> None:
@@ -70,8 +69,8 @@ class EditOptions:
         if self.order is not None and self.order not in ("random", "raster", "halton"):
             raise InputError(f"order={self.order}: {did_you_mean(self.order, ('random', 'raster', 'halton'))}")
         for kind in self.masks:
-            if kind not in MASK_KINDS:
-                raise InputError(f"masks={kind}: {did_you_mean(kind, MASK_KINDS)}")
+            if kind not in MASKS:
+                raise InputError(f"masks={kind}: {did_you_mean(kind, MASKS)}")
         self._check_inputs()
 
     def _check_inputs(self) -> None:

@@ -15,7 +15,7 @@ from bench.editing.pictures import decode_known, greyed, line_up, record_sheet
 from bench.records import Sheet
 from bench.stages.editor import Editor, canvas_sampler
 from priors import editing
-from priors.base import UNKNOWN, Sample
+from priors.base import UNKNOWN, MaskedPredictor, Sample
 from priors.canvas import Windows, film, reveal_steps, strided_windows
 
 VARIANTS, FRAMES, FILMS, CANVASES = 4, 9, 4, 4
@@ -41,7 +41,7 @@ def showcase(editor: Editor, originals: Tensor, folder: Path, results_dir: Path)
     sheets = {"condition": completed_sheet(editor, originals, outside, folder / "condition.png", results_dir,
                                            key="condition"),
               "stitch": stitched_sheet(editor, originals, folder / "stitch.png", results_dir)}
-    if hasattr(editor.prior, "logits_at"):
+    if isinstance(editor.prior, MaskedPredictor):
         frames, _ = film_of(editor, strided_windows(grid, grid), FILMS, FRAMES, None)
         sheets["filmstrip"] = record_sheet(frames.flatten(0, 1), FILMS, FRAMES, folder / "filmstrip.png",
                                            results_dir=results_dir)

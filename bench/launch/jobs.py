@@ -1,8 +1,8 @@
 """What runs inside a job, local or on SLURM: one stage of a run (or one shard of it), or the end of a run.
 
-A StageJob builds one artefact. It marks in the sweep's folder how it ended, so that nobody depends on the scheduler's
-accounting to know. On SLURM's warning signal (before a time limit, a preemption, `scancel --signal=USR2`) the work in
-hand saves itself and submitit puts the job back into the queue, where it resumes.
+A StageJob builds one artefact. It writes into the sweep's folder how it ended, so that nothing depends on the
+scheduler's accounting. On SLURM's warning signal (before a time limit, a preemption, `scancel --signal=USR2`) it saves
+its progress, and submitit puts the job back into the queue, where it resumes.
 
 A RunJob measures and writes the record once its stages are there. It is also the run's guard: it starts however its
 stages ended, submits again those that were lost, and writes a failed record with the traceback of what failed for good.
@@ -45,7 +45,7 @@ MEASURING = "metrics"   # the section of the launcher's resources that the job w
 
 
 class LostError(BenchError):
-    """Work that vanished without a word more often than `launcher.retries` allows, or was cancelled."""
+    """A job that ended without a result more often than `launcher.retries` allows, or was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SweepFolder:
         return len(self.losses(unit))
 
     def add_stall(self, unit: str, written: str) -> int:
-        """How often in a row the unit has stopped with nothing but `written` (see `_written`) on disk; 0: it got on."""
+        """How often in a row the unit has stopped with only `written` (see `_written`) on disk; 0 after progress."""
         earlier = self.marks(unit)
         stalls = earlier.get("stalls", 0) + 1 if written == earlier.get("written", "") else 0
         self.mark(unit, written=written, stalls=stalls)
@@ -130,9 +130,9 @@ class StageJob:
                 self._build()
             except Interrupted:
                 raise
-            except Exception:
+            except Exception as error:
                 if Store().state(self.stage.recipe) != "cached":   # else another process finished it meanwhile
-                    self._fail(traceback.format_exc())
+                    self._fail(traceback.format_exc(), unsupported=_unsupported(error))
                     raise
             self._mark(state="done")
         return self.stage.key
@@ -155,9 +155,9 @@ class StageJob:
         if all(self.folder.marks(name).get("state") == "done" for name, _ in units_of(self.stage)):
             build(run, self.stage.stage)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, *, unsupported: str = "") -> None:
         Store().set_status(self.stage.recipe, "failed", message)
-        self._mark(state="failed", message=message)
+        self._mark(state="failed", message=message, unsupported=unsupported)
 
     def _mark(self, **facts: Any) -> None:
         if _rank() == 0:
@@ -178,7 +178,7 @@ class RunJob:
             return self._settle()
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """As that of a stage; what a run writes are its metrics."""
+        """As for a stage; progress of a run means newly written metrics."""
         key = run_key(Run(self.spec))
         if reason := why_given_up(self.spec, MEASURING, f"run-{key}", self.folder, Store().root / "metric"):
             self._record(key, LostError(f"measuring: {reason}"))
@@ -205,10 +205,10 @@ class RunJob:
 
 
 def lost_units(stages: Sequence[Planned], folder: SweepFolder, retries: int) -> list[str]:
-    """The jobs of these stages, in order, that ended without a word and may be tried again; [] if all is there.
+    """The jobs of these stages, in order, that ended without a result and may be tried again; [] if none is missing.
 
-    Raises BenchError with the traceback if a stage failed, LostError if one was lost too often or cancelled. Stages
-    that still run are waited for.
+    Raises BenchError with the traceback if a stage failed, Unsupported if its prior cannot do what was asked, LostError
+    if one was lost too often or cancelled. Stages that still run are waited for.
     """
     store = Store()
     for stage in stages:
@@ -217,14 +217,28 @@ def lost_units(stages: Sequence[Planned], folder: SweepFolder, retries: int) -> 
         if state == "cached":
             continue
         marks = {name: folder.marks(name) for name, _ in units_of(stage)}
-        failed = [mark.get("message", "") for mark in marks.values() if mark.get("state") == "failed"]
+        failed = [mark for mark in marks.values() if mark.get("state") == "failed"]
         if failed or state == "failed":
-            raise BenchError(f"{stage.label} failed:\n{failed[0] if failed else store.status(stage.recipe)['message']}")
+            raise _failure(stage, failed[0] if failed else store.status(stage.recipe))
         lost = [name for name, mark in marks.items() if mark.get("state") != "done"]
         for name in lost:
             _count_loss(name, marks[name], stage, folder, retries)
         return lost or list(marks)
     return []
+
+
+def _failure(stage: Planned, facts: dict[str, Any]) -> Exception:
+    """What a failed stage says of itself, as the error its run ends in."""
+    from priors.base import Unsupported
+    if reason := facts.get("unsupported"):
+        return Unsupported(reason)
+    return BenchError(f"{stage.label} failed:\n{facts.get('message', '')}")
+
+
+def _unsupported(error: Exception) -> str:
+    """The reason of a prior that cannot do what was asked, "" of any other error."""
+    from priors.base import Unsupported
+    return str(error) if isinstance(error, Unsupported) else ""
 
 
 def _count_loss(name: str, marks: dict[str, Any], stage: Planned, folder: SweepFolder, retries: int) -> None:
@@ -265,9 +279,9 @@ def run_or_record_failure(spec: RunSpec, error: BaseException | None = None, *,
 
 
 def why_given_up(spec: RunSpec, section: str, unit: str, folder: SweepFolder, work: Path) -> str:
-    """Why a job that was warned goes into the queue no more, "" if it does: MAX_STALLS limits without getting on.
+    """Why a warned job is not requeued, "" if it is: it reached MAX_STALLS time limits without making progress.
 
-    A warning that comes long before the time limit (a preemption, a user's) is nobody's fault and not counted.
+    A warning that comes long before the time limit (a preemption, or sent by the user) is not counted.
     """
     launcher = spec.launcher
     limit = resources_of(launcher, section).minutes
@@ -297,7 +311,7 @@ def _written(work: Path) -> str:
 
 @contextmanager
 def requeued_when_interrupted(cuda_devices: str | None) -> Iterator[None]:
-    """Inside, the warning signal raises Interrupted; coming out by it, the job goes back into the queue.
+    """Inside the block the warning signal raises Interrupted; if that leaves the block, the job is requeued.
 
     cuda_devices: CUDA_VISIBLE_DEVICES where the job was submitted; submitit's local executor hides every GPU.
     """

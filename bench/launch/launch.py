@@ -20,7 +20,11 @@ from bench.launch import local as launch_local
 from bench.launch import slurm as launch_slurm
 from bench.launch.graph import sweep_folder
 from bench.launch.jobs import run_or_record_failure
+from bench.plugin_code import what_changed
 from bench.records import Record
+from bench.stages.base import Run
+from bench.stages.chain import planned
+from bench.store.store import Store
 
 LAUNCHERS = ("debug", "local", "slurm")
 
@@ -38,11 +42,21 @@ def launch(specs: Sequence[RunSpec], *, console: Any) -> list[Record]:
         raise InputError(f"launcher={launcher.name}: {did_you_mean(launcher.name, LAUNCHERS)}")
     if any(spec.launcher != launcher for spec in specs):
         raise InputError("launcher.* differs between the runs of one sweep: start one sweep for each setting.")
+    if launcher.name != "debug":
+        announce_changed_code(specs, console)
     if launcher.name == "slurm":
         return launch_slurm.launch(specs, sweep_folder(launcher), console)
     if launcher.name == "local":
         return launch_local.launch(specs, sweep_folder(launcher), console)
     return _in_this_process(specs)
+
+
+def announce_changed_code(specs: Sequence[RunSpec], console: Any) -> None:
+    """Say which plug-ins were edited, where jobs will build: their own words go to logs."""
+    store = Store()
+    for stage in {stage.key: stage for spec in specs for stage in planned(Run(spec))}.values():
+        if store.state(stage.recipe) != "cached" and (reason := what_changed(stage.recipe, store.artefacts())):
+            console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _in_this_process(specs: Sequence[RunSpec]) -> list[Record]:

@@ -191,7 +191,7 @@ def _speaking_to(log: Path) -> Iterator[None]:
 
 @contextmanager
 def _outliving_the_terminal() -> Iterator[None]:
-    """Processes started inside ignore the hang-up of a closing terminal."""
+    """Processes started inside the block ignore SIGHUP, so they survive the terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield

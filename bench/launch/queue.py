@@ -1,8 +1,8 @@
-"""What SLURM's controller says of jobs: asked with squeue and scontrol alone, as accounting may be hidden. Torch-free.
+"""What SLURM's controller reports about jobs, through squeue and scontrol only: accounting may be hidden. Torch-free.
 
     if "12" not in (active_jobs() or {}): ...
 
-Every answer is optional: the controller may be away, there may be none, and it forgets jobs minutes after their end.
+Every answer is optional: the controller may be down or absent, and it forgets jobs minutes after they end.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def ended_at_limit(job: str) -> bool:
 
 
 def _of_this_job(field: str) -> str | None:
-    """A field of squeue about the job that asks, until the controller answers; None when patience ends."""
+    """A field of squeue about the job that asks, until the controller answers; None after PATIENCE_SECONDS."""
     command = ["squeue", "--noheader", f"--format={field}", f"--jobs={os.environ['SLURM_JOB_ID']}"]
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:

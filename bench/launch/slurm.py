@@ -67,7 +67,7 @@ def _check_limits(launcher: LauncherConfig) -> None:
 
 
 def submit(specs: Sequence[RunSpec], folder: SweepFolder, *, join_runs: bool = False) -> list[str]:
-    """Put all that is missing and in no queue into the queue; returns the ids of the jobs, those of the runs last.
+    """Queue everything that is missing and not queued yet; returns the ids of the jobs, those of the runs last.
 
     join_runs: a run whose last job is in the queue already is left to it (never when that job itself submits).
     """
@@ -177,7 +177,7 @@ def _fresh_environment() -> Iterator[None]:
 
 
 def _wait(specs: Sequence[RunSpec]) -> list[Record]:
-    """The records, as the jobs' files tell; a run whose last job vanished is submitted again."""
+    """Wait for the records that the jobs write; a run whose last job has vanished is submitted again."""
     open_runs = {run_key(Run(spec)): spec for spec in specs}
     folders = {key: SweepFolder(Path(registered(spec.launcher, key)["folder"])) for key, spec in open_runs.items()}
     last_look, records = time.monotonic(), dict[str, Record]()

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.config import RunSpec
-from bench.labels import prior_name
+from bench.labels import label_of, prior_name
 from bench.launch.graph import Node, graph, registered
 from bench.launch.jobs import SweepFolder, units_of
 from bench.launch.queue import active_jobs
 from bench.printable import cell, last_line
-from bench.records import load_records
+from bench.records import Record, load_records
 from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.store import Store
@@ -44,10 +44,16 @@ def status(specs: Sequence[RunSpec]) -> list[Standing]:
     """Every stage of these runs once, then every run."""
     active = active_jobs() if any(spec.launcher.name == "slurm" for spec in specs) else None
     store = Store()
-    done = {folder: {record.run_key for record in load_records(folder)[0] if record.status == "ok"}
-            for folder in {spec.results_dir for spec in specs}}
+    records = {folder: _records_of(folder) for folder in {spec.results_dir for spec in specs}}
     return [_of_stage(node, store, active) for node in graph(specs)] + \
-        [_of_run(spec, active, done[spec.results_dir]) for spec in specs]
+        [_of_run(spec, active, records[spec.results_dir]) for spec in specs]
+
+
+def _records_of(folder: str) -> dict[str, Record]:
+    """The last record of every run, one of success before one of failure."""
+    found = load_records(folder)[0]
+    return {record.run_key: record for record in [*(r for r in found if r.status != "ok"),
+                                                  *(r for r in found if r.status == "ok")]}
 
 
 def _of_stage(node: Node, store: Store, active: set[str] | None) -> Standing:
@@ -69,15 +75,17 @@ def _of_stage(node: Node, store: Store, active: set[str] | None) -> Standing:
     return Standing(label, node.key, _waiting_or_lost(job, active), job, _progress(node, asked["folder"]))
 
 
-def _of_run(spec: RunSpec, active: set[str] | None, done: set[str]) -> Standing:
+def _of_run(spec: RunSpec, active: set[str] | None, records: dict[str, Record]) -> Standing:
     key = run_key(Run(spec))
     asked = registered(spec.launcher, key)
     job = asked.get("job", "")
-    label = f"run: {prior_name(spec)} {spec.sampler}"
-    if key in done:
+    label = f"edit: {label_of(spec)}, {spec.edit.mask}" if spec.edit.mask else f"run: {prior_name(spec)} {spec.sampler}"
+    record = records.get(key)
+    if record and record.status == "ok":
         return Standing(label, key, "done", job)
     if not asked:
-        return Standing(label, key, "missing")
+        return Standing(label, key, record.status, detail=last_line(record.message)) if record else \
+            Standing(label, key, "missing")
     outcome = SweepFolder(Path(asked["folder"])).outcome(key)
     if outcome:
         return Standing(label, key, outcome["status"], job, outcome["record"])
@@ -101,9 +109,18 @@ def print_status(specs: Sequence[RunSpec], *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps([asdict(standing) for standing in standings], indent=1, allow_nan=False))
         return
+    print_table(standings)
+    print(counted(standings))
+
+
+def print_table(standings: Sequence[Standing]) -> None:
+    """One row each on standard output."""
     table = Table("stage", "key", "state", "job", "detail", title="status")
     for standing in standings:
         table.add_row(*map(cell, (standing.label, standing.key, standing.state, standing.job, standing.detail)))
     Console(width=160 if not sys.stdout.isatty() else None).print(table)
-    counts = Counter(standing.state for standing in standings)
-    print(", ".join(f"{number} {state}" for state, number in counts.items()))
+
+
+def counted(standings: Sequence[Standing]) -> str:
+    """How many stand where, such as "3 done, 1 failed"."""
+    return ", ".join(f"{number} {state}" for state, number in Counter(s.state for s in standings).items())

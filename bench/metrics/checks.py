@@ -26,7 +26,7 @@ def check_features(fake: np.ndarray, real: np.ndarray, *, least: int) -> None:
 def check_one(features: np.ndarray, *, side: str, least: int) -> None:
     """Raise InputError unless `features` is (n, D) float32 or float64, finite, with `least` rows or more.
 
-    Also where their magnitude would let squares vanish or overflow (all zeros are well).
+    Also where their magnitude would let squares vanish or overflow (features that are all zero are accepted).
     """
     if not isinstance(features, np.ndarray):
         raise InputError(f"{side} features are a {type(features).__name__}, expected an array (images, dimensions)")

@@ -182,7 +182,7 @@ def conditions_of(evidence: Evidence) -> dict[str, Any]:
     """What a wall-clock number means nothing without."""
     prior, device = evidence.prior, evidence.device
     cuda = device.startswith("cuda")
-    dtype = next((str(p.dtype) for p in prior.parameters()), "") if hasattr(prior, "parameters") else ""
+    dtype = next((str(p.dtype) for p in prior.parameters()), "") if isinstance(prior, torch.nn.Module) else ""
     return {"device": torch.cuda.get_device_name(device) if cuda else provenance()["hardware"]["cpu"],
             "dtype": dtype.removeprefix("torch."), "threads": torch.get_num_threads(),
             "compiled": hasattr(prior, "_orig_mod"), "warmup": evidence.speed.warmup,

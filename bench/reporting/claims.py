@@ -84,7 +84,7 @@ def fidelity_finding(ours: Row, theirs: Row) -> Finding | str:
 
 
 def budgets(ours: Row, theirs: Row) -> str:
-    """In what, besides the prior, the two trainings differ."""
+    """How the two trainings differ, apart from the prior."""
     a, b = training_of(ours), training_of(theirs)
     steps = [f"{a['steps']:,} and {b['steps']:,} steps"] if a["steps"] != b["steps"] else []
     unequal = steps + [f"{name} {a[name]} and {b[name]}" for name in a if name != "steps" and a[name] != b[name]]

@@ -18,7 +18,7 @@ from bench.reporting.tables import Column, Table, TableRow
 
 
 def compare(book: Book, first: str, second: str) -> Table:
-    """first, second: record ids, or beginnings of ids that one record alone has.
+    """first, second: record ids, or unambiguous prefixes of them.
 
     Raises InputError for an unknown or ambiguous id and for runs that no protocol makes comparable.
     """

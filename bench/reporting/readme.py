@@ -25,7 +25,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def refresh(readme: Path, book: Book, *, command: str) -> bool:
-    """Write the block anew; returns whether that changed the file. Raises InputError if the markers are not there."""
+    """Rewrite the block; returns whether the file changed. Raises InputError if the markers are missing."""
     text = _read(readme)
     fresh = refreshed(text, book, command, str(readme))
     if fresh != text:

@@ -48,7 +48,7 @@ QUALITY = {"ok": 3, "partial": 2, "unsupported": 1, "failed": 0}
 
 
 @dataclass(frozen=True)
-class Source:
+class Observation:
     """One measurement and the run it came from."""
 
     record: str
@@ -86,7 +86,7 @@ class Cell:
     shown_n: int | None = None
     timed: Conditions | None = None
     shown_timed: str = ""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Observation, ...] = ()
     printed: str = ""
     """A published number as its paper prints it."""
 
@@ -247,13 +247,13 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
     num_runs = len({seeds_of(r.spec) for r in runs}) + len(missing)
     reasons = [f"{r.status}: {first_line(r.message)}" for r in runs if r.status != "ok"]
     reasons += [f"{plural(len(missing), 'run')} of {num_runs} not there yet"] if missing else []
-    sources: dict[str, dict[tuple[int, int], Source]] = defaultdict(dict)
+    sources: dict[str, dict[tuple[int, int], Observation]] = defaultdict(dict)
     for record in runs:
         for measurement in (m for m in record.measurements if m.protocol == protocol):
             seeds = seeds_of(record.spec)
             old = sources[measurement.metric].get(seeds)
             if old is None or measurement.value is not None or old.measurement.value is None:
-                sources[measurement.metric][seeds] = Source(record.id, *seeds, measurement)
+                sources[measurement.metric][seeds] = Observation(record.id, *seeds, measurement)
     role = role_of(best)
     called = next((r for r in reversed(runs) if r.spec.get("label")), best)   # the last label given
     name = str(best.spec.get("prior", {}).get("name", "")) if role == "prior" else role
@@ -262,7 +262,7 @@ def _row(key: str, records: list[Record], protocol: str, missing: list[Hole]) ->
                _cells(sources, runs, tokenizer_of(best.spec)))
 
 
-def _cells(sources: Mapping[str, Mapping[tuple[int, int], Source]], runs: Sequence[Record],
+def _cells(sources: Mapping[str, Mapping[tuple[int, int], Observation]], runs: Sequence[Record],
            tokenizer: str) -> dict[str, Cell]:
     """One cell a metric; beside bits per token those of an image, where the records know how many tokens it has."""
     cells = {metric: cell_of(metric, list(by_seed.values())) for metric, by_seed in sources.items()}
@@ -302,7 +302,7 @@ def _missing_row(key: str, holes: list[Hole]) -> Row:
     return Row(key, first.role, name, describe(first.role, first.spec, first.label), status, reason, first.spec)
 
 
-def cell_of(metric: str, sources: Sequence[Source]) -> Cell:
+def cell_of(metric: str, sources: Sequence[Observation]) -> Cell:
     """One cell from the measurements of the same row, one a run; of timings those of one number of threads."""
     sources, left_out = alike(sources)
     first = next((s.measurement for s in sources if s.measurement.value is not None), sources[0].measurement)
@@ -382,7 +382,7 @@ def _named(options: dict[str, Any]) -> str:
 
 
 def _standing(records: list[Record]) -> list[Record]:
-    """In order of creation, without the runs that were repeated (same seeds) with a better end."""
+    """In order of creation, without runs whose repetition (same seeds) ended better."""
     best: dict[tuple[int, int], int] = {}
     for record in records:
         quality = QUALITY.get(record.status, 0)

@@ -167,7 +167,7 @@ def multiplicity(verdicts: Sequence[Verdict]) -> str:
 
 
 def limits(verdicts: Sequence[Verdict]) -> list[str]:
-    """What to know before reading any of these: how many there are, and the paper's regime."""
+    """Caveats that hold for all verdicts: how many there are, and the paper's regime."""
     return [note for note in (multiplicity(verdicts), PAPER if verdicts else "") if note]
 
 

@@ -132,6 +132,16 @@ class Run:
         return self.spec.source if self.spec.source in OWN_SOURCES else "source"   # type: ignore[return-value]
 
     @property
+    def is_edit(self) -> bool:
+        """Whether held-out images with a part hidden are completed, and judged in place of samples."""
+        return bool(self.spec.edit.mask)
+
+    @property
+    def record_role(self) -> Role:
+        """What the run's record says it is a row of."""
+        return "edit" if self.is_edit and self.role == "prior" else self.role
+
+    @property
     def uses_tokenizer(self) -> bool:
         return self.role in ("prior", "reconstruction")
 
@@ -142,9 +152,10 @@ class Run:
 
     @property
     def num_fake(self) -> int:
-        """Real and reconstructed images are held-out ones, of which there may be fewer than samples asked for."""
+        """Real, reconstructed and edited images are held-out ones, of which there may be fewer than asked for."""
         asked = self.spec.protocol.num_fake
-        return asked if self.role in ("prior", "source") else min(asked, len(self.splits.validation))
+        is_free = self.role in ("prior", "source") and not self.is_edit
+        return asked if is_free else min(asked, len(self.splits.validation))
 
     @cached_property
     def real_indices(self) -> np.ndarray:
@@ -199,7 +210,7 @@ class Run:
             stage.fill(self, self.store.work_folder(recipe), shard)
 
     def _help(self, stage: Stage, recipe: Recipe) -> None:
-        """A process that is not the first of its job joins trainings only, and reads what the first one publishes."""
+        """A process that is not its job's first takes part in trainings only; it reads what the first one publishes."""
         if stage.trains and not self.store.find(recipe):
             with tempfile.TemporaryDirectory() as unused:
                 stage.build(self, Path(unused), self.store.work_folder(recipe))

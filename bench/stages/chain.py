@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.stages.base import Run, Stage, Work
+from bench.stages.completions import COMPLETIONS
 from bench.stages.condition import CONDITION
 from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES
 from bench.stages.likelihood import LIKELIHOOD
@@ -17,7 +18,7 @@ from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
 from bench.store.store import Recipe
 
-CHAIN: tuple[Stage, ...] = (TOKENIZER, TOKENS, CONDITION, PRIOR, LIKELIHOOD, SAMPLES, REAL_FEATURES,
+CHAIN: tuple[Stage, ...] = (TOKENIZER, TOKENS, CONDITION, PRIOR, LIKELIHOOD, SAMPLES, COMPLETIONS, REAL_FEATURES,
                             JUDGED_FEATURES)
 METRICS = "metrics"   # what `rebuild=` calls all that is measured
 NAMES = (*dict.fromkeys(stage.name for stage in CHAIN), METRICS)

@@ -1,24 +1,21 @@
-"""Held-out images with a part hidden, completed by the prior; and their features. Drawn chunk by chunk.
+"""Held-out images with a part hidden, completed by the prior chunk by chunk, so that jobs can share them.
 
-    run.open(Completions(mask="centre"))["images"]          # (n, 3, H, W) uint8
+    run.open(COMPLETIONS)["images"]          # (n, 3, H, W) uint8
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.data.arrays import ArrayImages, SubsetImages, spread_indices
+from bench.data.arrays import SubsetImages, spread_indices
 from bench.errors import BenchError
 from bench.labels import label_of
 from bench.progress import Bar
 from bench.stages.base import Run, Stage, Work
-from bench.stages.features import extract_features, open_features, save_features
-from bench.stages.identity import extractor_of
 from bench.stages.prior import PRIOR
 from bench.stages.samples import shards_of
 from bench.stages.tokenizer import TOKENIZER
@@ -28,30 +25,28 @@ from bench.store.store import Artefact, Recipe
 if TYPE_CHECKING:
     from bench.stages.editor import Editor
 
-MASKS = ("centre", "lower", "random")
 
-
-@dataclass(frozen=True)
 class Completions(Stage):
-    """mask: one of MASKS; of a run whose role is a reconstruction, the images are that. Opens as arrays by name:
+    """Under the run's mask; of a run whose role is a reconstruction, the images are that. Opens as arrays by name:
 
     images (n, 3, H, W) uint8; seconds_per_image, network_evaluations and token_forwards (n,), of a prior's.
     """
 
-    mask: str = "centre"
     name = "edits"
     resources = "sampling"
 
     @property
     def title(self) -> str:
-        return f"completions ({self.mask})"
+        return "completions"
+
+    def applies(self, run: Run) -> bool:
+        return run.is_edit
 
     def inputs(self, run: Run) -> tuple[Stage, ...]:
         return (PRIOR, TOKENIZER) if run.role == "prior" else (TOKENIZER,)
 
     def recipe(self, run: Run) -> Recipe:
-        config: dict[str, Any] = {"mask": self.mask, "num": len(hidden_of(run)),
-                                  "role": "edit" if run.role == "prior" else run.role}
+        config: dict[str, Any] = {"mask": run.spec.edit.mask, "num": run.num_fake, "role": run.record_role}
         inputs: tuple[str, ...] = (run.recipe(TOKENIZER).key, run.splits.fingerprint)
         if run.role == "prior":
             config |= {"sampler": run.spec.sampler, "chunk": run.spec.sampling.chunk}
@@ -59,11 +54,10 @@ class Completions(Stage):
         return Recipe(self.name, config, inputs, self.version)
 
     def label(self, run: Run) -> str:
-        return f"completions of {len(hidden_of(run)):,} images ({label_of(run.spec)}, {self.mask})"
+        return f"completions of {run.num_fake:,} images ({label_of(run.spec)}, {run.spec.edit.mask})"
 
     def work(self, run: Run) -> Work:
-        num = len(hidden_of(run))
-        return Work(num, "images", shards=shards_of(run, num, run.spec.sampling.chunk))
+        return Work(run.num_fake, "images", shards=shards_of(run, run.num_fake, run.spec.sampling.chunk))
 
     def build(self, run: Run, out: Path, work: Path) -> None:
         starts = _starts(run)
@@ -82,50 +76,22 @@ class Completions(Stage):
     def _fill(self, run: Run, work: Path, starts: range) -> None:
         from bench.stages.editor import Editor
 
-        editor, originals = Editor(run), hidden_of(run)
+        editor = Editor(run)
         with Bar(self.label(run), len(starts), unit="chunk") as bar:
             missing = set(missing_chunks(work, starts))
             for start in starts:
                 if start in missing:
-                    rows = np.arange(start, min(start + run.spec.sampling.chunk, len(originals)))
-                    save_chunk(chunk_path(work, start), _completed(run, editor, self.mask, rows))
+                    rows = np.arange(start, min(start + run.spec.sampling.chunk, run.num_fake))
+                    save_chunk(chunk_path(work, start), _completed(run, editor, rows))
                 bar.advance()
 
 
-@dataclass(frozen=True)
-class CompletionFeatures(Stage):
-    """Features of the completions under one mask: (n, D) float32."""
-
-    mask: str = "centre"
-    name = "features"
-    resources = "features"
-
-    @property
-    def title(self) -> str:
-        return f"features of completions ({self.mask})"
-
-    def inputs(self, run: Run) -> tuple[Stage, ...]:
-        return (Completions(mask=self.mask),)
-
-    def recipe(self, run: Run) -> Recipe:
-        edits = run.recipe(Completions(mask=self.mask)).key
-        return Recipe(self.name, {"extractor": extractor_of(run), "edits": edits}, (), self.version)
-
-    def work(self, run: Run) -> Work:
-        return Work(len(hidden_of(run)), "images")
-
-    def build(self, run: Run, out: Path, work: Path) -> None:
-        images = ArrayImages(run.open(Completions(mask=self.mask))["images"])
-        extract_features(run, self, images, work)
-        save_features(work, out)
-
-    def open(self, run: Run, artefact: Artefact) -> np.ndarray:
-        return open_features(artefact)
+COMPLETIONS = Completions()
 
 
 def hidden_of(run: Run) -> SubsetImages:
     """The held-out images of which a part is hidden, spread over the split."""
-    return SubsetImages(run.splits.validation, spread_indices(len(run.splits.validation), run.spec.protocol.num_fake))
+    return SubsetImages(run.splits.validation, spread_indices(len(run.splits.validation), run.num_fake))
 
 
 def hidden_tokens(mask: str, grid: tuple[int, int], num: int) -> np.ndarray:
@@ -142,16 +108,16 @@ def hidden_tokens(mask: str, grid: tuple[int, int], num: int) -> np.ndarray:
 
 
 def _starts(run: Run) -> range:
-    return range(0, len(hidden_of(run)), run.spec.sampling.chunk)
+    return range(0, run.num_fake, run.spec.sampling.chunk)
 
 
-def _completed(run: Run, editor: Editor, mask: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _completed(run: Run, editor: Editor, rows: np.ndarray) -> dict[str, np.ndarray]:
     """One chunk."""
     import torch
 
     from bench.metrics.speed import synchronise
 
-    originals, grid = hidden_of(run), tuple(editor.tokenizer.grid)
+    originals, mask, grid = hidden_of(run), run.spec.edit.mask, tuple(editor.tokenizer.grid)
     tokens = editor.encode(torch.from_numpy(originals.images(rows)))
     if run.role == "reconstruction":
         return {"images": editor.decode(tokens, grid).cpu().numpy()}

@@ -12,10 +12,16 @@ from bench.config import ORDERED_METRIC, ProtocolConfig
 from bench.metrics.extractor_names import folder_of, weights_of
 from bench.plugin_code import marked
 from bench.provenance import content_id, sha256_of
+from bench.schema import schema_of
 from bench.stages.base import Run, once
+from bench.stages.completions import COMPLETIONS
 from bench.stages.condition import protocol_of_condition
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES
+from vq.base import KnowsGrid
+
+OF_EDITS = ("extractor", "dataset", "resolution", "resize", "reference_fingerprint", "num_real", "real_split",
+            "neighbours_net", "neighbours_resolution")   # of a protocol's details, those an edit depends on
 
 LIKELIHOODS = ("nll", ORDERED_METRIC, PIXEL_METRIC)   # metrics of the held-out images that score
 
@@ -46,11 +52,27 @@ def extractor_of(run: Run) -> str:
 def protocol_details(run: Run) -> dict[str, Any]:
     """What the protocol id stands for, for the record."""
     data, net = run.spec.dataset, run.spec.protocol.neighbours_net
-    return {**protocol_values(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
+    details = {**protocol_values(run.spec.protocol), "extractor": extractor_of(run), "dataset": data.name,
             "neighbours_net": net + assets.weights_mark(f"lpips-{net}"),
             "resolution": data.resolution, "resize": data.resize, "num_real": len(run.real_indices),
             "reference_fingerprint": run.splits.fingerprint, "image_format": "uint8 arrays, never compressed",
             **protocol_of_condition(run)}
+    return {**{key: details[key] for key in OF_EDITS}, **_of_edit(run)} if run.is_edit else details
+
+
+def _of_edit(run: Run) -> dict[str, Any]:
+    """What two completions share beside OF_EDITS."""
+    return {"name": run.spec.edit.protocol_name, "mask": run.spec.edit.mask, "images": run.num_fake,
+            "grid": _grid_of(run), "version": COMPLETIONS.version}
+
+
+def _grid_of(run: Run) -> tuple[int, ...]:
+    """Of the run's tokenizer, in tokens; torch is imported only where its Options cannot tell."""
+    options = schema_of(run.spec.vq, "tokenizers")[0](**run.spec.vq.options)
+    if isinstance(options, KnowsGrid):
+        return tuple(options.grid(run.spec.dataset.resolution))
+    from bench.stages.tokenizer_fit import constructed
+    return tuple(constructed(run).grid)
 
 
 def protocol_values(config: ProtocolConfig) -> dict[str, Any]:
@@ -65,13 +87,16 @@ def protocol_values(config: ProtocolConfig) -> dict[str, Any]:
 @once
 def protocol_id(run: Run) -> str:
     """Equal only if everything that makes two numbers comparable is: protocol, data, resize, extractor."""
-    return f"{run.spec.protocol.name}-{content_id(protocol_details(run))[:8]}"
+    details = protocol_details(run)
+    return f"{details['name']}-{content_id(details)[:8]}"
 
 
 @once
 def run_key(run: Run) -> str:
     """Hash of what the run measures."""
     spec = run.spec
+    if run.is_edit:   # what is measured of completions is always the same
+        return content_id([run.recipe(COMPLETIONS).key, protocol_id(run)])
     measured = {"metrics": dataclasses.asdict(spec.metrics), "speed": dataclasses.asdict(spec.speed)}
     if PIXEL_METRIC not in spec.metrics.names:   # keys stay those of before there was one
         del measured["metrics"]["pixel_bits"]

@@ -20,7 +20,7 @@ class Likelihood(Stage):
 
     def applies(self, run: Run) -> bool:
         """Whether a metric asks for the pixel likelihood of a tokenizer that has one."""
-        return (run.role == "prior" and PIXEL_METRIC in run.spec.metrics.names
+        return (run.role == "prior" and not run.is_edit and PIXEL_METRIC in run.spec.metrics.names
                 and bool(run.spec.vq.options.get("likelihood_head")))
 
     def inputs(self, run: Run) -> tuple[Stage, ...]:

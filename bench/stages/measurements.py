@@ -47,7 +47,7 @@ class Measured(Stage):
         return f"metric {self.metric}"
 
     def recipe(self, run: Run) -> Recipe:
-        """On samples (a likelihood on the prior), the reference and parts of the spec; speed on the machine too."""
+        """Of samples (for a likelihood, the prior), the reference and parts of the spec; for speed also the machine."""
         metric = metric_of(self.metric)
         versions = {column: info.version for column, info in metric.columns.items()}
         machine = {**provenance()["hardware"], **run.hardware} if getattr(metric, "is_machine_bound", False) else {}
@@ -82,7 +82,7 @@ def metric_of(name: str) -> Metric:
 
 def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[str, ...], machine: dict[str, Any], *,
               ignores_samples: bool = False) -> Recipe:
-    """The recipe of a metric that says this of itself."""
+    """The recipe of a metric with these declared dependencies."""
     config = {"metric": marked("metrics", name), "versions": versions, "protocol_id": protocol_id(run),
               "settings": {key: _lookup(run.spec, key) for key in depends_on}, "machine": machine}
     of_prior = ignores_samples and run.role == "prior"

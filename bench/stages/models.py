@@ -22,6 +22,7 @@ from bench.schema import schema_of
 from bench.stages.base import Run
 from bench.stages.condition import given_of
 from bench.store.store import Artefact
+from vq.base import ReadsOfficialWeights, TrainableTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +49,7 @@ def is_frozen(config: ModelConfig) -> bool:
     """Whether a tokenizer's class cannot be trained: without a checkpoint it is what its constructor makes of it."""
     if config.schema and not is_foreign(config):
         return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
-    return not hasattr(registry.resolve("tokenizers", config.target or config.name), "trainable")
+    return not issubclass(registry.resolve("tokenizers", config.target or config.name), TrainableTokenizer)
 
 
 def is_foreign(config: ModelConfig) -> bool:
@@ -89,7 +90,7 @@ def new_tokenizer(run: Run) -> Any:
 
     config = run.spec.vq
     cls = registry.resolve("tokenizers", config.target or config.name)
-    if not hasattr(cls, "trainable"):
+    if not issubclass(cls, TrainableTokenizer):
         ensure_torchvision()   # which packages of pretrained models import
     with _seeded("tokenizer", 0 if is_frozen(config) else run.spec.seed):
         return cls(options=schema_of(config, "tokenizers")[0](**config.options),
@@ -122,12 +123,12 @@ def loaded(model: nn.Module, artefact: Artefact, device: str) -> Any:
 
 
 def imported(model: Any, config: ModelConfig, *, section: str) -> Any:
-    """The model with a checkpoint of the user's, whose damage is the user's to know about: InputError."""
+    """The model with the user's checkpoint. Raises InputError if that is damaged or does not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     assert config.path
-    if config.layout != "native" and not hasattr(model, "load_official"):
+    if config.layout != "native" and not _reads_official_weights(model):
         raise InputError(f"{section}.layout={config.layout}: {config.target or config.name} reads no other layout "
                          "than native.")
     try:
@@ -153,6 +154,11 @@ def save_model(model: nn.Module, out: Path) -> None:
 
 def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _reads_official_weights(model: Any) -> bool:
+    from priors import base
+    return isinstance(model, ReadsOfficialWeights | base.ReadsOfficialWeights)
 
 
 def _own_head(model: Any) -> dict[str, Tensor]:

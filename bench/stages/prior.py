@@ -72,6 +72,7 @@ class Prior(Stage):
 
     def build(self, run: Run, out: Path, work: Path) -> None:
         from bench.training.processes import process_rank
+        from priors.base import Fitted
 
         train_tokens, held_out = run.open(TOKENS)
         model, config = new_prior(run, run.open(TOKENIZER)), run.spec.prior
@@ -79,7 +80,8 @@ class Prior(Stage):
             save_model(imported(model, config, section="prior"), out)
             return _calibrate(run, model, out)
         seen, read_train, read_held_out = seen_images(run), _reader(run, "train"), _reader(run, "validation")
-        if hasattr(model, "fit"):
+        is_fitted = isinstance(model, Fitted)
+        if is_fitted:
             _fit(run, model, train_tokens, seen)
             return save_model(model, out)
         chooses = held_out_parts(run)[0]
@@ -151,8 +153,9 @@ def regime(run: Run) -> dict[str, float]:
     """How often the prior saw how many images, which is what a verdict holds for; {} if not trained in steps."""
     from bench.training.tasks import flops_of_training
     from bench.training.trajectories import Trajectory
+    from priors.base import Fitted
 
-    if run.role != "prior" or run.spec.prior.path or hasattr(run.open(PRIOR), "fit"):
+    if run.role != "prior" or run.spec.prior.path or isinstance(run.open(PRIOR), Fitted):
         return {}
     training, images, prior = run.spec.prior.training, len(seen_images(run)), run.open(PRIOR)
     path = run.obtain(PRIOR).path / "trajectory.npz"
@@ -228,13 +231,15 @@ def _measured_indices(run: Run, total: int, num: int) -> tuple[np.ndarray, np.nd
 
 
 def _calibrate(run: Run, model: Any, out: Path) -> None:
-    """Let a prior that can measure on held-out tokens what its best step schedule needs; kept with its weights."""
-    if not hasattr(model, "calibrate"):
-        return
+    """Let a prior that can be calibrated do so on held-out tokens; the outcome is saved with its weights."""
     import torch
     from safetensors.torch import load_file
 
-    from priors.base import Draws
+    from priors.base import Calibrated, Draws
+
+    is_calibrated = isinstance(model, Calibrated)
+    if not is_calibrated:
+        return
 
     model.load_state_dict(load_file(out / WEIGHTS, device=run.device))
     chooses, condition = held_out_parts(run)[0], condition_of_held_out(run)

@@ -31,6 +31,9 @@ class Samples(Stage):
     name = "samples"
     resources = "sampling"
 
+    def applies(self, run: Run) -> bool:
+        return not run.is_edit
+
     def inputs(self, run: Run) -> tuple[Stage, ...]:
         return {"prior": (PRIOR, TOKENIZER), "reconstruction": (TOKENIZER,)}.get(run.role, ())
 
@@ -80,7 +83,7 @@ SAMPLES = Samples()
 
 
 def shards_of(run: Run, num_images: int, chunk: int) -> int:
-    """No more than there are chunks: a shard without work would still be a job."""
+    """The number of shards, at most one a chunk: a shard without work would still be a job."""
     return min(run.spec.sampling.shards, -(-num_images // chunk))
 
 

@@ -25,7 +25,7 @@ def save_chunk(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def has_chunk(path: Path) -> bool:
-    """Whether a finished chunk is there; a damaged one is removed, and said so."""
+    """Whether a finished chunk exists; a damaged one is removed with a message."""
     return files.read(path, lambda path: True) is not None
 
 

@@ -60,7 +60,7 @@ def keep_json(path: Path, value: Any) -> None:
 
 
 def read(path: Path, parse: Callable[[Path], T]) -> T | None:
-    """What `parse` makes of a kept file; None if there is none, or it is damaged: then it is removed, and said so."""
+    """The result of `parse` on a kept file; None if it is missing or damaged (then it is removed with a message)."""
     if not os.path.lexists(path):
         return None
     if not is_as_written(path):
@@ -89,7 +89,7 @@ def is_as_written(path: Path) -> bool:
 
 
 def discard(path: Path, reason: str) -> None:
-    """Remove a damaged file of ours, saying so; its digests stay, for another process may be about to replace it."""
+    """Remove a damaged file with a message; its digests stay, as another process may be about to replace it."""
     print(f"{path} is damaged ({reason}): it is removed and made again.", file=sys.stderr, flush=True)
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
@@ -101,7 +101,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder on disk before going on."""
+    """Flush a file or folder to disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -136,7 +136,7 @@ def digests_of(path: Path) -> Path:
 
 
 def _add_digest(path: Path, temporary: str) -> None:
-    """Appended to those of the files before it: whenever a process dies, and whoever writes beside it, one is right."""
+    """Append to the digests of earlier versions, so that one matches whenever a process dies or another one writes."""
     with open(digests_of(path), "ab") as stream:
         stream.write(f"\n{sha256_of(Path(temporary))}\n".encode())
         stream.flush()

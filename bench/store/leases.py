@@ -1,4 +1,4 @@
-"""Who builds an artefact now: a lease file with a heartbeat, taken by one process and broken when its holder is dead.
+"""Which process is building an artefact: a lease file with a heartbeat, held by one process, broken once that is dead.
 
     with lease(folder / "key.lease") as mine:     # False: somebody alive holds it
         ...
@@ -69,7 +69,7 @@ def _take(path: Path, token: str) -> bool:
 
 
 def _break(path: Path) -> None:
-    """Remove a dead lease; of several that try, one does, and it looks again before it removes."""
+    """Remove a dead lease. Of several processes that try, only one succeeds, and it checks again before removing."""
     breaker = path.with_name(f"{path.name}.break")
     try:
         os.close(os.open(breaker, os.O_CREAT | os.O_EXCL))

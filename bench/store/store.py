@@ -1,4 +1,4 @@
-"""Content-addressed artefacts on disk: built once, whoever asks, whatever is killed.
+"""Content-addressed artefacts on disk: each is built once, by whichever process needs it first, and survives kills.
 
     store = Store()
     artefact = store.obtain(Recipe("tokens", config={...}, inputs=(tokenizer.key,)), build)
@@ -9,7 +9,7 @@
 An artefact is a folder `<stage>/<key>/` with a manifest of its files; key is a hash of the recipe. Building happens in
 a temporary folder that is fsynced and renamed, so an artefact is whole or absent. Beside it lie `<key>.work/`, where a
 long build keeps what it needs to resume, `<key>.lease`, held by the process that builds, and `<key>.status.json`; and
-`<key>.anew` where the artefact, though there, is to be built anew: it then counts as missing until that is done.
+`<key>.anew` if the artefact is to be rebuilt: it then counts as missing until the new one is published.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Store:
         self.root = Path(root) if root else cache_root() / "artefacts"
 
     def find(self, recipe: Recipe) -> Artefact | None:
-        """The artefact if it is there and undamaged. A damaged one is set aside, said so, and counts as missing."""
+        """The artefact if it exists undamaged. A damaged one is moved aside with a message, and counts as missing."""
         return self._open(recipe.stage, recipe.key)
 
     def obtain(self, recipe: Recipe, build: Callable[[Path, Path], None], *,
@@ -108,7 +108,7 @@ class Store:
         return folder
 
     def state(self, recipe: Recipe) -> State:
-        """From the files alone, so that it is true whoever asks."""
+        """Read from the files alone, so every process gets the same answer."""
         base = self._base(recipe)
         with suppress(OSError, ValueError):
             _manifest(base)
@@ -134,17 +134,17 @@ class Store:
                     "message": message, "attempts": attempts})
 
     def artefacts(self) -> Iterator[Artefact]:
-        """Everything finished, in no particular order; not what is set aside, half made or without a sound manifest."""
+        """All finished artefacts, in no particular order; none that is incomplete or without a valid manifest."""
         for path in sorted(self.root.glob("*/*/manifest.json")):
             with suppress(OSError, ValueError):
                 yield Artefact(path.parent, _manifest(path.parent))
 
     def is_sound(self, artefact: Artefact) -> bool:
-        """Whether every file of it is as it was published; one that is not is set aside, and said so."""
+        """Whether every file is as it was published; a damaged artefact is moved aside with a message."""
         return self._open(artefact.path.parent.name, artefact.path.name) is not None
 
     def ask_anew(self, artefact: Artefact) -> None:
-        """Let it count as missing, for every process, until another was built, which then takes its place."""
+        """Make every process treat it as missing until a new one has been built, which then replaces it."""
         _mark_of(artefact.path).touch()
 
     def is_asked_anew(self, recipe: Recipe) -> bool:
@@ -154,7 +154,7 @@ class Store:
         return {path.name.removesuffix(ANEW) for path in self.root.glob(f"*/*{ANEW}")}
 
     def drop_work(self, recipe: Recipe) -> None:
-        """Forget what an interrupted build would resume from, unless someone builds it now."""
+        """Delete what an interrupted build would resume from, unless a process is building it now."""
         base = self._base(recipe)
         if not is_alive(base.with_name(f"{recipe.key}.lease")):
             shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)

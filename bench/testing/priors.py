@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from torch import Tensor, nn
 
 from bench.testing.contracts import CheckFailed, Note, check_dataclass, require, unchanged
-from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
+from priors.base import UNKNOWN, Draws, Fitted, Likelihood, Sample, Unsupported
 
 NUM = 64   # images in most checks
 TRAINING_STEPS = 60
@@ -334,7 +334,7 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 def _train(prior: Any, tokens: Tensor) -> None:
     """As the benchmark does: `fit` where the prior has it, otherwise AdamW on its loss."""
-    if hasattr(prior, "fit"):
+    if isinstance(prior, Fitted):
         prior.fit([tokens])
         return
     prior.train()

@@ -126,7 +126,7 @@ def best_batch(sampling: Sampling, options: Options) -> int:
 
 def conditions_of(prior: Any, device: str) -> dict[str, Any]:
     """What a wall-clock number means nothing without; equal for all sides by construction."""
-    dtype = next((str(p.dtype) for p in prior.parameters()), "") if hasattr(prior, "parameters") else ""
+    dtype = next((str(p.dtype) for p in prior.parameters()), "") if isinstance(prior, torch.nn.Module) else ""
     return {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else
             provenance()["hardware"]["cpu"], "dtype": dtype.removeprefix("torch."),
             "threads": torch.get_num_threads(), "compiled": hasattr(prior, "_orig_mod"), "warmup": 1}

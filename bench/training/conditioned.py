@@ -84,7 +84,7 @@ class TextConditions(_Rows):
 
 
 def conditions_of(given: Given, folder: Path | None) -> LabelConditions | TextConditions:
-    """folder: of what `encode_captions` made, of text alone."""
+    """folder: what `encode_captions` wrote; needed for text only."""
     if given.labels is not None:
         both = np.concatenate([given.labels.train, given.labels.validation])
         return LabelConditions(len(given.labels.train), torch.from_numpy(both))

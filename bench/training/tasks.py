@@ -38,7 +38,7 @@ class Trainable(Protocol):
         """One step; `optimize(loss, optimizer)` does the backward pass and the update. Returns what to log."""
 
     def validate(self, model: nn.Module, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """Means over one validation batch; "loss" chooses the best checkpoint."""
+        """Means over one validation batch; the best checkpoint is the one with the lowest "loss"."""
 
 
 class PriorTask(nn.Module):

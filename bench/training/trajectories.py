@@ -88,7 +88,7 @@ class Trajectory:
 
     @classmethod
     def read(cls, content: bytes) -> Trajectory:
-        """The same of a file's bytes, whoever wrote them; nothing larger than MAX_BYTES is unpacked."""
+        """The same from untrusted bytes of a file; nothing larger than MAX_BYTES is unpacked."""
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:

@@ -1,5 +1,7 @@
 """The benchmark of edits on digits: its rows, what they cannot be, and that it goes on where it stopped."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,58 @@ def test_a_second_run_measures_nothing_again(command, records, capsys, cache, mo
     assert main(command) == 0
     again = load_records(command[-1].partition("=")[2])[0]
     assert len([r for r in again if r.status == "ok"]) == len([r for r in records.values() if r.status == "ok"])
+
+
+def numbers(record):
+    """All that a record measured but seconds, which no two runs share, and when it was made."""
+    measured = [dataclasses.asdict(m) for m in record.measurements if m.metric != "seconds_per_image"]
+    protocol = record.provenance.get("protocol")
+    return record.role, record.status, record.message, record.run_key, measured, protocol, sorted(record.media)
+
+
+@pytest.mark.slow   # some thirty processes that import torch
+def test_processes_of_the_local_launcher_end_in_the_records_of_one_process(command, records, cache, tmp_path,
+                                                                           monkeypatch, capsys):
+    for name in ("assets", "datasets"):
+        (tmp_path / name).symlink_to((cache / name).resolve())
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(tmp_path))
+    arguments = [*command[:-1], "launcher=local", "sampling.shards=2", f"results_dir={tmp_path / 'results'}"]
+    assert main(arguments) == 0
+    found = {(r.spec["protocol"]["name"], r.label): r for r in load_records(tmp_path / "results")[0]}
+    assert {name: numbers(r) for name, r in found.items()} == {name: numbers(r) for name, r in records.items()}
+    assert len(list((tmp_path / "launch").glob("*/outcomes/*.json"))) == 5   # each ended by a job
+    capsys.readouterr()
+    assert main([*arguments, "status=true"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == "5 done, 1 unsupported" and "edits: completions of 12 images" in said
+
+
+def test_a_sampler_that_fails_leaves_a_failed_row_and_the_others_measured(command, records, cache, tmp_path,
+                                                                          monkeypatch, capsys):
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    results = tmp_path / "results"
+    kept = [argument for argument in command[2:-1] if not argument.startswith("masks=")]
+    arguments = [command[0], "prior=faulty:Careless,absorbing", *kept, "masks=centre", "baselines=false"]
+    assert main([*arguments, f"results_dir={results}"]) == 1
+    found = {record.label: record for record in load_records(results)[0]}
+    assert found["faulty:Careless"].status == "failed" and found["faulty:Careless"].role == "edit"
+    assert "changed known tokens" in found["faulty:Careless"].message and found["absorbing"].status == "ok"
+    assert "failed: faulty:Careless" in capsys.readouterr().out
+    assert main([*arguments, f"results_dir={results}", "status=true"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 failed, 1 done"
+
+
+FAULTY = """
+from dataclasses import replace
+from priors.unigram import Unigram
+
+
+class Careless(Unigram):
+    name = "careless"
+
+    def sample(self, num, **options):
+        drawn = super().sample(num, **options)
+        return replace(drawn, tokens=(drawn.tokens + 1) % self.codebook_size)
+"""

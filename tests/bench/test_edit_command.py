@@ -200,6 +200,8 @@ WRONG = {
     "misspelt key of its own": (["task=enlarge", "canvas=8x8", "variant=3"], "Did you mean 'variants'?"),
     "unknown key": (["task=enlarge", "canvas=8x8", "sampler.stepps=3"], "stepps"),
     "key of bench.run": (["task=enlarge", "canvas=8x8", "plan=true"], "a key of bench.run"),
+    "a launcher for one picture": (["task=enlarge", "canvas=8x8", "launcher=local"], "a key of bench.run"),
+    "the section of an edit as a key": (["task=benchmark", "edit.mask=centre"], "unknown key 'edit.mask'"),
     "no region": (["task=inpaint", "image={image}"], "needs image= and mask="),
     "no such file": (["task=inpaint", "image=/nowhere.png", "box=0,0,4,4"], "no such file"),
     "not an image": (["task=inpaint", "image={text}", "box=0,0,4,4"], "not a picture"),

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.compose import compose
+from bench.config import MASKS
+from bench.editing.benchmark import edit_of
+from bench.editing.options import EditOptions
 from bench.stages.base import Run
 from bench.stages.chain import planned
 from bench.stages.identity import protocol_id, run_key
@@ -39,13 +42,27 @@ def runs():
                                      "metrics.names=[pixel_nll]"]
 
 
+def edits():
+    """name -> spec of every row that bench.edit task=benchmark measures on the same digits."""
+    for mask in MASKS:
+        for prior, more in (("absorbing", ["sampler.steps=4"]), ("autoregressive", [])):
+            spec = compose(["preset=smoke", "dataset=digits", f"prior={prior}", *more])
+            yield f"smoke edit {mask} {prior}", edit_of(spec, mask, EditOptions("benchmark"))
+        yield f"smoke edit {mask} reconstruction", edit_of(spec, mask, EditOptions("benchmark"),
+                                                           source="reconstruction")
+
+
+def keys_of_stages(run, others=()):
+    """Every key of one run or edit, by the label of its stage."""
+    found = {stage.label: stage.recipe.key for stage in planned(run)}
+    return found | dict(others) | {"run": run_key(run), "protocol": protocol_id(run)}
+
+
 def keys(arguments):
-    """Every key of one run, by the label of its stage."""
     recipes = Run(compose(arguments))
-    found = {stage.label: stage.recipe.key for stage in planned(recipes)}
     name, versions, depends_on, machine = METRIC
     metric = {"metric fid": recipe_of(recipes, name, versions, depends_on, machine).key}
-    return found | metric | {"run": run_key(recipes), "protocol": protocol_id(recipes)}
+    return keys_of_stages(recipes, metric)
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +76,12 @@ def published_weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "arguments"), list(runs()), ids=[name for name, _ in runs()])
 def test_keys_are_those_of_before(name, arguments):
     assert keys(arguments) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_keys_of_edits_are_those_of_before():
+    golden = json.loads(GOLDEN.read_text())
+    for name, spec in edits():
+        assert keys_of_stages(Run(spec)) == golden[name], name
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -79,4 +102,5 @@ def test_an_option_of_later_days_enters_keys_and_labels_only_where_it_is_set():
 
 
 if __name__ == "__main__":
-    json.dump({name: keys(arguments) for name, arguments in runs()}, sys.stdout, indent=1)
+    found = {name: keys(arguments) for name, arguments in runs()}
+    json.dump(found | {name: keys_of_stages(Run(spec)) for name, spec in edits()}, sys.stdout, indent=1)

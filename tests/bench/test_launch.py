@@ -11,11 +11,14 @@ import time
 import pytest
 from rich.console import Console
 
-from bench.compose import compose
+from bench.compose import compose, expand
+from bench.editing.benchmark import rows_of
+from bench.editing.options import EditOptions
 from bench.errors import BenchError, InputError
 from bench.launch.graph import graph, register
 from bench.launch.jobs import (
     LostError,
+    StageJob,
     SweepFolder,
     lost_units,
     resources_of,
@@ -30,6 +33,7 @@ from bench.stages.base import Run
 from bench.stages.chain import CHAIN, planned
 from bench.stages.identity import run_key
 from bench.store.store import Store
+from priors.base import Unsupported
 
 SMOKE = ["dataset=digits", "preset=smoke", "baselines=false"]
 
@@ -74,6 +78,21 @@ def test_every_stage_stands_after_those_it_needs(root):
     assert all(position[key] < position[node.key] for node in nodes for key in node.needs)
 
 
+def test_edits_share_models_and_real_features_and_have_completions_and_their_features_of_their_own(root):
+    runs = expand([*SMOKE, "prior=absorbing,unigram"])
+    rows = [row.spec for row in rows_of(EditOptions("benchmark", masks=("centre", "lower")), runs)]
+    names = [node.stage.name for node in graph([run.spec for run in runs] + rows)]
+    assert {name: names.count(name) for name in set(names)} == {
+        "tokenizer": 1, "tokens": 1, "prior": 2, "samples": 2, "edits": 4, "features": 1 + 2 + 4}
+
+
+def test_completions_are_drawn_by_as_many_jobs_as_samples(root):
+    spec = _spec("prior=absorbing", "sampling.shards=7", "sampling.chunk=8", "protocol.num_fake=24")
+    row, = rows_of(EditOptions("benchmark", masks=("lower",), images=16), expand([*SMOKE, "sampling.shards=7",
+                                                                                  "sampling.chunk=8"]))
+    assert (_stage(spec, "samples").work.shards, _stage(row.spec, "edits").work.shards) == (3, 2)
+
+
 def test_a_stage_has_no_more_shards_than_chunks(root):
     spec = _spec("prior=absorbing", "sampling.shards=7", "sampling.chunk=8", "protocol.num_fake=24")
     assert _stage(spec, "samples").work.shards == 3
@@ -83,7 +102,8 @@ def test_a_stage_has_no_more_shards_than_chunks(root):
 def test_training_and_sampling_ask_for_their_own_resources(root):
     launcher = _spec("launcher.training.gpus=2", "launcher.sampling.gpus=1").launcher
     asked = {stage.name: resources_of(launcher, stage.resources).gpus for stage in CHAIN}
-    assert asked == {"tokenizer": 2, "tokens": 0, "prior": 2, "likelihood": 2, "samples": 1, "features": 0}
+    assert asked == {"tokenizer": 2, "tokens": 0, "prior": 2, "likelihood": 2, "samples": 1, "edits": 1,
+                     "features": 0}
 
 
 # -- what a run's last job makes of its stages ------------------------------------------------------------------------
@@ -107,6 +127,18 @@ def test_a_failed_stage_is_not_tried_again_but_told_with_its_traceback(folder):
     stage = _stage(_spec(), "tokenizer")
     Store().set_status(stage.recipe, "failed", "Traceback: ValueError: too bad")
     with pytest.raises(BenchError, match="too bad"):
+        lost_units([stage], folder, retries=3)
+
+
+def test_what_a_prior_cannot_do_is_told_as_unsupported_and_not_as_a_failure(folder):
+    stage = _stage(_spec(), "samples")
+    for earlier in planned(Run(_spec()))[:3]:
+        _publish(earlier.recipe)
+    job = StageJob(_spec(), stage, None, folder)
+    job._build = lambda: (_ for _ in ()).throw(Unsupported("it keeps no tokens"))
+    with pytest.raises(Unsupported):
+        job()
+    with pytest.raises(Unsupported, match="^it keeps no tokens$"):
         lost_units([stage], folder, retries=3)
 
 
@@ -270,3 +302,9 @@ def test_a_run_is_done_once_it_has_a_record(folder, root):
     path = root / "results" / "records" / f"{record.id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "ok"}))
     assert _states(spec)[key] == "done"
+
+
+def test_a_run_that_failed_in_this_process_is_told_as_failed(root):
+    spec = _spec(f"results_dir={root / 'results'}")
+    run_or_record_failure(spec, ValueError("too bad"))
+    assert [(s.state, s.detail) for s in status([spec])][-1] == ("failed", "ValueError: too bad")

@@ -13,7 +13,7 @@ from bench.config import PriorTrainingConfig
 from bench.errors import InputError
 from bench.records import Measurement
 from bench.reporting.differences import contest_of, why_no_contest
-from bench.reporting.rows import Cell, Source, cell_of
+from bench.reporting.rows import Cell, Observation, cell_of
 from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.stages.measurements import evidence_of, recipe_of
@@ -166,7 +166,7 @@ def test_every_calibrating_prior_says_so():
 
 def likelihood_cell(value, **extra):
     measured = Measurement("bits_per_token", value, "p", n=10, standard_error=0.01, extra={"kind": "exact", **extra})
-    return cell_of("bits_per_token", [Source("r", 0, 0, measured)])
+    return cell_of("bits_per_token", [Observation("r", 0, 0, measured)])
 
 
 def test_likelihoods_of_other_held_out_images_do_not_compete():

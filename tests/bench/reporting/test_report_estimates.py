@@ -8,7 +8,7 @@ from scipy import stats
 from bench.records import Measurement
 from bench.reporting.differences import compare_cells
 from bench.reporting.estimates import Point, combine, combine_runs, difference, t_interval
-from bench.reporting.rows import Source, cell_of
+from bench.reporting.rows import Observation, cell_of
 
 
 def test_the_t_interval_equals_scipys():
@@ -42,7 +42,7 @@ def test_samplings_of_one_training_are_one_measurement_of_what_training_varies()
 
 def test_a_difference_over_trainings_pairs_their_means():
     def cell(values):
-        return cell_of("fid", [Source("r", *seeds, Measurement("fid", value, "demo", n=500, standard_error=1.0))
+        return cell_of("fid", [Observation("r", *seeds, Measurement("fid", value, "demo", n=500, standard_error=1.0))
                                for seeds, value in values.items()])
     ours = cell({(0, 0): 10.0, (0, 1): 12.0, (1, 0): 15.0, (2, 0): 19.0})
     theirs = cell({(0, 0): 8.0, (0, 1): 8.0, (1, 0): 11.0, (2, 0): 17.0, (3, 0): 90.0})

@@ -9,7 +9,7 @@ from bench.reporting.by_unknown import underfitting
 from bench.reporting.extras import bound_of_steps, superseded
 from bench.reporting.paper import table4
 from bench.reporting.render import csv_text, markdown
-from bench.reporting.rows import Cell, Source, gather
+from bench.reporting.rows import Cell, Observation, gather
 from bench.reporting.tables import summary
 
 
@@ -17,7 +17,7 @@ def cell_of(measurement, bits, error=0.01, *, kind="bound_continuous", width=8):
     row = {"unknown": [1, width], "bits": bits, "standard_error": error}
     told = {"last_row": row, "bits_by_unknown": [{"unknown": [1, 1], "bits": bits - 0.5, "standard_error": error}]}
     made = dataclasses.replace(measurement, extra={"kind": kind} | told)
-    return Cell("bits_per_token", 5.0, kind=kind, sources=(Source("r", 0, 0, made),))
+    return Cell("bits_per_token", 5.0, kind=kind, sources=(Observation("r", 0, 0, made),))
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_paying_no_more_there_is_not_called_underfitting(bits):
 def test_records_that_tell_it_otherwise_or_not_at_all_say_nothing(bits, width, extra):
     theirs = cell_of(bits, 5.5, kind="exact", width=width)
     m = theirs.sources[0].measurement
-    theirs = dataclasses.replace(theirs, sources=(Source("r", 0, 0, dataclasses.replace(m, extra=m.extra | extra)),))
+    changed = dataclasses.replace(m, extra=m.extra | extra)
+    theirs = dataclasses.replace(theirs, sources=(Observation("r", 0, 0, changed),))
     said = underfitting("absorbing", cell_of(bits, 6.0), "autoregressive", theirs)
     assert said == ""
 
