@@ -16,7 +16,8 @@ from bench.rules import Checked, Choice, Number, Place, Plain, Several, Text, Wh
 SEED_MOST = 2**32 - 1   # what every generator takes
 SOURCES = ("prior", "reconstruction", "real")
 MASKS = ("centre", "lower", "random")
-ORDERS = ("raster", "column", "spiral", "halton", "random")
+FIXED_ORDERS = ("raster", "column", "spiral", "halton")
+ORDERS = (*FIXED_ORDERS, "random")
 CONDITIONS = ("none", "class", "text")
 ORDERED_METRIC = "ordered_nll"   # the one metric that looks at metrics.orders
 SHARE = Number(0.0, 1.0, high_open=True)
@@ -98,6 +99,8 @@ class PriorTrainingConfig(TrainingConfig):
         halves of held-out images; the best point is then chosen on the selection half. "none" measures nothing.
     measure_images: held-out images measured at each point, both halves together, and training images at most.
     measure_budget: network evaluations an image where the likelihood is a sum.
+    measure_order: measure the exact likelihood of tokens drawn one at a time in this order, which an absorbing
+        diffusion has for one network evaluation a token (priors.chain_rule), instead of the prior's own (None).
     patience: training ends at the first measured step that is this many times the best one's (None: never earlier).
     selection: "apart" chooses weights (and calibrates schedules) on every other held-out image and scores likelihoods
         on the rest; "shared" does both on all of them, as records were made before there was the choice.
@@ -107,14 +110,16 @@ class PriorTrainingConfig(TrainingConfig):
     measure_at: Annotated[str, Choice(("none", "log"))] = "none"
     measure_images: Annotated[int, Whole(4, of="images")] = 1000
     measure_budget: Annotated[int, Whole(1, 10**6, of="network evaluations")] = 8
+    measure_order: Annotated[str | None, Choice(FIXED_ORDERS)] = None
     patience: Annotated[float | None, Number(1.0, 1e6, low_open=True, null="no early end")] = None
     selection: Annotated[str, Choice(("apart", "shared"))] = "apart"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.measure_at == "none" and self.patience is not None:
-            raise InputError(f"prior.training.patience={self.patience}: it looks at a trajectory. Set "
-                             "prior.training.measure_at=log, or leave it out.")
+        for name in ("patience", "measure_order"):
+            if self.measure_at == "none" and getattr(self, name) is not None:
+                raise InputError(f"prior.training.{name}={getattr(self, name)}: it looks at a trajectory. Set "
+                                 "prior.training.measure_at=log, or leave it out.")
         if self.measure_at != "none" and self.schedule != "constant":
             raise InputError(f"prior.training.schedule={self.schedule}: expected constant with measure_at=log, because "
                              "a point along a cosine is not the end of a shorter training.")

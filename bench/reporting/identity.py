@@ -41,10 +41,9 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
     if "sampler.steps" in flat:
         flat["sampler.steps"] = steps_of(spec)
-    if flat.get("prior.training.images", 0) is None:   # all of them, as in records made before there were subsets
-        del flat["prior.training.images"]
-    if flat.get("protocol.reference", 0) is None:   # as in records made before there was one
-        del flat["protocol.reference"]
+    for later in ("prior.training.images", "prior.training.measure_order", "protocol.reference"):
+        if flat.get(later, 0) is None:   # as in records made before there was such
+            del flat[later]
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 

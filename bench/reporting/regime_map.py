@@ -89,10 +89,11 @@ def row_name(spec: dict[str, Any]) -> str:
 def _settings(spec: dict[str, Any]) -> str:
     """What must be equal in both priors' trainings, as one text."""
     prior, training = spec["prior"], spec["prior"]["training"]
-    options = {name: prior["options"].get(name) for name in ("width", "num_layers", "num_heads", "dropout")}
+    options = {name: prior["options"].get(name) for name in ("width", "num_layers", "num_heads", "dropout",
+                                                           "position_init", "input_mask")}
     shared = {name: training.get(name) for name in ("batch_size", "learning_rate", "warmup_steps", "schedule",
                                                     "weight_decay", "betas", "ema_decay", "ema_every",
-                                                    "measure_images")}
+                                                    "measure_images", "measure_order")}
     return json.dumps([spec["vq"], spec["dataset"], options, shared], sort_keys=True, default=str)
 
 
@@ -106,7 +107,8 @@ def frame(regimes: list[Regimes]) -> pd.DataFrame:
             if name not in regime.sides:
                 row[f"{name}, best bits a token"] = "not run"
                 continue
-            best, sign = regime.best(name), "" if name == AUTOREGRESSIVE else "≤ "
+            best, exact = regime.best(name), all(t.trajectory.kind == "exact" for t in regime.sides[name])
+            sign = "" if exact else "≤ "
             row[f"{name}, best bits a token"] = (f"{sign}{best.bits:.3f} ± {1.96 * best.error:.3f} at "
                                                  f"{best.passes:.0f} passes")
         if (found := regime.crossing) is not None:

@@ -74,6 +74,8 @@ def training_of(config: TrainingConfig) -> dict[str, Any]:
     if training.get("measure_at") == "none":
         for name in ("measure_at", "measure_images", "measure_budget", "patience"):
             del training[name]
+    if training.get("measure_order", "") is None:   # likewise of before there were orders
+        del training["measure_order"]
     return training
 
 

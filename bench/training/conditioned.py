@@ -145,7 +145,11 @@ class ConditionedTask(PriorTask):
 
     def measure(self, model: Any, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor, str]:
         tokens = batch[:, :-1]
-        found = model.nll(tokens, condition=self._of(batch), draws=draws, budget=self.config.measure_budget)
+        condition = self._of(batch)
+        if self.walk is not None:
+            found = model.nll_in_order(tokens, self.walk, condition=condition)
+        else:
+            found = model.nll(tokens, condition=condition, draws=draws, budget=self.config.measure_budget)
         bits = tokens.shape[1] * np.log(2)
         return found.nats / bits, found.monte_carlo_variance / bits ** 2, found.kind
 

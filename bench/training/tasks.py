@@ -15,7 +15,10 @@ from torch.optim import Optimizer
 
 from bench import selection
 from bench.config import PriorTrainingConfig
+from bench.errors import InputError
 from priors.base import Draws, Unsupported
+from priors.chain_rule import InOrder
+from priors.schedules import grid_order
 
 Optimize = Callable[[Tensor, Optimizer], None]
 
@@ -45,6 +48,7 @@ class PriorTask(nn.Module):
         super().__init__()
         self.model: Any = prior
         self.config = config
+        self.walk = _walk(prior, config.measure_order)
 
     def optimizers(self) -> list[Optimizer]:
         first, second = self.config.betas
@@ -68,9 +72,27 @@ class PriorTask(nn.Module):
 
     def measure(self, model: Any, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor, str]:
         """Bits a token of each image (B,), their Monte-Carlo variance (B,), and the kind of likelihood."""
-        found = model.nll(batch, draws=draws, budget=self.config.measure_budget)
+        if self.walk is not None:
+            found = model.nll_in_order(batch, self.walk)
+        else:
+            found = model.nll(batch, draws=draws, budget=self.config.measure_budget)
         bits = batch.shape[1] * math.log(2)
         return found.nats / bits, found.monte_carlo_variance / bits ** 2, found.kind
+
+
+def _walk(prior: Any, order: str | None) -> Tensor | None:
+    """(N,), an order to measure likelihoods in; InputError, before any training, where the prior has none in it."""
+    if order is None:
+        return None
+    if not isinstance(prior, InOrder):
+        raise InputError(f"prior.training.measure_order={order}: {type(prior).__name__} has no likelihood in an order "
+                         "of one's choice. Leave it out.")
+    walk = grid_order(order, prior.grid)   # type: ignore[attr-defined]
+    try:
+        prior.nll_in_order(torch.zeros(1, len(walk), dtype=torch.int64), walk)
+    except Unsupported as reason:
+        raise InputError(f"prior.training.measure_order={order}: {reason}. Leave it out.") from None
+    return walk
 
 
 def flops_of_training(prior: Any) -> float:

@@ -23,7 +23,7 @@ from bench.stages.measurements import recipe_of
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 PRESETS = ("smoke", "demo", "small", "paper")
-PRIORS = ("absorbing", "autoregressive", "vq_diffusion", "uniform", "unigram")
+PRIORS = ("absorbing", "autoregressive", "any_order", "vq_diffusion", "uniform", "unigram")
 BASELINES = ("reconstruction", "real")
 LAUNCHERS = ("debug", "local", "slurm")
 METRIC = ("fid", {"fid": 1}, ("protocol", "metrics.memory_gb"), {})

@@ -55,10 +55,10 @@ def test_a_wrong_number_of_images_is_named(argument, complaint):
         expand([*SMOKE, argument])
 
 
-def test_records_made_before_there_were_subsets_are_of_the_same_row():
+def test_records_made_before_there_were_subsets_and_orders_are_of_the_same_row():
     spec = dataclasses.asdict(compose(SMOKE))
     older = {**spec, "prior": {**spec["prior"], "training": {**spec["prior"]["training"]}}}
-    del older["prior"]["training"]["images"]
+    del older["prior"]["training"]["images"], older["prior"]["training"]["measure_order"]
     assert row_key("prior", "autoregressive", spec) == row_key("prior", "autoregressive", older)
 
 

@@ -8,13 +8,16 @@ import torch
 
 from bench.compose import compose
 from bench.errors import InputError
+from bench.registry import resolve
+from bench.schema import schema_of
 from bench.stages.base import Run
 from bench.stages.models import training_of
 from bench.stages.prior import PRIOR
 from bench.stages.prior import regime as regime_of
 from bench.store.store import Store
-from bench.training.tasks import flops_of_training
+from bench.training.tasks import PriorTask, flops_of_training
 from bench.training.trajectories import SPLITS, Trajectory, is_measured
+from priors.base import Draws
 
 LOG = ["preset=smoke", "dataset=digits", "metrics.names=[nll]", "prior.training.measure_at=log",
        "prior.training.schedule=constant", "prior.training.measure_images=40", "prior.training.select=latest"]
@@ -47,6 +50,29 @@ def test_a_trajectory_equals_separate_runs_bit_for_bit(tmp_path, prior):
     assert alone.steps == [100] and all(np.array_equal(alone.bits[s][0], at_once.bits[s][0]) for s in SPLITS)
     assert at_once.kind == ("exact" if prior == "autoregressive" else "bound_continuous")
     assert len(at_once.bits["selection"][0]) == len(at_once.bits["scoring"][0]) == 20
+
+
+def task_of(prior, order):
+    """The training task of an untrained prior of four tokens, measured in this order."""
+    config = compose([*LOG, f"prior={prior}", f"prior.training.measure_order={order}"]).prior
+    options = schema_of(config, "priors")[0](**config.options)
+    return PriorTask(resolve("priors", prior)(grid=(2, 2), codebook_size=3, options=options), config.training)
+
+
+@pytest.mark.parametrize("prior", ["absorbing", "any_order"])
+def test_a_trajectory_can_be_of_the_exact_likelihood_in_one_order(prior):
+    task, tokens, draws = task_of(prior, "column"), Draws.seeded(1).integers(0, 3, 5, 4), Draws.seeded(0)
+    torch.nn.init.normal_(task.model.net.head.weight)
+    bits, variance, kind = task.measure(task.model.eval(), tokens, draws)
+    nats = task.model.nll_in_order(tokens, torch.tensor([0, 2, 1, 3])).nats
+    assert torch.allclose(bits, nats / 4 / np.log(2)) and not variance.any() and kind == "exact"
+
+
+@pytest.mark.parametrize(("prior", "complaint"), [
+    ("autoregressive", "its own order, raster, alone"), ("vq_diffusion", "no likelihood in an order of one's choice")])
+def test_an_order_that_a_prior_cannot_take_is_refused_before_its_training(prior, complaint):
+    with pytest.raises(InputError, match=complaint):
+        task_of(prior, "column")
 
 
 def test_extending_the_steps_continues_the_trajectory(tmp_path):
@@ -123,7 +149,7 @@ def test_a_trajectory_survives_its_file_and_nothing_else_is_one(tmp_path):
 
 @pytest.mark.parametrize("wrong", [
     "prior.training.measure_at=sometimes", "prior.training.measure_images=1", "prior.training.patience=0.5",
-    "prior.training.schedule=cosine"])
+    "prior.training.schedule=cosine", "prior.training.measure_order=random"])
 def test_what_cannot_be_measured_is_refused_before_work(wrong):
     with pytest.raises(InputError, match=wrong.split("=")[0]):
         compose([*LOG, wrong])
@@ -132,12 +158,17 @@ def test_what_cannot_be_measured_is_refused_before_work(wrong):
 def test_patience_needs_something_to_look_at():
     with pytest.raises(InputError, match="measure_at=log"):
         compose(["preset=smoke", "dataset=digits", "prior=autoregressive", "prior.training.patience=2"])
+    with pytest.raises(InputError, match="measure_order=raster: it looks at a trajectory"):
+        compose(["preset=smoke", "dataset=digits", "prior=autoregressive", "prior.training.measure_order=raster"])
 
 
 def test_keys_of_trainings_without_a_trajectory_are_what_they_were():
     training = compose(["preset=smoke", "dataset=digits", "prior=autoregressive"]).prior.training
-    assert not {"measure_at", "measure_images", "measure_budget", "patience"} & set(training_of(training))
-    assert "measure_at" in training_of(dataclasses.replace(training, measure_at="log", schedule="constant"))
+    of_trajectories = {"measure_at", "measure_images", "measure_budget", "measure_order", "patience"}
+    assert not of_trajectories & set(training_of(training))
+    measured = dataclasses.replace(training, measure_at="log", schedule="constant")
+    assert "measure_at" in training_of(measured) and "measure_order" not in training_of(measured)
+    assert training_of(dataclasses.replace(measured, measure_order="raster"))["measure_order"] == "raster"
 
 
 def test_operations_of_a_prior_without_options_are_those_of_its_linear_layers():

@@ -22,7 +22,7 @@ def make_prior(grid=(3, 4), codebook_size=5, order="random"):
     torch.manual_seed(0)
     prior = AnyOrder(grid=grid, codebook_size=codebook_size, options=AnyOrderOptions(order=order, **TINY)).eval()
     for parameter in prior.parameters():
-        nn.init.normal_(parameter, std=0.3)
+        nn.init.normal_(parameter, std=0.5)
     return prior.requires_grad_(False)
 
 
@@ -188,6 +188,15 @@ def test_the_training_loss_estimates_the_mean_over_orders_in_bits_a_token(small)
     every = torch.stack([small.nll_in_order(IMAGES[:1], order).nats for order in ORDERS]).mean()
     loss = small.training_loss(IMAGES[:1].repeat(6_000, 1), draws=Draws.seeded(0))
     assert float(loss) == pytest.approx(float(every) / 3 / math.log(2), rel=0.01)
+
+
+def test_positions_to_predict_are_told_apart_before_training():
+    torch.manual_seed(0)
+    prior = AnyOrder(grid=(4, 4), codebook_size=3, options=AnyOrderOptions(**TINY)).requires_grad_(False)
+    scales, offsets = prior.target.positions[:, ::2], prior.target.positions[:, 1::2]
+    assert not scales.any() and float(offsets.std()) == pytest.approx(1, abs=0.1)
+    tokens = torch.zeros(1, 16, dtype=torch.int64)
+    assert prior.logits(tokens)[0].std(0).min() > 1e-3   # equal tokens everywhere, other positions to predict
 
 
 @pytest.mark.parametrize(("tokens", "width", "layers"), [(12, 16, 2), (256, 64, 3)])

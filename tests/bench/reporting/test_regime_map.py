@@ -17,13 +17,15 @@ GENERATOR = np.random.default_rng(0)
 IMAGES = {split: GENERATOR.normal(0, 0.5, 40) for split in SPLITS}
 
 
-def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3):
+def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3, order=None, **options):
     """One record with a trajectory whose means are these."""
     spec = copy.deepcopy(synthetic.spec_of(prior, seed=seed))
     spec["prior"]["training"] = {**spec["prior"]["training"], "images": images, "learning_rate": rate,
-                                 "measure_images": 80, "measure_at": "log"}
+                                 "measure_images": 80, "measure_at": "log", "measure_order": order}
+    spec["prior"]["options"] = {**spec["prior"]["options"], **options}
+    kind = "exact" if prior == "autoregressive" or order else "bound_continuous"
     measured = Measurement("bits_per_token", means[-1], "demo-x", n=500, better="lower",
-                           extra={"kind": "exact" if prior == "autoregressive" else "bound_continuous"})
+                           extra={"kind": kind})
     record = synthetic.make_record(root, "prior", spec, [measured], created=f"2026-01-0{seed + 1}")
     path = root / "records" / f"{record.id}.json"
     path.write_text(path.read_text().replace('"parameters"', f'"regime": {{"images": {images}, '
@@ -31,7 +33,7 @@ def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3):
     rows = {split: [mean + IMAGES[split] for mean in means] for split in SPLITS}
     folder = root / "media" / record.id
     folder.mkdir(parents=True, exist_ok=True)
-    Trajectory(STEPS, rows, {split: [np.zeros(40)] * len(STEPS) for split in SPLITS}, "exact").save(
+    Trajectory(STEPS, rows, {split: [np.zeros(40)] * len(STEPS) for split in SPLITS}, kind).save(
         folder / "trajectory.npz")
     return folder
 
@@ -102,3 +104,19 @@ def test_a_trajectory_that_unpacks_to_gigabytes_is_refused():
         archive.writestr("steps.npy", bytes(300 * 2**20))
     with pytest.raises(ValueError, match="unpacks"):
         Trajectory.read(content.getvalue())
+
+
+def test_exact_likelihoods_in_one_order_are_compared_apart_from_bounds(synthetic, results):
+    write(synthetic, results, "autoregressive", OVERFITS, order="raster")
+    write(synthetic, results, "absorbing", FALLS, order="raster")
+    regimes = regimes_of(gather(results).groups[0], results)
+    assert [list(regime.sides) for regime in regimes] == [["absorbing", "autoregressive"]] * 2
+    cells = [row["absorbing, best bits a token"] for _, row in frame(regimes).iterrows()]
+    assert sorted(cell.startswith("≤") for cell in cells) == [False, True]
+
+
+def test_a_control_of_the_autoregressive_prior_does_not_take_its_place(synthetic, results):
+    write(synthetic, results, "autoregressive", FALLS, input_mask=0.1)
+    regimes = regimes_of(gather(results).groups[0], results)
+    plain, = (regime for regime in regimes if regime.crossing)
+    assert len(regimes) == 2 and plain.best("autoregressive").bits == pytest.approx(6.3 + IMAGES["scoring"].mean())
