@@ -304,10 +304,10 @@ def test_a_new_label_is_a_new_record_and_the_same_one_is_not(tmp_path, monkeypat
     from bench.records import save_record
     launched = []
 
-    def launch(runs, console):
-        launched.append([run.spec.label for run in runs])
-        records = [dataclasses.replace(failed_record(run.spec, label_of(run.spec), ValueError()), status="ok",
-                                       run_key=run_key(Run(run.spec))) for run in runs]
+    def launch(specs, console):
+        launched.append([spec.label for spec in specs])
+        records = [dataclasses.replace(failed_record(spec, label_of(spec), ValueError()), status="ok",
+                                       run_key=run_key(Run(spec))) for spec in specs]
         for record in records:
             save_record(record, tmp_path / "results")
         return records
