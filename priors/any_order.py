@@ -46,6 +46,8 @@ class AnyOrder(nn.Module):
         super().__init__()
         self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
+        # First, so that a condition, which the network draws last, changes no other weight.
+        self.target = TargetConditioning(self.num_tokens, options.width, options.num_layers)
         self.net = Transformer(
             num_tokens=self.num_tokens,
             vocabulary=codebook_size,
@@ -58,7 +60,6 @@ class AnyOrder(nn.Module):
             condition=options.condition,
             positions=initial_positions(options, grid),
         )
-        self.target = TargetConditioning(self.num_tokens, options.width, options.num_layers)
         self.register_buffer("raster", torch.arange(self.num_tokens), persistent=False)
 
     def logits(self, tokens: Tensor, *, condition: Condition | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.compose import compose
-from bench.config import TrainingConfig
+from bench.config import PriorTrainingConfig
 from bench.testing import check_prior
 from bench.training.loop import train
 from bench.training.tasks import PriorTask
@@ -51,8 +51,8 @@ def test_the_common_loop_trains_it(tmp_path):
     images = (torch.randint(5, (64, 1), generator=generator) + torch.arange(6)) % 5   # each one more than the last
     torch.manual_seed(0)
     prior = Neighbourhood(grid=(2, 3), codebook_size=5, options=Options(width=8))
-    config = TrainingConfig(steps=60, batch_size=32, learning_rate=1e-2, warmup_steps=0, ema_every=1, ema_decay=0.5,
-                            validate_every=60, checkpoint_every=60)
+    config = PriorTrainingConfig(steps=60, batch_size=32, learning_rate=1e-2, warmup_steps=0, ema_every=1,
+                                 ema_decay=0.5, validate_every=60, checkpoint_every=60)
     (tmp_path / "out").mkdir()
     before = prior.nll(images, draws=Draws.seeded(0)).nats.mean()
     train(PriorTask(prior, config), lambda indices: images[np.asarray(indices)], config, num_items=64, seed=0,

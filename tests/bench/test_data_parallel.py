@@ -11,7 +11,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from bench.config import TrainingConfig
+from bench.config import PriorTrainingConfig
 from bench.training.loop import train
 from bench.training.processes import make_fabric
 from bench.training.tasks import PriorTask
@@ -20,7 +20,7 @@ from priors.options import AbsorbingOptions
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-config = TrainingConfig(steps=12, batch_size=8, learning_rate=1e-3, warmup_steps=2, log_every=1, validate_every=12)
+config = PriorTrainingConfig(steps=12, batch_size=8, learning_rate=1e-3, warmup_steps=2, log_every=1, validate_every=12)
 tokens = torch.randint(0, 7, (64, 16), generator=torch.Generator().manual_seed(1))
 prior = AbsorbingDiffusion(grid=(4, 4), codebook_size=7, options=AbsorbingOptions(width=16, num_layers=2, num_heads=2))
 out = Path(sys.argv[1]); out.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from bench.config import TrainingConfig
+from bench.config import PriorTrainingConfig
 from bench.training.loop import train
 from bench.training.processes import make_fabric
 from bench.training.tasks import PriorTask
@@ -25,7 +25,7 @@ for steps in map(int, sys.argv[2:]):
     torch.manual_seed(0)
     prior = VQDiffusion(grid=(4, 4), codebook_size=7,
                         options=VQDiffusionOptions(width=16, num_layers=1, num_heads=2, timesteps=3))
-    config = TrainingConfig(steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=2, log_every=1,
+    config = PriorTrainingConfig(steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=2, log_every=1,
                             validate_every=20, checkpoint_every=10)
     train(PriorTask(prior, config), lambda i: tokens[torch.as_tensor(i)], config, num_items=64,
           validation={"validation": lambda: [tokens[:8]]}, seed=0, work=work, out=work, fabric=make_fabric("float32"))
