@@ -18,7 +18,6 @@ from bench.config import SEED, ConditionConfig, ModelConfig, RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.plugin_code import is_ours
 from bench.rules import check, check_all, is_plain, shown
-from vq.base import ImpliesOptions, ImpliesOptionsOfLayout, KnowsGrid
 
 OPTIONS_OF = {"class": ("num_labels",), "text": ("text_width", "text_length")}
 """The fields of a prior's Options that a condition sets."""
@@ -70,6 +69,7 @@ def to_spec(composed: DictConfig) -> RunSpec:
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
     implied = _implied_by_layout(autoencoder, spec, sizes | spec.vq.options)
+    from vq.base import ImpliesOptions
     if issubclass(autoencoder, ImpliesOptions):
         implied = implied | autoencoder.implied(spec.vq.options, sizes)
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
@@ -133,6 +133,7 @@ def _takes_condition(prior: str) -> bool:
 def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> dict[str, Any]:
     """The options of a checkpoint that another code base wrote, which a preset's must not contradict."""
     vq = spec.vq
+    from vq.base import ImpliesOptionsOfLayout
     if vq.layout == "native" or not issubclass(options, ImpliesOptionsOfLayout):
         return {}
     try:
@@ -143,6 +144,7 @@ def _implied_by_layout(options: type, spec: RunSpec, sizes: dict[str, Any]) -> d
 
 def _check_grid(options: type, spec: RunSpec) -> None:
     """Whether images of the data set's resolution fit the tokenizer, where its Options can tell (`grid`)."""
+    from vq.base import KnowsGrid
     if spec.source in ("prior", "reconstruction") and issubclass(options, KnowsGrid):
         try:
             options(**spec.vq.options).grid(spec.dataset.resolution)

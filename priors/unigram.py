@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class Unigram(nn.Module):
         conditions: the labels of each batch, of a prior conditioned on classes.
         Raises ValueError if such a prior is given none, Unsupported if another is.
         """
-        if self.options.num_labels is not None and conditions is None:
+        if getattr(self.options, "num_labels", None) is not None and conditions is None:
             raise ValueError(f"num_labels={self.options.num_labels}: expected the labels of each batch, as conditions")
         for buffer in self.buffers():
             buffer.zero_()
@@ -92,7 +93,8 @@ class Unigram(nn.Module):
 
     def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
         """Mean cross-entropy in bits a token; it has no gradient: `fit` is the training."""
-        return self.nll(tokens, condition=condition, draws=draws).nats.mean() / (self.num_tokens * math.log(2))
+        told: dict[str, Any] = {} if condition is None else {"condition": condition}   # a subclass may know of none
+        return self.nll(tokens, **told, draws=draws).nats.mean() / (self.num_tokens * math.log(2))
 
     def nll(
         self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int | None = None

@@ -18,7 +18,6 @@ from bench.stages.completions import COMPLETIONS
 from bench.stages.condition import protocol_of_condition
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.samples import SAMPLES
-from vq.base import KnowsGrid
 
 OF_EDITS = ("extractor", "dataset", "resolution", "resize", "reference_fingerprint", "num_real", "real_split",
             "neighbours_net", "neighbours_resolution")   # of a protocol's details, those an edit depends on
@@ -69,6 +68,7 @@ def _of_edit(run: Run) -> dict[str, Any]:
 def _grid_of(run: Run) -> tuple[int, ...]:
     """Of the run's tokenizer, in tokens; torch is imported only where its Options cannot tell."""
     options = schema_of(run.spec.vq, "tokenizers")[0](**run.spec.vq.options)
+    from vq.base import KnowsGrid
     if isinstance(options, KnowsGrid):
         return tuple(options.grid(run.spec.dataset.resolution))
     from bench.stages.tokenizer_fit import constructed

@@ -22,7 +22,6 @@ from bench.schema import schema_of
 from bench.stages.base import Run
 from bench.stages.condition import given_of
 from bench.store.store import Artefact
-from vq.base import ReadsOfficialWeights, TrainableTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,6 +48,7 @@ def is_frozen(config: ModelConfig) -> bool:
     """Whether a tokenizer's class cannot be trained: without a checkpoint it is what its constructor makes of it."""
     if config.schema and not is_foreign(config):
         return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
+    from vq.base import TrainableTokenizer
     return not issubclass(registry.resolve("tokenizers", config.target or config.name), TrainableTokenizer)
 
 
@@ -90,6 +90,7 @@ def new_tokenizer(run: Run) -> Any:
 
     config = run.spec.vq
     cls = registry.resolve("tokenizers", config.target or config.name)
+    from vq.base import TrainableTokenizer
     if not issubclass(cls, TrainableTokenizer):
         ensure_torchvision()   # which packages of pretrained models import
     with _seeded("tokenizer", 0 if is_frozen(config) else run.spec.seed):
@@ -158,6 +159,7 @@ def num_parameters(model: nn.Module) -> int:
 
 def _reads_official_weights(model: Any) -> bool:
     from priors import base
+    from vq.base import ReadsOfficialWeights
     return isinstance(model, ReadsOfficialWeights | base.ReadsOfficialWeights)
 
 

@@ -92,7 +92,7 @@ def test_a_folder_yet_to_be_made_is_judged_by_the_one_that_will_hold_it(tmp_path
 def test_a_full_disk_is_a_problem(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "DISK_GB", {"needed": 1e9, "comfortable": 2e9})
     finding = check_folder("cache folder", tmp_path, "choose another")
-    assert finding.level == "problem" and "bench.store.store gc" in finding.remedy
+    assert finding.level == "problem" and "bench.store gc" in finding.remedy
 
 
 def test_an_absent_data_set_is_a_problem_only_if_asked_for():

@@ -102,7 +102,7 @@ def test_a_stage_has_no_more_shards_than_chunks(root):
 def test_training_and_sampling_ask_for_their_own_resources(root):
     launcher = _spec("launcher.training.gpus=2", "launcher.sampling.gpus=1").launcher
     asked = {stage.name: resources_of(launcher, stage.resources).gpus for stage in CHAIN}
-    assert asked == {"tokenizer": 2, "tokens": 0, "prior": 2, "likelihood": 2, "samples": 1, "edits": 1,
+    assert asked == {"tokenizer": 2, "tokens": 0, "condition": 0, "prior": 2, "likelihood": 2, "samples": 1, "edits": 1,
                      "features": 0}
 
 

@@ -44,7 +44,7 @@ def record(folder, store):
 def test_a_run_ends_in_bits_per_dimension_below_the_ceiling(record):
     measured, = record.measurements
     assert measured.metric == "bits_per_dim" and measured.bound == "upper" and 0 < measured.value < 8
-    assert measured.n == 64 and "likelihood" in record.curves
+    assert measured.n == 32 and "likelihood" in record.curves
 
 
 @pytest.mark.network

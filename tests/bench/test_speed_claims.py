@@ -68,8 +68,8 @@ def test_both_sides_are_timed_as_fast_as_they_go_and_as_published(folder):
     record, _ = compared(folder)
     assert [(side["prior"], side["sampler"].get("method"), side["sampler"].get("cache"))
             for side in record.spec["sides"]] == [
-        (folder[2][0], "event", None), (folder[2][1], None, True), (folder[2][0], "loop", None),
-        (folder[2][1], None, False)]
+        (folder[2][0], "event", None), (folder[2][1], "sequential", True), (folder[2][0], "loop", None),
+        (folder[2][1], "sequential", False)]
 
 
 def test_every_side_keeps_its_rounds_of_one_image_and_of_its_best_batch(folder):

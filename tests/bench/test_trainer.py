@@ -1,6 +1,7 @@
 """The training loop: exact resume, schedules, data order."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from torch import nn
 
 from bench.config import TrainingConfig
 from bench.errors import BenchError
-from bench.training import loop as trainer
 from bench.training.loop import batch_indices, learning_rate_factor, train
 
 CONFIG = TrainingConfig(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, ema_decay=0.5, ema_every=2,
@@ -109,7 +109,7 @@ def test_a_checkpoint_with_one_flipped_byte_is_never_used(tmp_path, share, capsy
 
 def test_a_death_between_digest_and_checkpoint_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     latest = _killed_at_six(tmp_path / "b", tmp_path / "parts")
-    held, replace = latest.read_bytes(), trainer.os.replace
+    held, replace = latest.read_bytes(), os.replace
 
     def dies(source, target):
         if str(target) == str(latest):
@@ -118,7 +118,7 @@ def test_a_death_between_digest_and_checkpoint_keeps_the_checkpoint_before(tmp_p
 
     for _ in range(3):
         with monkeypatch.context() as patched:
-            patched.setattr(trainer.os, "replace", dies)
+            patched.setattr(os, "replace", dies)
             with pytest.raises(_Killed):
                 _train(CONFIG, tmp_path / "b", tmp_path / "parts")
     assert latest.read_bytes() == held and _train(CONFIG, tmp_path / "b", tmp_path / "parts").seen[0] == 4

@@ -1,13 +1,14 @@
 """Guidance: l_u + s (l_c - l_u) of every prior, equal in all its fast paths, its evaluations counted."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from priors.absorbing import AbsorbingDiffusion
+from priors.absorbing import AbsorbingDiffusion, given_share
 from priors.any_order import AnyOrder
 from priors.autoregressive import Autoregressive
 from priors.base import UNKNOWN, Draws, Sample, Unsupported
@@ -184,7 +185,8 @@ def test_the_guided_event_sampler_equals_the_plain_loop_token_by_token(steps, sc
     plain = naive_absorbing_sample(slow, empty, mask=5, steps=steps, adjust=Adjust(0.9), draws=draws)
     times, values = torch.stack(draws.log[0::2]), torch.stack(draws.log[1::2])
     first = (times < 1 / torch.arange(steps, 0, -1).view(-1, 1, 1)).int().argmax(0)
-    predict = guided(prior.logits_at, LABELS, Guidance(2.5, schedule), progress=prior._given_share, num_prefix=1)
+    share = partial(given_share, mask=prior.mask)
+    predict = guided(prior.logits_at, LABELS, Guidance(2.5, schedule), progress=share, num_prefix=1)
     uniforms = values.gather(0, first.unsqueeze(0))[0]
     events = by_events(predict, empty, steps - first, uniforms, mask=5, adjust=Adjust(0.9))
     assert torch.equal(events.tokens, plain)
