@@ -36,8 +36,9 @@ class Unigram(nn.Module):
         self.grid, self.codebook_size, self.options = (grid[0], grid[1]), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
         self.register_buffer("counts", torch.zeros(codebook_size, dtype=torch.int64))
-        if getattr(options, "num_labels", None) is not None:   # a subclass may have options of its own
-            self.register_buffer("label_counts", torch.zeros(options.num_labels, codebook_size, dtype=torch.int64))
+        num_labels: int | None = getattr(options, "num_labels", None)   # a subclass may have options of its own
+        if num_labels is not None:
+            self.register_buffer("label_counts", torch.zeros(num_labels, codebook_size, dtype=torch.int64))
 
     def fit(self, batches: Iterable[Tensor], conditions: Iterable[Condition] | None = None) -> None:
         """Count the tokens of batches (B, N), from nothing: a second call forgets the first.
