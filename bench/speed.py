@@ -29,8 +29,8 @@ from rich.table import Table
 from bench.command import run_command
 from bench.errors import InputError, did_you_mean
 from bench.provenance import provenance, utc_now
-from bench.reporting.options import split_commas
 from bench.store.files import write_text
+from bench.words import pairs_of, split_commas
 
 ROW_NAMES = ("ar", "absorbing", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training", "tokenizer",
              "scaling", "pipeline")
@@ -73,15 +73,8 @@ def _work(given: list[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> Options:
     """key=value options. Raises InputError for an unknown or repeated key and a value of the wrong kind."""
-    values: dict[str, Any] = {}
-    names = [f.name for f in fields(Options)]
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals or key not in names:
-            raise InputError(f"'{argument}': expected key=value. {did_you_mean(key, names)}")
-        if key in values:
-            raise InputError(f"{key} is given twice; give it once.")
-        values[key] = _value(key, text)
+    pairs = pairs_of(arguments, [f.name for f in fields(Options)])
+    values = {key: _value(key, text) for key, text in pairs.items()}
     for row in values.get("rows", ()):
         if row not in ROW_NAMES:
             raise InputError(f"rows={row}: {did_you_mean(row, ROW_NAMES)}")

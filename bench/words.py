@@ -1,4 +1,4 @@
-"""How values are written on a command line: from Python's arguments to `key=value`.
+"""Words of a command line: from Python's arguments to `key=value`, and from `key=value` to keys and texts.
 
     arguments_of(("prior=absorbing,autoregressive",), {"preset": "smoke", "sampler": {"steps": (8, 16)}})
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
+from bench.errors import InputError, did_you_mean
 
 GROUPS = ("dataset", "vq", "prior", "condition", "sampler", "protocol", "launcher", "preset")
 """Each chooses a file of conf/."""
@@ -82,3 +82,34 @@ def _quoted(text: str) -> str:
     escaped = re.sub(r"(\\*)(')", r"\1\1\\\2", text)
     tail = len(escaped) - len(escaped.rstrip("\\"))
     return f"'{escaped}{escaped[len(escaped) - tail:]}'"
+
+
+def pairs_of(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """key -> text of `key=text` arguments. Raises InputError for anything else, an unknown key, and a repeated one."""
+    found: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise InputError(f"{argument!r} is not key=value. Valid keys: {', '.join(names)}.")
+        if key not in names:
+            raise InputError(f"unknown key {key!r}. {did_you_mean(key, names)}")
+        if key in found:
+            raise InputError(f"{key} is given twice; give it once.")
+        found[key] = text
+    return found
+
+
+def split_commas(text: str) -> list[str]:
+    """Splits at commas outside quotes, and takes the quotes off: `a,'b,c'` -> ["a", "b,c"]."""
+    parts, quote = [""], ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+            parts[-1] += "" if not quote else character
+        elif character in "'\"":
+            quote = character
+        elif character == ",":
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]

@@ -89,14 +89,7 @@ def _looked_at(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, reso
     """The array if it is one of images, or in words what it is instead.  Raises InputError for a header that lies."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "compressed in a way numpy does not write"
-    if info.file_size > MAX_RATIO * info.compress_size:
-        raise InputError(f"{path}: {info.filename} announces {info.file_size:,} bytes out of {info.compress_size:,}, "
-                         "more than can be: the file is damaged or a trap.")
-    with archive.open(info) as file:
-        head = io.BytesIO(file.read(MAX_HEADER))
-    version = np.lib.format.read_magic(head)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(head)
+    shape, fortran, dtype, start = read_header(path, archive, info)
     kind = f"{dtype} {shape}"
     if dtype.hasobject:
         return f"{kind}, Python objects, which are never unpickled"
@@ -105,14 +98,30 @@ def _looked_at(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, reso
         return kind
     if fortran and max(shape) > 1:
         return f"{kind} in Fortran order (save np.ascontiguousarray(images))"
-    announced, there = math.prod(shape) * dtype.itemsize, info.file_size - head.tell()
+    announced, there = math.prod(shape) * dtype.itemsize, info.file_size - start
     if announced != there:
         raise InputError(f"{path}: {info.filename} announces {kind}, {announced:,} bytes, and holds {there:,}: the "
                          "file is damaged.")
     if announced > MAX_ARRAY_BYTES:
         raise InputError(f"{path}: {info.filename} is {kind}, {announced:,} bytes: at most {MAX_ARRAY_BYTES:,} are "
                          "read. Save fewer images, or save them as uint8.")
-    return ImageArray(path, info.filename.removesuffix(".npy"), shape, dtype, layout, head.tell())
+    return ImageArray(path, info.filename.removesuffix(".npy"), shape, dtype, layout, start)
+
+
+def read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) \
+        -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """(shape, whether in Fortran order, dtype, where the data begins) of a member; nothing beyond its header is read.
+
+    Raises InputError for one that announces more than its compressed bytes can hold.
+    """
+    if info.file_size > MAX_RATIO * max(1, info.compress_size):
+        raise InputError(f"{path}: {info.filename} announces {info.file_size:,} bytes out of {info.compress_size:,}, "
+                         "more than can be: the file is damaged or a trap.")
+    with archive.open(info) as file:
+        head = io.BytesIO(file.read(MAX_HEADER))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return (*read(head), head.tell())
 
 
 def _layout(shape: tuple[int, ...], resolution: int) -> str:

@@ -6,23 +6,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from bench.config import RunSpec
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
 from bench.metrics.clipped import clipped
 from bench.metrics.columns import Column, column_of, columns
 from bench.metrics.exchange import read_statistics
-from bench.metrics.features import extractor_assets
+from bench.metrics.features import OfFeatures
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
-from bench.metrics.kernel import kid
-from bench.metrics.mind import mind
+from bench.metrics.kernel import KernelResult, kid
+from bench.metrics.mind import MindResult, mind
 from bench.metrics.prdc import PrdcResult, prdc, prdc_reference
 from bench.records import Measurement
 
@@ -30,18 +30,12 @@ LEAST_FOR_INTERVAL = 30   # images a side; at 16 the intervals of FID covered 88
 
 
 @dataclass
-class FrechetDistance:
+class FrechetDistance(OfFeatures):
     """FID of all fakes against all reals, and its value without the bias of order 1/n."""
 
     name: str = "fid"
     columns: dict[str, Column] = field(default_factory=lambda: columns("fid", "fid_infinity"))
     depends_on: tuple[str, ...] = ("protocol",)
-
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         if evidence.protocol.reference:
@@ -84,66 +78,50 @@ def fid_measurement(result: FrechetResult, reason: str, protocol_id: str, *, lab
 
 
 @dataclass
-class KernelDistance:
+class KernelDistance(OfFeatures):
     """KID of all fakes against all reals."""
 
     name: str = "kid"
     columns: dict[str, Column] = field(default_factory=lambda: columns("kid"))
     depends_on: tuple[str, ...] = ("protocol",)
 
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
-
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
-        result, note = kid(fake, real), why_no_interval(fake, real)
-        low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
-        return [Measurement("kid", result.value, evidence.protocol_id, n=result.n, ci_low=low, ci_high=high,
-                            standard_error=result.standard_error, better=self.columns["kid"].better, note=note,
-                            extra={"num_real": result.n_real})]
+        return [_distance("kid", kid(fake, real), why_no_interval(fake, real), evidence)]
 
 
 @dataclass
-class MongeDistance:
+class MongeDistance(OfFeatures):
     """MIND of all fakes against all reals."""
 
     name: str = "mind"
     columns: dict[str, Column] = field(default_factory=lambda: columns("mind"))
     depends_on: tuple[str, ...] = ("protocol",)
 
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
-
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, real = evidence.features("fake"), evidence.features("real")
-        result, note = mind(fake, real), why_no_interval(fake, real)
-        low, high = (None, None) if note else normal_interval(result.value, result.standard_error)
-        return [Measurement("mind", result.value, evidence.protocol_id, n=result.n,
-                            ci_low=None if low is None else max(0.0, low), ci_high=high,
-                            standard_error=result.standard_error, better=self.columns["mind"].better, note=note,
-                            extra={"num_real": result.n_real, "label": f"MIND@{result.n}"})]
+        result = mind(fake, real)
+        return [_distance("mind", result, why_no_interval(fake, real), evidence, least=0.0, label=f"MIND@{result.n}")]
+
+
+def _distance(name: str, result: KernelResult | MindResult, reason: str, evidence: Evidence, *,
+              least: float = -math.inf, **extra: Any) -> Measurement:
+    """With a normal interval from `least` up; without one where there is a `reason` to have none."""
+    low, high = (None, None) if reason else normal_interval(result.value, result.standard_error)
+    return Measurement(name, result.value, evidence.protocol_id, n=result.n,
+                       ci_low=None if low is None else max(least, low), ci_high=high,
+                       standard_error=result.standard_error, better=column_of(name).better, note=reason,
+                       extra={"num_real": result.n_real, **extra})
 
 
 @dataclass
-class PrecisionRecall:
+class PrecisionRecall(OfFeatures):
     """Precision, recall, density and coverage of `protocol.prdc_num` images a side."""
 
     name: str = "prdc"
     columns: dict[str, Column] = field(default_factory=lambda: columns(
         "precision", "recall", "density", "coverage"))
     depends_on: tuple[str, ...] = ("protocol", "metrics.prdc")
-
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k
@@ -169,18 +147,12 @@ class PrecisionRecall:
 
 
 @dataclass
-class ClippedQuality:
+class ClippedQuality(OfFeatures):
     """Clipped density and coverage of `protocol.prdc_num` images a side."""
 
     name: str = "clipped"
     columns: dict[str, Column] = field(default_factory=lambda: columns("clipped_density", "clipped_coverage"))
     depends_on: tuple[str, ...] = ("protocol",)
-
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         num, k = evidence.protocol.prdc_num, evidence.protocol.prdc_k

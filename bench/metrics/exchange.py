@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bench.data.base import ImageData
-from bench.data.npz import BROKEN, MAX_HEADER, MAX_RATIO
+from bench.data.npz import BROKEN, read_header
 from bench.data.regular import check_regular
 from bench.errors import InputError
 from bench.metrics.features import Extractor
@@ -105,17 +104,10 @@ def _lacking(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.Zi
 
 def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of a member, which has to take the bytes that they come to.  Raises InputError if it does not."""
-    if info.file_size > MAX_RATIO * max(1, info.compress_size):
-        raise InputError(f"{path}: {info.filename} announces {info.file_size:,} bytes out of {info.compress_size:,}, "
-                         "more than can be: the file is damaged or a trap.")
-    with archive.open(info) as file:
-        head = io.BytesIO(file.read(MAX_HEADER))
-    version = np.lib.format.read_magic(head)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(head)
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - head.tell():
+    shape, _, dtype, start = read_header(path, archive, info)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - start:
         raise InputError(f"{path}: {info.filename} announces {dtype} {shape} and holds "
-                         f"{info.file_size - head.tell():,} bytes: the file is damaged.")
+                         f"{info.file_size - start:,} bytes: the file is damaged.")
     return shape, dtype
 
 

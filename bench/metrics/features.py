@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from bench.data.base import ImageData
 from bench.errors import BenchError, InputError
 from bench.metrics.extractor_names import folder_of
 from bench.store import files
+
+if TYPE_CHECKING:
+    from bench.config import RunSpec
+    from bench.metrics.base import Evidence
 
 DEFAULT = "inception-v3-compat"
 MANIFEST = "features.json"
@@ -69,6 +73,16 @@ def extractor_assets(name: str) -> set[str]:
     if name.startswith(TORCHVISION) or folder_of(name):
         return set()
     return set(getattr(registry.resolve("extractors", name), "assets", ()))
+
+
+class OfFeatures:
+    """What metrics of the protocol's features share: every row has them, and they read the extractor's weights."""
+
+    def applies(self, evidence: Evidence) -> bool:
+        return True
+
+    def assets(self, spec: RunSpec) -> set[str]:
+        return extractor_assets(spec.protocol.extractor)
 
 
 def extractor_identity(extractor: Extractor) -> dict[str, Any]:

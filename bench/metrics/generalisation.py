@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 
-from bench.config import RunSpec
 from bench.data.arrays import SubsetImages, spread_indices
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal
@@ -22,7 +21,7 @@ from bench.metrics.columns import columns
 from bench.metrics.copying import LEAST_SAMPLES, authenticity, copying_score
 from bench.metrics.distances import spread
 from bench.metrics.feature_likelihood import MOST, fld
-from bench.metrics.features import extract_to, extractor_assets, extractor_identity, load_features, resolve_extractor
+from bench.metrics.features import OfFeatures, extract_to, extractor_identity, load_features, resolve_extractor
 from bench.records import Measurement
 
 LEAST_HELD_OUT = 50
@@ -30,18 +29,12 @@ LEAST_HELD_OUT = 50
 COPIES = 1000.0   # FLD above which the authors' code warns of memorised samples
 
 
-class FeatureLikelihood:
+class FeatureLikelihood(OfFeatures):
     """Registry name "fld": FLD and its train-test gap."""
 
     name = "fld"
     columns = columns("fld", "fld_gap")
     depends_on = ("protocol",)
-
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         held_out, reason = held_out_features(evidence)
@@ -62,18 +55,12 @@ class FeatureLikelihood:
                             note="far below 0: samples lie nearer to training images than to held-out ones")]
 
 
-class Copying:
+class Copying(OfFeatures):
     """Registry name "copying": authenticity and C_T."""
 
     name = "copying"
     columns = columns("authenticity", "copying_score")
     depends_on = ("protocol",)
-
-    def applies(self, evidence: Evidence) -> bool:
-        return True
-
-    def assets(self, spec: RunSpec) -> set[str]:
-        return extractor_assets(spec.protocol.extractor)
 
     def __call__(self, evidence: Evidence) -> list[Measurement]:
         fake, train = spread(evidence.features("fake"), MOST), training_features(evidence)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from bench.errors import InputError, did_you_mean
+from bench.errors import InputError
+from bench.words import pairs_of, split_commas
 
 LISTS = ("dataset", "protocol", "compare")
 FLAGS = ("page", "figures", "check")
@@ -36,17 +37,8 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Raises InputError for an unknown key (naming the nearest), a repeated one and a value of the wrong kind."""
-    names = [f.name for f in fields(Options)]
-    values: dict[str, object] = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            raise InputError(f"{argument!r} is not key=value. Valid keys: {', '.join(names)}.")
-        if key not in names:
-            raise InputError(f"unknown key {key!r}. {did_you_mean(key, names)}")
-        if key in values:
-            raise InputError(f"{key} is given twice")
-        values[key] = _value(key, text)
+    pairs = pairs_of(arguments, [f.name for f in fields(Options)])
+    values = {key: _value(key, text) for key, text in pairs.items()}
     options = Options(**values)  # type: ignore[arg-type]
     if options.compare and len(options.compare) != 2:
         raise InputError(f"compare={','.join(options.compare)}: expected two record ids, as in compare=3f2a,9c41")
@@ -68,19 +60,3 @@ def _value(key: str, text: str) -> object:
     if len(parts) > 1:
         raise InputError(f"{key}={text}: one value expected; a path with a comma needs quotes: \"{key}='{text}'\"")
     return parts[0]
-
-
-def split_commas(text: str) -> list[str]:
-    """Splits at commas outside quotes, and takes the quotes off: `a,'b,c'` -> ["a", "b,c"]."""
-    parts, quote = [""], ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-            parts[-1] += "" if not quote else character
-        elif character in "'\"":
-            quote = character
-        elif character == ",":
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts]

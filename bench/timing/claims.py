@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bench.errors import InputError, did_you_mean
+from bench.errors import InputError
 from bench.provenance import provenance, utc_now
 from bench.records import Measurement, Record
-from bench.reporting.options import split_commas
 from bench.reporting.rows import TIMING, Group, Row
 from bench.reporting.speeds import CONTESTS, LEAST_ROUNDS
+from bench.words import pairs_of, split_commas
 
 PROTOCOL = "speed-in-turn-1"
 """Raised whenever what is timed, or how, changes."""
@@ -61,15 +61,8 @@ class Side:
 
 def parse(arguments: Sequence[str]) -> Options:
     """key=value options. Raises InputError for an unknown or repeated key and a value of the wrong kind."""
-    values: dict[str, Any] = {}
-    names = [f.name for f in fields(Options)]
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals or key not in names:
-            raise InputError(f"'{argument}': expected key=value. {did_you_mean(key, names)}")
-        if key in values:
-            raise InputError(f"{key} is given twice; give it once.")
-        values[key] = _value(key, text)
+    pairs = pairs_of(arguments, [f.name for f in fields(Options)])
+    values = {key: _value(key, text) for key, text in pairs.items()}
     options = Options(**values)
     if options.rounds < LEAST_ROUNDS:
         raise InputError(f"rounds={options.rounds}: expected at least {LEAST_ROUNDS}; fewer tell no interval of a "
