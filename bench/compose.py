@@ -147,6 +147,8 @@ def _check_key(key: str) -> None:
     if parts[0] in STAGE_FIELDS and parts[1:2] == ["options"]:
         written = f"{'.'.join([parts[0], *parts[2:]])}=..." if parts[2:] else f"{parts[0]}.<option>=..., one by one"
         raise InputError(f"unknown key '{key}': options are written without 'options', as {written}.")
+    if key == "prior.recipe":
+        raise InputError(f"{key} is what a recipe's own file says: choose one with prior=<name>.")
     if parts[0] in ("vq", "prior", "sampler") and len(parts) == 2:
         return   # checked against the chosen class's own dataclass
     if key.startswith("launcher.additional."):

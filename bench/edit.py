@@ -40,12 +40,23 @@ from bench.errors import InputError
 from bench.labels import label_as_asked, label_of
 from bench.launch.launch import launch
 from bench.launch.status import Standing, counted, print_table, status
-from bench.needs import assets_of_edits, check_checkpoints, check_data, check_own_files, have_assets
+from bench.needs import (
+    LAUNCHED,
+    assets_of_edits,
+    assets_of_models,
+    check_checkpoints,
+    check_data,
+    check_own_files,
+    have_assets,
+    refuse,
+)
 from bench.provenance import utc_now
+from bench.rebuild import settled
 from bench.records import Record, Sweep, load_records, save_record, save_sweep
 from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.files import write_json
+from bench.store.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +65,7 @@ if TYPE_CHECKING:
     from priors.canvas import Windows
 
 MANIFEST = "edit.json"
-LAUNCHED = ("launcher", "status=", "sampling.shards")   # keys of bench.run for what is launched as its runs are
+OF_BENCHMARK = tuple(key for key in LAUNCHED if key != "plan=")   # its rows are launched as runs are
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,7 +79,7 @@ def perform(arguments: list[str]) -> int:
     console = Console(stderr=True)
     options, rest = parse(arguments)
     runs = expand(rest, announce=console.print)
-    check_runs(runs, [key for key in rest if not (options.task == "benchmark" and key.startswith(LAUNCHED))])
+    check_runs(runs, [key for key in rest if not (options.task == "benchmark" and key.startswith(OF_BENCHMARK))])
     for run in runs:
         check_files(options, run.spec.dataset)
     if options.task == "benchmark":
@@ -84,7 +95,7 @@ def benchmark(options: EditOptions, runs: list[Request], command: str, console: 
     if any(run.spec.status for run in runs):
         return print_status(rows)
     specs = [run.spec for run in runs]
-    have_assets(assets_of_edits(specs, measured=True))
+    have_assets(assets_of_edits(specs))
     check_checkpoints(specs)
     save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command,
                      cells=tuple(map(expected, rows))), specs[0].results_dir)
@@ -96,7 +107,8 @@ def benchmark(options: EditOptions, runs: list[Request], command: str, console: 
 def execute(rows: list[Request], console: Console) -> list[Record]:
     """Launch the rows that have no record yet and return all their records in order."""
     keys, results_dir = [run_key(Run(row.spec)) for row in rows], rows[0].spec.results_dir
-    found = {record.run_key: record for record in load_records(results_dir)[0] if record.status == "ok"}
+    found = {record.run_key: record for record in settled(load_records(results_dir)[0], Store())
+             if record.status == "ok"}
     missing = [row.spec for key, row in zip(keys, rows, strict=True) if key not in found and not row.unsupported]
     found |= {key: _unsupported(row, key) for key, row in zip(keys, rows, strict=True) if row.unsupported}
     found |= {record.run_key: record for record in launch(missing, console=console)}
@@ -124,10 +136,7 @@ def print_status(rows: list[Request]) -> int:
 
 def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
     """Raise InputError, before torch is imported, for keys that mean nothing here and for absent data."""
-    for argument in rest:
-        if argument.startswith(("launcher", "plan=", "status=", "source=", "speed.", "sampling.shards",
-                                "metrics.names")):
-            raise InputError(f"{argument}: a key of bench.run that this task does not use. Leave it out.")
+    refuse(rest, (*LAUNCHED, "source=", "speed.", "metrics.names"))
     for run in runs:
         if run.unsupported:
             raise InputError(run.unsupported)
@@ -163,7 +172,7 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     reason = why_unsupported(spec, shape, job.pattern(options.variants), job.windows)
     if reason:
         return reason
-    have_assets(assets_of_edits([spec], measured=False))
+    have_assets(assets_of_models([spec]))
     check_checkpoints([spec])
     _clear(out)
     began = time.perf_counter()

@@ -22,7 +22,15 @@ from bench.compose import compose
 from bench.config import RunSpec
 from bench.data.token_files import write_tokens
 from bench.errors import InputError
-from bench.needs import assets_of_edits, check_checkpoints, check_data, check_own_files, have_assets
+from bench.needs import (
+    LAUNCHED,
+    assets_of_models,
+    check_checkpoints,
+    check_data,
+    check_own_files,
+    have_assets,
+    refuse,
+)
 from bench.rules import Place, check
 from bench.stages.base import begun
 from bench.stages.tokens import SPLITS, TOKENS, tokenizer_id
@@ -39,7 +47,7 @@ def encode(arguments: list[str]) -> int:
     folder, spec = _asked(arguments)
     check_data([spec])
     check_own_files([spec])
-    have_assets(assets_of_edits([spec], measured=False))
+    have_assets(assets_of_models([spec]))
     check_checkpoints([spec])
     run = begun(spec)
     arrays = dict(zip(SPLITS, run.open(TOKENS), strict=True))
@@ -56,7 +64,9 @@ def _asked(arguments: list[str]) -> tuple[Path, RunSpec]:
     if len(given) != 1:
         raise InputError("bench.encode needs one folder to write into: out=<folder>.")
     check("out", given[0], Place(("folder",), made=True))
-    spec = compose([argument for argument in arguments if not argument.startswith("out=")])
+    rest = [argument for argument in arguments if not argument.startswith("out=")]
+    refuse(rest, (*LAUNCHED, "speed.", "metrics.names"))
+    spec = compose(rest)
     if spec.vq.tokens:
         raise InputError(f"vq.tokens={spec.vq.tokens}: these are encoded already. Leave it out.")
     if spec.source != "prior":

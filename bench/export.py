@@ -22,7 +22,15 @@ from bench.command import run_command
 from bench.compose import expand
 from bench.config import RunSpec
 from bench.errors import InputError
-from bench.needs import assets_of, check_data, check_own_files, have_assets
+from bench.needs import (
+    LAUNCHED,
+    assets_of_models,
+    check_checkpoints,
+    check_data,
+    check_own_files,
+    have_assets,
+    refuse,
+)
 from bench.printable import cell
 
 OWN_KEYS = ("samples", "statistics", "of")
@@ -36,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def export(arguments: list[str]) -> int:
     """Write what `samples=` and `statistics=` name."""
     wanted, rest = split_off(arguments)
+    refuse(rest, (*LAUNCHED, "speed.", "metrics.names"))
     console = Console(stderr=True)
 
     def say(text: str) -> None:
@@ -46,7 +55,8 @@ def export(arguments: list[str]) -> int:
     spec = runs[0].spec
     check_data([spec], announce=say)
     check_own_files([spec])
-    have_assets(assets_of([spec]))
+    have_assets(assets_of_models([spec], features="statistics" in wanted))
+    check_checkpoints([spec])
     for key, path in wanted.items():
         if key != "of":
             say(f"{path}: {_write(key, path, wanted.get('of', 'reference'), spec)}")

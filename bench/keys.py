@@ -35,7 +35,8 @@ from bench.rules import rules_of
 from bench.schema import schema_of
 from bench.words import GROUPS
 
-COMPOSED = ("autoencoder", "sampler", "vq.options", "prior.options")   # made of other keys; refused on a command line
+COMPOSED = ("autoencoder", "sampler", "vq.options", "prior.options", "prior.recipe")
+"""Made of other keys; refused on a command line."""
 GROUP_LINES = {"dataset": "the images", "vq": "the tokenizer", "prior": "the model of tokens that is judged",
                "condition": "what it is told of each image", "sampler": "how it is sampled",
                "protocol": "what is compared with what",
@@ -122,7 +123,8 @@ def options(spec: RunSpec, section: str) -> Iterator[Key]:
     cls, values = (classes[1], spec.sampler) if section == "sampler" else (classes[0], stage.options)
     if cls is None:
         return
-    values = dataclasses.asdict(cls()) | values   # options at their default may be left out of a specification
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    values = defaults | values   # options at their default may be left out of a specification
     for name, kind, rule in rules_of(cls):
         yield Key(f"{section}.{name}", written(values[name]), rule.expected if rule else described(kind),
                   lines_of(cls).get(name, ""))

@@ -14,13 +14,24 @@ from typing import Any
 from bench import registry
 from bench.assets.cache import asset_folder
 from bench.assets.catalogue import ASSETS
-from bench.config import DatasetConfig, RunSpec
-from bench.data.foreign import OWN_SOURCES, name_of
+from bench.config import SOURCES, DatasetConfig, RunSpec
+from bench.data.foreign import name_of
 from bench.errors import InputError
 from bench.stages.base import Run
 from bench.stages.models import is_foreign, is_frozen, perceptual_net
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
+
+
+LAUNCHED = ("launcher", "plan=", "status=", "sampling.shards")
+"""Beginnings of the keys of what bench.run launches, which commands that work in one process do not use."""
+
+
+def refuse(arguments: Iterable[str], unused: tuple[str, ...]) -> None:
+    """Raise InputError for a key of bench.run that the command at hand would take and ignore; unused: beginnings."""
+    for argument in arguments:
+        if argument.startswith(unused):
+            raise InputError(f"{argument}: a key of bench.run that is not used here. Leave it out.")
 
 
 def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print) -> None:
@@ -31,7 +42,7 @@ def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print
     configs = {repr(spec.dataset): spec.dataset for spec in specs}
     for config in configs.values():
         dataset_of(config).check(config)
-    foreign = [spec for spec in specs if spec.source not in OWN_SOURCES]
+    foreign = [spec for spec in specs if spec.source not in SOURCES]
     for said in dict.fromkeys(f"source {name_of(spec.source)}: {Run(spec).foreign.described}" for spec in foreign):
         announce(said)
 
@@ -69,14 +80,15 @@ def assets_of(specs: Iterable[RunSpec]) -> list[str]:
     return sorted({name for spec in specs for name in (*_of_models(spec), *_of_metrics(spec))})
 
 
-def assets_of_edits(specs: Iterable[RunSpec], *, measured: bool) -> list[str]:
-    """The same for edits, which build models; measured ones are compared by FID and LPIPS besides."""
-    found: set[str] = set()
-    for spec in specs:
-        found |= _of_models(spec)
-        if measured:
-            found |= {*_of_extractor(spec), f"lpips-{spec.protocol.neighbours_net}"}
-    return sorted(found)
+def assets_of_models(specs: Iterable[RunSpec], *, features: bool = False) -> list[str]:
+    """The same where models are built and used, and nothing is measured; features: but features are extracted."""
+    return sorted({name for spec in specs for name in (*_of_models(spec), *(_of_extractor(spec) if features else ()))})
+
+
+def assets_of_edits(specs: Iterable[RunSpec]) -> list[str]:
+    """The same for edits that are measured, by FID and LPIPS."""
+    specs = list(specs)
+    return sorted({*assets_of_models(specs, features=True), *(f"lpips-{s.protocol.neighbours_net}" for s in specs)})
 
 
 def have_assets(names: Iterable[str]) -> None:
@@ -90,7 +102,7 @@ def check_checkpoints(specs: Sequence[RunSpec]) -> None:
 
     Raises InputError for one that does not fit.
     """
-    imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source)): spec for spec in specs
+    imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source, spec.condition)): spec for spec in specs
                if spec.source in WITH_TOKENIZER
                and (spec.vq.path or spec.vq.tokens or spec.prior.path or is_foreign(spec.vq))}
     if not imports:

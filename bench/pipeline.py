@@ -16,7 +16,6 @@ import time
 import traceback
 import uuid
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ from bench.stages.models import num_parameters
 from bench.stages.prior import PRIOR, held_out_use, regime
 from bench.stages.samples import sampling_cost
 from bench.stages.tokenizer import TOKENIZER
-from bench.store.store import Artefact, Store
+from bench.store.store import Store
 
 SHEET_ROWS, SHEET_COLUMNS = 16, 8   # of samples by class
 
@@ -69,7 +68,7 @@ def record_of(run: Run) -> Record:
     record = Record(
         id=record_id, created=utc_now(), role=run.role, label=label_of(spec), spec=as_written(spec),
         run_key=run_key(run), status="ok", measurements=tuple(measurements), media=media, curves=curves,
-        provenance={**provenance(), "artefacts": {title: _summary(a) for title, a in run.used.items()},
+        provenance={**provenance(), "artefacts": run.made_of,
                     "protocol": protocol_details(run), "dataset_notes": run.splits.notes,
                     "parameters": _parameters(run), "sampling": sampling_cost(run), "regime": regime(run),
                     "held_out": held_out_use(run),
@@ -129,12 +128,6 @@ def _sheet_by_class(images: ImageData, labels: Labels, judged_as: np.ndarray, fo
         row[: len(indices)] = images.images(indices)
     return save_sheet(folder / "samples.png", tiles.reshape(-1, 3, height, width), len(drawn), columns,
                       tuple(labels.names[c] for c in drawn))
-
-
-def _summary(artefact: Artefact) -> dict[str, Any]:
-    return {"key": artefact.key, "wall_seconds": artefact.manifest["wall_seconds"],
-            "built_at": artefact.manifest["built_at"],
-            "git_commit": artefact.manifest["provenance"].get("git_commit")}
 
 
 def _parameters(run: Run) -> dict[str, int]:

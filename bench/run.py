@@ -161,6 +161,9 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
 def print_reference(door: Door, rest: list[str]) -> int:
     """What there is: of a kind, or which keys, of all or of the models that the other arguments choose."""
     if door.list:
+        if rest:
+            raise InputError(f"{' '.join(rest)} beside list={door.list}: the list is the same for all runs. Leave one "
+                             "of them out.")
         return print_entries(door.list, as_json=door.json)
     print_keys(sections(rest) if door.keys else sections_of(rest))
     return 0

@@ -60,7 +60,7 @@ def to_spec(composed: DictConfig) -> RunSpec:
     options, sampler_class = schema_of(spec.prior, "priors")
     backbone = _shared(dataclasses.asdict(spec.backbone), options)
     if not spec.prior.target:   # a plug-in may mean something else by these names
-        check_own_options(spec.condition, spec.prior.options, {})   # guidance: why_no_condition
+        check_own_options(spec.condition, spec.prior.options)
     sizes_of_condition = _shared(dict.fromkeys(OPTIONS_OF.get(spec.condition.name, ()), 1), options)
     spec.prior.options = _checked(options, backbone | sizes_of_condition | spec.prior.options, "prior")
     for name in sizes_of_condition:   # 1 stood for what data set and encoder settle (bench.stages.condition)
@@ -81,7 +81,7 @@ def to_spec(composed: DictConfig) -> RunSpec:
     return spec
 
 
-def why_unsupported(config: ConditionConfig, prior: str, options: type, takes_condition: bool) -> str:
+def why_condition_unsupported(config: ConditionConfig, prior: str, options: type, takes_condition: bool) -> str:
     """Why a prior cannot have this condition, before anything is built; "" where it can.
 
     options: its Options dataclass; takes_condition: whether its methods have the argument (priors.conditions).
@@ -94,10 +94,10 @@ def why_unsupported(config: ConditionConfig, prior: str, options: type, takes_co
     return f"prior={prior} knows no condition={config.name}: its Options lack {', '.join(missing)}" if missing else ""
 
 
-def check_own_options(config: ConditionConfig, options: dict[str, Any], sampler: dict[str, Any]) -> None:
-    """Raise InputError if a command sets what the condition settles, or guides where there is no condition.
+def check_own_options(config: ConditionConfig, options: dict[str, Any]) -> None:
+    """Raise InputError if a command sets what the condition settles.
 
-    options, sampler: of a built-in prior, as the command and its preset give them. Sizes come from the data set and the
+    options: of a built-in prior, as the command and its preset give them. Sizes come from the data set and the
     encoder, so they are never set by hand.
     """
     for kind, names in OPTIONS_OF.items():
@@ -105,9 +105,6 @@ def check_own_options(config: ConditionConfig, options: dict[str, Any], sampler:
             way = (f"leave it out: condition={config.name} sets it" if config.name == kind else
                    f"it belongs to condition={kind}, which sets it, and this run has condition={config.name}")
             raise InputError(f"prior.{name}={options[name]}: {way}.")
-    if config.name == "none" and sampler.get("guidance", 1) != 1:
-        raise InputError(f"sampler.guidance={sampler['guidance']:g} with condition=none: there is nothing to guide "
-                         "towards. Leave it out.")
 
 
 def why_no_condition(spec: RunSpec) -> str:
@@ -119,11 +116,11 @@ def why_no_condition(spec: RunSpec) -> str:
         return "" if guidance == 1 else (f"sampler.guidance={guidance:g} without a condition has nothing to guide "
                                          "towards: use condition=class or condition=text")
     name = prior.target or prior.name
-    return why_unsupported(spec.condition, name, schema_of(prior, "priors")[0], _takes_condition(name))
+    return why_condition_unsupported(spec.condition, name, schema_of(prior, "priors")[0], _takes_condition(name))
 
 
 def _takes_condition(prior: str) -> bool:
-    """Ours all do, which is said without importing torch."""
+    """Ours do, or their Options lack its fields: said without importing torch."""
     if is_ours(registry.target_of("priors", prior)):
         return True
     from priors.conditions import takes_condition

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from priors.option_checks import check_flag, check_integer, check_sampling
-from priors.options import BackboneOptions
+from priors.options import TransformerOptions
 
 
 @dataclass(frozen=True)
-class BlockDiffusionOptions(BackboneOptions):
+class BlockDiffusionOptions(TransformerOptions):
     """Block diffusion (Arriola et al. 2025).
 
     block_size: tokens a block, in raster order; a divisor of N, a multiple of a row's for blocks of rows. None: one
@@ -20,8 +20,6 @@ class BlockDiffusionOptions(BackboneOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.condition is not None:
-            raise ValueError("block diffusion knows no condition: leave num_labels, text_width and text_length out")
         if self.block_size is not None:
             check_integer("block_size", self.block_size, "leave it out for blocks of one row")
 

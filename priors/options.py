@@ -19,13 +19,14 @@ STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
 
 
 @dataclass(frozen=True)
-class BackboneOptions(ConditionOptions):
+class TransformerOptions:
     """The transformer that every learned prior shares; the defaults are the paper's (Appendix A).
 
     width: of embeddings; num_layers: blocks; num_heads: attention heads, a divisor of the width.
     dropout: probability on embeddings, attention weights and both residual branches; the paper trains with 0.
     position_init: how the learned embeddings of positions start: "zeros" (the published code), "normal" (deviation
         0.02, as those of tokens) or "sincos2d" (sines and cosines of row and column, of the same size).
+
     calibrates: whether the prior has a `calibrate`, which looks at held-out images.
     """
 
@@ -49,7 +50,15 @@ class BackboneOptions(ConditionOptions):
                 f"position_init='sincos2d': width={self.width} is no multiple of 4, for a sine and a cosine of row and "
                 "column each; change the width or leave position_init out"
             )
-        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class BackboneOptions(ConditionOptions, TransformerOptions):
+    """The shared transformer, which may be told of each image."""
+
+    def __post_init__(self):
+        TransformerOptions.__post_init__(self)
+        ConditionOptions.__post_init__(self)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import math
 import torch
 from torch import Tensor
 
-from priors.options import BackboneOptions
+from priors.options import TransformerOptions
 
 DEVIATION = 0.02   # of all embeddings at first, as in priors.transformer.init_gpt
 
 
-def initial_positions(options: BackboneOptions, grid: tuple[int, int]) -> Tensor:
+def initial_positions(options: TransformerOptions, grid: tuple[int, int]) -> Tensor:
     """(N, C) float32 of an (h, w) grid, in raster order."""
     num_tokens, width = grid[0] * grid[1], options.width
     if options.position_init == "zeros":

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import DatasetConfig, RunSpec
+from bench.config import SOURCES, DatasetConfig, RunSpec
 from bench.data.arrays import SubsetImages, spread_indices
 from bench.data.base import ImageData
 from bench.data.files import TreeFiles, open_files
@@ -26,8 +26,6 @@ from bench.data.npz import NpzImages, find_images, scan
 from bench.data.regular import check_regular
 from bench.errors import InputError
 from bench.provenance import sha256_of
-
-OWN_SOURCES = ("prior", "reconstruction", "real")
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def look_at(source: str, dataset: DatasetConfig, *, num: int) -> ForeignSamples:
     """Raises InputError for what cannot be read, holds no images of this size, or fewer than `num`."""
     path, key = split_key(source)
     if not path.exists():
-        raise InputError(f"source={source}: expected {', '.join(OWN_SOURCES)} or an existing folder, zip or .npz of "
+        raise InputError(f"source={source}: expected {', '.join(SOURCES)} or an existing folder, zip or .npz of "
                          "images.")
     check_regular(path, f"source={source}")
     if path.suffix == ".npz" and path.is_file():
@@ -80,7 +78,7 @@ def as_written(spec: RunSpec) -> dict[str, Any]:
         del values["condition"]
     if spec.prior.seed is None:
         del values["prior"]["seed"]
-    if spec.source in OWN_SOURCES:
+    if spec.source in SOURCES:
         return values
     try:
         found = look_at(spec.source, spec.dataset, num=spec.protocol.num_fake)

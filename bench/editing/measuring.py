@@ -44,7 +44,8 @@ def record_of_edit(run: Run) -> Record:
     record = Record(id=f"edit-{uuid.uuid4().hex[:12]}", created=utc_now(), role=run.record_role,
                     label=label_of(run.spec), spec=as_written(run.spec), run_key=run_key(run), status="ok",
                     measurements=measurements, media=_media(run),
-                    provenance={**provenance(), "protocol": protocol_details(run), **run.hardware})
+                    provenance={**provenance(), "artefacts": run.made_of, "protocol": protocol_details(run),
+                                **run.hardware})
     save_record(record, run.spec.results_dir)
     return record
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.config import RunSpec
-from bench.labels import label_of, prior_name
+from bench.labels import label_of
 from bench.launch.graph import Node, graph, registered
 from bench.launch.jobs import SweepFolder, units_of
 from bench.launch.queue import active_jobs
@@ -79,7 +79,7 @@ def _of_run(spec: RunSpec, active: set[str] | None, records: dict[str, Record]) 
     key = run_key(Run(spec))
     asked = registered(spec.launcher, key)
     job = asked.get("job", "")
-    label = f"edit: {label_of(spec)}, {spec.edit.mask}" if spec.edit.mask else f"run: {prior_name(spec)} {spec.sampler}"
+    label = f"edit: {label_of(spec)}, {spec.edit.mask}" if spec.edit.mask else f"run: {label_of(spec)}"
     record = records.get(key)
     if record and record.status == "ok":
         return Standing(label, key, "done", job)

@@ -15,7 +15,7 @@ import torch
 
 from bench.metrics.base import Evidence
 from bench.metrics.columns import columns
-from bench.metrics.likelihood import evaluate, held_out, held_out_images, measurement
+from bench.metrics.likelihood import evaluate, held_out, held_out_images, measurement, scored_on
 from bench.records import Measurement
 from priors.base import Likelihood, Unsupported
 
@@ -63,12 +63,13 @@ def _difference(untold: Likelihood, told: Likelihood) -> Likelihood:
 
 
 def _details(evidence: Evidence, told: Likelihood, untold: Likelihood) -> dict[str, object]:
-    """Both sides in bits an image, and of classes their entropy in the held-out images."""
+    """Both sides in bits an image, and of classes their entropy in these images."""
     details: dict[str, object] = {
         "kind": told.kind, "conditional_bits_per_image": float(told.nats.mean() / np.log(2)),
         "unconditional_bits_per_image": float(untold.nats.mean() / np.log(2)),
-        "network_evaluations": told.network_evaluations + untold.network_evaluations}
+        "network_evaluations": told.network_evaluations + untold.network_evaluations, **scored_on(evidence)}
     if evidence.labels is not None:
-        shares = np.unique(evidence.labels.validation, return_counts=True)[1] / len(evidence.labels.validation)
+        labels = evidence.labels.validation[held_out_images(evidence)]
+        shares = np.unique(labels, return_counts=True)[1] / len(labels)
         details["ceiling"] = float(-(shares * np.log2(shares)).sum())
     return details

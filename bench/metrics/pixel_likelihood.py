@@ -47,9 +47,10 @@ class PixelNegativeLogLikelihood:
 
         if evidence.likelihood is None:
             return hole("the tokenizer has no pixel likelihood: build it with vq.likelihood_head=true")
-        tokens, mass, density = _decoder_part(evidence)
+        images = _scored(evidence)
+        tokens, mass, density = _decoder_part(images, evidence)
         try:
-            prior = evaluate(tokens, evidence, images=np.arange(len(tokens)))
+            prior = evaluate(tokens, evidence, images=images)
         except Unsupported as reason:
             return hole(reason)
         num_dims = 3 * evidence.likelihood.resolution**2
@@ -58,15 +59,19 @@ class PixelNegativeLogLikelihood:
                             extra=_details(prior, mass, density, num_dims, evidence))]
 
 
-def _decoder_part(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (M, N), log mass (M,) and log density (M,) of every validation image that scores, in nats."""
+def _scored(evidence: Evidence) -> np.ndarray:
+    """(M,) the validation images that score."""
+    return np.arange(len(evidence.images("validation"))) if evidence.scored is None else evidence.scored
+
+
+def _decoder_part(scored: np.ndarray, evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (M, N), log mass (M,) and log density (M,) of these (M,) validation images, in nats."""
     images, size = evidence.images("validation"), evidence.settings.nll.batch_size
-    scored = np.arange(len(images)) if evidence.scored is None else evidence.scored
     parts, last_line = [], time.monotonic()
     for start in range(0, len(scored), size):
         if time.monotonic() - last_line >= LINE_EVERY_SECONDS:
             last_line = time.monotonic()
-            evidence.progress(f"pixel likelihood: image {start} of {len(images)}")
+            evidence.progress(f"pixel likelihood: image {start} of {len(scored)}")
         batch = torch.from_numpy(images.images(scored[start:start + size]))
         with torch.inference_mode():
             found = evidence.likelihood.log_likelihood(batch.to(evidence.device), bits=evidence.settings.pixel_bits)

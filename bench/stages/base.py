@@ -22,10 +22,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from bench import registry
-from bench.config import RunSpec
+from bench.config import SOURCES, RunSpec
 from bench.data.arrays import spread_indices
 from bench.data.base import Splits
-from bench.data.foreign import OWN_SOURCES, ForeignSamples, look_at
+from bench.data.foreign import ForeignSamples, look_at
 from bench.errors import InputError
 from bench.plugin_code import marked, what_changed
 from bench.records import Role
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def role(self) -> Role:
-        return self.spec.source if self.spec.source in OWN_SOURCES else "source"   # type: ignore[return-value]
+        return self.spec.source if self.spec.source in SOURCES else "source"   # type: ignore[return-value]
 
     @property
     def is_edit(self) -> bool:
@@ -174,6 +174,12 @@ class Run:
         import torch
         gpu = {"gpu": torch.cuda.get_device_name(self.device)} if self.device.startswith("cuda") else {}
         return {"device": self.device, "threads": torch.get_num_threads(), **gpu}
+
+    @property
+    def made_of(self) -> dict[str, dict[str, Any]]:
+        """Of every artefact used so far, by its title, what a record keeps of it."""
+        return {title: {"key": a.key, "wall_seconds": a.manifest["wall_seconds"], "built_at": a.manifest["built_at"],
+                        "git_commit": a.manifest["provenance"].get("git_commit")} for title, a in self.used.items()}
 
     def recipe(self, stage: Stage) -> Recipe:
         if stage not in self._recipes:

@@ -22,7 +22,7 @@ from bench.stages.samples import SAMPLES
 OF_EDITS = ("extractor", "dataset", "resolution", "resize", "reference_fingerprint", "num_real", "real_split",
             "neighbours_net", "neighbours_resolution")   # of a protocol's details, those an edit depends on
 
-LIKELIHOODS = ("nll", ORDERED_METRIC, PIXEL_METRIC)   # metrics of the held-out images that score
+LIKELIHOODS = ("nll", ORDERED_METRIC, PIXEL_METRIC, "condition_information")   # of the held-out images that score
 
 
 @once
@@ -91,6 +91,11 @@ def protocol_id(run: Run) -> str:
     return f"{details['name']}-{content_id(details)[:8]}"
 
 
+def may_score(metric: str) -> bool:
+    """Whether a metric looks at the held-out images that score likelihoods, as one from elsewhere may."""
+    return metric in LIKELIHOODS or "+" in marked("metrics", metric)
+
+
 @once
 def run_key(run: Run) -> str:
     """Hash of what the run measures."""
@@ -103,8 +108,7 @@ def run_key(run: Run) -> str:
     if ORDERED_METRIC not in spec.metrics.names:   # likewise
         del measured["metrics"]["orders"]
     likelihood = [run.recipe(LIKELIHOOD).key] if LIKELIHOOD.applies(run) else []
-    if run.role == "prior" and selection.is_apart(spec.prior.training) and \
-            any(":" in name or name in LIKELIHOODS for name in spec.metrics.names):
+    if run.role == "prior" and selection.is_apart(spec.prior.training) and any(map(may_score, spec.metrics.names)):
         likelihood.append(selection.SCORED)
     plugins = [mark for name in spec.metrics.names if "+" in (mark := marked("metrics", name))]
     return content_id([run.recipe(SAMPLES).key, protocol_id(run), measured, *likelihood, *plugins])

@@ -93,6 +93,8 @@ def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[s
             config["scored"] = selection.SCORED
         if (guidance := run.spec.sampler.get("guidance", 1)) != 1:   # which has no likelihood
             config["guidance"] = guidance
+    elif run.role == "prior" and selection.is_apart(run.spec.prior.training) and "+" in config["metric"]:
+        config["scored"] = selection.SCORED   # it may look at them
     if name == PIXEL_METRIC and LIKELIHOOD.applies(run):
         inputs.append(run.recipe(LIKELIHOOD).key)
     return Recipe(Measured.name, config, tuple(inputs), Measured.version)

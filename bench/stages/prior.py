@@ -65,7 +65,8 @@ class Prior(Stage):
         return Recipe(self.name, config, tuple(run.recipe(stage).key for stage in self.inputs(run)), self.version)
 
     def label(self, run: Run) -> str:
-        return f"prior {run.spec.prior.name}"
+        told = run.spec.condition.name
+        return f"prior {run.spec.prior.title}" + (f", {told}" if told != "none" else "")
 
     def work(self, run: Run) -> Work:
         return Work(0 if run.spec.prior.path else run.spec.prior.training.steps, "steps")

@@ -61,18 +61,32 @@ def probe(read: Callable[[np.ndarray], Any], total: int, config: TrainingConfig)
 
 
 def _shorter(run: Run, stage: Stage, config: TrainingConfig) -> Path | None:
-    """The state of the longest finished run of the same series: fewer steps, or as many and another `select`."""
+    """The state of the longest finished training of the same series: fewer steps, or as many and another `select`.
+
+    A state keeps the best weights so far, so that where these are published (select "best") only a state will do that
+    chose them on the same held-out images.
+    """
     recipe = run.recipe(stage)
     if config.schedule != "constant" or run.store.is_asked_anew(recipe):
         return None   # a cosine depends on where it ends; anew is from the start
     series = _without_steps(recipe.config)
     found = [(a.manifest["config"]["training"]["steps"], a) for a in run.store.artefacts()
              if a.manifest["stage"] == recipe.stage and tuple(a.manifest["inputs"]) == recipe.inputs
-             and "training" in a.manifest["config"] and _without_steps(a.manifest["config"]) == series]
+             and "training" in a.manifest["config"] and _without_steps(a.manifest["config"]) == series
+             and _chose_alike(config, a.manifest["config"])]
     for steps, artefact in sorted(found, key=lambda pair: -pair[0]):
         if steps <= config.steps and (artefact.path / "state.pt").is_file() and run.store.is_sound(artefact):
             return artefact.path / "state.pt"
     return None
+
+
+def _chose_alike(config: TrainingConfig, found: dict[str, Any]) -> bool:
+    """Whether the best weights in a state of the same series were chosen on the images this training chooses on.
+
+    A prior's key tells which those were only where they had a say in what was published.
+    """
+    return (config.select != "best" or not hasattr(config, "selection") or "selection" in found
+            or found["training"].get("select") == "best")
 
 
 def _without_steps(config: dict[str, Any]) -> dict[str, Any]:

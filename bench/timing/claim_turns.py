@@ -19,7 +19,7 @@ from bench.metrics.columns import COLUMNS
 from bench.metrics.speed import take_turns, threads
 from bench.provenance import provenance
 from bench.records import Measurement, save_record
-from bench.reporting.rows import gather
+from bench.reporting.rows import Row, gather
 from bench.reporting.speeds import pair_of
 from bench.schema import schema_of
 from bench.store.store import Artefact, Store
@@ -30,17 +30,18 @@ from priors.base import Draws, Unsupported
 def compare_speeds(options: Options, say: Callable[[str], None], *, store: Store | None = None) -> int:
     """Time both sides of every group that has them, and save a record of each; the exit code.
 
-    Raises InputError where there is nothing to compare, or the weights are not in the store.
+    A pair with a condition, or whose weights are not in the store, is named and left out. Raises InputError where
+    there is nothing to compare, or no pair has its weights.
     """
-    book = gather(options.results_dir, datasets=options.dataset)
-    contests = distinct([sides_of(group, pair) for group in book.groups if (pair := pair_of(group))])
+    pairs = [(group, pair) for group in gather(options.results_dir, datasets=options.dataset).groups
+             if (pair := pair_of(group)) and _is_unconditional(pair, say)]
+    contests = distinct([sides_of(group, pair) for group, pair in pairs])
     if not contests:
         raise InputError(f"results_dir={options.results_dir}: no prior at half its steps beside an autoregressive one "
                          "on the same tokenizer and backbone. Make them: python -m bench.run "
                          "prior=absorbing,autoregressive sampler.steps=32")
     store = store or Store()
-    loaded = [load(sides, store, options.device) for sides in contests]   # what is missing is told before any is timed
-    for sides, priors in zip(contests, loaded, strict=True):
+    for sides, priors in _loaded(contests, store, options.device, say):
         say(f"timing {'; '.join(side.label for side in sides)} ...")
         measurements, conditions = time_in_turn(sides, priors, options)
         record = record_of(sides, measurements, conditions, options)
@@ -50,6 +51,30 @@ def compare_speeds(options: Options, say: Callable[[str], None], *, store: Store
                 f"({min(m.extra['rounds']):.4g} - {max(m.extra['rounds']):.4g})")
         say(f"written: {Path(options.results_dir) / 'records' / record.id}.json")
     return 0
+
+
+def _is_unconditional(pair: tuple[Row, Row], say: Callable[[str], None]) -> bool:
+    """The claims, as the paper's, are about priors without a condition."""
+    if any("condition" in record.spec for row in pair for record in row.records):
+        say(f"left out: {pair[0].label} against {pair[1].label} have a condition; the claims are about priors without")
+        return False
+    return True
+
+
+def _loaded(contests: Sequence[list[Side]], store: Store, device: str,
+            say: Callable[[str], None]) -> list[tuple[list[Side], dict[str, Any]]]:
+    """Those that can be timed, with their priors: what is missing is told before any is. InputError if none is left."""
+    found, errors = [], []
+    for sides in contests:
+        try:
+            found.append((sides, load(sides, store, device)))
+        except InputError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for missing in errors:
+        say(f"left out: {missing}")
+    return found
 
 
 def load(sides: Sequence[Side], store: Store, device: str) -> dict[str, Any]:

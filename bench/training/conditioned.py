@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import selection
 from bench.config import PriorTrainingConfig
 from bench.data.conditions import Given
 from bench.data.text_encoder import TextEncoder
-from bench.training.tasks import Optimize, PriorTask
-from priors.base import Draws, Unsupported
+from bench.training.tasks import PriorTask
 from priors.conditions import Condition
 
 FEATURES, ENDS, TEXT_OF_ROW = "features.npy", "ends.npy", "text_of_row.npy"
@@ -129,29 +127,5 @@ class ConditionedTask(PriorTask):
         super().__init__(prior, config)
         self.conditions = conditions
 
-    def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
-        loss = self.model.training_loss(batch[:, :-1], condition=self._of(batch), draws=draws)
-        optimize(loss, self.optimizer)
-        return {"loss": loss.detach()}
-
-    def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
-        tokens, condition = batch[:, :-1], self._of(batch)
-        try:
-            nats = model.nll(tokens, condition=condition, draws=draws, budget=selection.budget(self.config)).nats.mean()
-        except Unsupported:
-            return {"loss": model.training_loss(tokens, condition=condition, draws=draws)}
-        bits = nats / (tokens.shape[1] * np.log(2))
-        return {"loss": bits, "bits_per_token": bits}
-
-    def measure(self, model: Any, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor, str]:
-        tokens = batch[:, :-1]
-        condition = self._of(batch)
-        if self.walk is not None:
-            found = model.nll_in_order(tokens, self.walk, condition=condition)
-        else:
-            found = model.nll(tokens, condition=condition, draws=draws, budget=self.config.measure_budget)
-        bits = tokens.shape[1] * np.log(2)
-        return found.nats / bits, found.monte_carlo_variance / bits ** 2, found.kind
-
-    def _of(self, batch: Tensor) -> Condition:
-        return self.conditions.of(batch[:, -1]).to(batch.device)
+    def _parts(self, batch: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        return batch[:, :-1], {"condition": self.conditions.of(batch[:, -1]).to(batch.device)}

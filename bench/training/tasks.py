@@ -57,27 +57,34 @@ class PriorTask(nn.Module):
         return [self.optimizer]
 
     def update(self, batch: Tensor, step: int, draws: Draws, optimize: Optimize) -> dict[str, Tensor]:
-        loss = self.model.training_loss(batch, draws=draws)
+        tokens, told = self._parts(batch)
+        loss = self.model.training_loss(tokens, draws=draws, **told)
         optimize(loss, self.optimizer)
         return {"loss": loss.detach()}
 
     def validate(self, model: Any, batch: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Bits per token, an upper bound where the prior has only that; the objective where it has no likelihood."""
+        tokens, told = self._parts(batch)
         try:
-            nats = model.nll(batch, draws=draws, budget=selection.budget(self.config)).nats.mean()
+            nats = model.nll(tokens, draws=draws, budget=selection.budget(self.config), **told).nats.mean()
         except Unsupported:
-            return {"loss": model.training_loss(batch, draws=draws)}
-        bits = nats / (batch.shape[1] * math.log(2))
+            return {"loss": model.training_loss(tokens, draws=draws, **told)}
+        bits = nats / (tokens.shape[1] * math.log(2))
         return {"loss": bits, "bits_per_token": bits}
 
     def measure(self, model: Any, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor, str]:
         """Bits a token of each image (B,), their Monte-Carlo variance (B,), and the kind of likelihood."""
+        tokens, told = self._parts(batch)
         if self.walk is not None:
-            found = model.nll_in_order(batch, self.walk)
+            found = model.nll_in_order(tokens, self.walk.to(tokens.device), **told)
         else:
-            found = model.nll(batch, draws=draws, budget=self.config.measure_budget)
-        bits = batch.shape[1] * math.log(2)
+            found = model.nll(tokens, draws=draws, budget=self.config.measure_budget, **told)
+        bits = tokens.shape[1] * math.log(2)
         return found.nats / bits, found.monte_carlo_variance / bits ** 2, found.kind
+
+    def _parts(self, batch: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The tokens (B, N) of a batch, and what the prior is told beside them."""
+        return batch, {}
 
 
 def _walk(prior: Any, order: str | None) -> Tensor | None:
@@ -87,9 +94,10 @@ def _walk(prior: Any, order: str | None) -> Tensor | None:
     if not isinstance(prior, InOrder):
         raise InputError(f"prior.training.measure_order={order}: {type(prior).__name__} has no likelihood in an order "
                          "of one's choice. Leave it out.")
-    walk = grid_order(order, prior.grid)   # type: ignore[attr-defined]
+    device = next((weights.device for weights in prior.parameters()), None)   # type: ignore[attr-defined]
+    walk = grid_order(order, prior.grid).to(device)   # type: ignore[attr-defined]
     try:
-        prior.nll_in_order(torch.zeros(1, len(walk), dtype=torch.int64), walk)
+        prior.nll_in_order(torch.zeros_like(walk).unsqueeze(0), walk)
     except Unsupported as reason:
         raise InputError(f"prior.training.measure_order={order}: {reason}. Leave it out.") from None
     return walk

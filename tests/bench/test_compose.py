@@ -69,6 +69,7 @@ def test_a_value_on_the_command_line_goes_before_the_preset():
     (["vq.likelihood.steps=0"], ["steps=0", "at least 1"]),
     (["dataset.path=/a,b(c"], ["needs quotes", "dataset.path='/a,b(c'"]),
     (["+seed=1"], ["without '+'"]),
+    (["prior.recipe=maskgit"], ["prior.recipe", "choose one with prior=<name>"]),
     (["device=tpu"], ["device=tpu", "cuda:<index>"]),
     (["device=cpu:x"], ["device=cpu:x", "auto, cpu"]),
 ])

@@ -16,6 +16,7 @@ from bench.edit import check_runs
 from bench.errors import InputError
 from bench.pipeline import run as run_of_spec
 from bench.run import main
+from bench.selection import SCORED
 from bench.stages.base import Run
 from bench.stages.chain import planned
 from bench.stages.condition import CONDITION, condition_of_held_out, judged_as
@@ -136,6 +137,7 @@ def test_the_baselines_of_a_conditional_run_stand_in_its_protocol():
 @pytest.mark.parametrize(("arguments", "reason"), [
     (["condition=text", "prior=unigram"], "prior=unigram knows no condition=text: its Options lack text_length"),
     (["condition=class", "prior=neighbourhood_prior:Neighbourhood"], "knows no condition"),
+    (["condition=class", "prior=block_diffusion"], "block_diffusion knows no condition=class"),
     (["sampler.guidance=2", "prior=autoregressive"], "guidance=2 without a condition has nothing to guide towards")])
 def test_what_a_prior_cannot_have_is_a_hole_in_a_sweep_and_an_error_alone(arguments, reason, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs" / "examples")
@@ -262,6 +264,14 @@ def test_a_prior_that_never_saw_the_null_has_no_information_of_its_condition(pla
                        "metrics.names=[condition_information]")
     found = measured(record)["condition_information"]
     assert found.value is None and "never hid the condition" in found.note
+
+
+def test_information_of_scored_images_says_so_and_has_the_entropy_of_their_classes(place):
+    record = record_of(place, *DIGITS, "condition=class", "prior=unigram", "metrics.names=[condition_information]")
+    found = measured(record)["condition_information"]
+    shares = np.unique(begun(*CLASS).splits.labels().validation[1::2], return_counts=True)[1] / found.n
+    assert found.n == 32 and found.extra["images"] == SCORED
+    assert found.extra["ceiling"] == pytest.approx(-(shares * np.log2(shares)).sum())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bench.data.digits import Digits
 from bench.data.labels import Captions, labels_from
 from bench.data.splits import ResizedImages
 from bench.errors import InputError
-from bench.schema import check_own_options, why_unsupported
+from bench.schema import check_own_options, why_condition_unsupported
 from bench.stages.condition import features_recipe
 from bench.training.conditioned import ConditionedTask, conditions_of, encode_captions, with_rows
 from priors.autoregressive import Autoregressive
@@ -146,19 +146,19 @@ def test_an_encoder_of_fewer_positions_than_asked_is_an_error(tmp_path, monkeypa
 
 def test_a_prior_that_knows_no_condition_is_told_before_anything_is_built():
     text, label = ConditionConfig("text"), ConditionConfig("class")
-    assert why_unsupported(text, "absorbing", BackboneOptions, True) == ""
-    assert "Options lack text_length, text_width" in why_unsupported(text, "unigram", UnigramOptions, True)
-    assert why_unsupported(label, "unigram", UnigramOptions, True) == ""
-    assert "knows no condition" in why_unsupported(label, "theirs", BackboneOptions, False)
-    assert why_unsupported(ConditionConfig(), "theirs", BackboneOptions, False) == ""
+    assert why_condition_unsupported(text, "absorbing", BackboneOptions, True) == ""
+    assert "Options lack text_length, text_width" in why_condition_unsupported(text, "unigram", UnigramOptions, True)
+    assert why_condition_unsupported(label, "unigram", UnigramOptions, True) == ""
+    assert "knows no condition" in why_condition_unsupported(label, "theirs", BackboneOptions, False)
+    assert why_condition_unsupported(ConditionConfig(), "theirs", BackboneOptions, False) == ""
 
 
 def test_sizes_that_the_condition_settles_are_not_set_by_hand():
-    check_own_options(ConditionConfig("class"), {"num_labels": None, "width": 8}, {"guidance": 2.0})
+    check_own_options(ConditionConfig("class"), {"num_labels": None, "width": 8})
     with pytest.raises(InputError, match="prior.num_labels=3: leave it out: condition=class sets it"):
-        check_own_options(ConditionConfig("class"), {"num_labels": 3}, {})
+        check_own_options(ConditionConfig("class"), {"num_labels": 3})
     with pytest.raises(InputError, match="prior.text_width=3: it belongs to condition=text"):
-        check_own_options(ConditionConfig(), {"text_width": 3}, {})
+        check_own_options(ConditionConfig(), {"text_width": 3})
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from bench.edit import main
+from bench.rebuild import settled
 from bench.records import load_records, load_sweeps, save_record, save_sweep
 from bench.reporting.rows import gather
+from bench.store.store import Store
 
 pytestmark = pytest.mark.network   # Inception and LPIPS weights
 
@@ -103,6 +105,15 @@ def test_a_second_run_measures_nothing_again(command, records, capsys, cache, mo
     assert main(command) == 0
     again = load_records(command[-1].partition("=")[2])[0]
     assert len([r for r in again if r.status == "ok"]) == len([r for r in records.values() if r.status == "ok"])
+
+
+def test_a_row_of_completions_to_be_built_anew_is_no_row_that_is_done(records, cache, monkeypatch):
+    monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
+    record, store = records["edit-centre", "absorbing"], Store()
+    key = record.provenance["artefacts"]["completions"]["key"]
+    monkeypatch.setattr(store, "keys_asked_anew", lambda: {key})
+    others = [r for r in records.values() if r is not record]
+    assert [id(r) for r in settled([record, *others], store)] == [id(r) for r in others]
 
 
 def numbers(record):

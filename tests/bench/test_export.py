@@ -58,6 +58,9 @@ def test_statistics_are_of_the_reference_or_of_samples(tmp_path, of, first):
     (RUN, "expected samples=PATH"), (["samples=", *RUN], "expected samples=PATH"),
     (["statistics=out.npy", *RUN], "ends in .npz"), (["samples=no/such/out.npz", *RUN], "there is no folder no/such"),
     (["samples=out.npz", "of=samples", *RUN], "beside statistics="),
+    (["samples=out.npz", "status=true", *RUN], "status=true: a key of bench.run that is not used here"),
+    (["samples=out.npz", "launcher=slurm", *RUN], "launcher=slurm: a key of bench.run that is not used here"),
+    (["samples=out.npz", "metrics.names=[fid]", *RUN], "is not used here"),
     (["samples=out.npz", *RUN, "sampler.seed=0,1"], "2 runs are named"),
     (["samples=out.npz", "samples=b.npz", *RUN], "each once")])
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):

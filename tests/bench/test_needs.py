@@ -83,9 +83,9 @@ def test_every_asset_that_is_needed_by_default_is_one_there_is():
 
 def test_edits_need_the_weights_of_training_and_their_benchmark_those_of_its_metrics():
     spec = compose([*SMOKE, "vq.path=model.safetensors"])
-    assert needs.assets_of_edits([spec], measured=False) == []
-    assert needs.assets_of_edits([spec], measured=True) == ["inception", "lpips-alex"]
-    assert needs.assets_of_edits([compose(SMOKE)], measured=False) == ["lpips-alex"]
+    assert needs.assets_of_models([spec]) == []
+    assert needs.assets_of_edits([spec]) == ["inception", "lpips-alex"]
+    assert needs.assets_of_models([compose(SMOKE)]) == ["lpips-alex"]
 
 
 @pytest.mark.parametrize("argument", ["vq.path=nowhere.safetensors", "prior.path=nowhere.safetensors",

@@ -14,12 +14,14 @@ from bench.errors import InputError
 from bench.records import Measurement
 from bench.reporting.differences import contest_of, why_no_contest
 from bench.reporting.rows import Cell, Observation, cell_of
+from bench.stages import identity
 from bench.stages.base import Run
-from bench.stages.identity import run_key
+from bench.stages.identity import may_score, run_key
 from bench.stages.measurements import evidence_of, recipe_of
 from bench.stages.prior import PRIOR, _measured_indices, held_out_parts
 from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
+from bench.stages.trainings import _shorter
 from bench.store.store import Store
 from priors.base import Likelihood
 
@@ -155,6 +157,28 @@ def test_a_prior_s_key_tells_of_selection_where_held_out_images_have_a_say(prior
     apart, shared = (keys(f"prior={prior}", *more, f"prior.training.selection={how}") for how in ("apart", "shared"))
     assert (apart[0] != shared[0]) == changes
     assert apart[1] != shared[1]   # scored on other images
+
+
+@pytest.mark.parametrize("metric", ["nll", "condition_information"])
+def test_a_run_that_scores_held_out_images_tells_which(metric):
+    one, other = (run_key(Run(composed("prior=unigram", "condition=class", f"metrics.names=[{metric}]",
+                                       f"prior.training.selection={how}"))) for how in ("apart", "shared"))
+    assert one != other
+
+
+def test_a_registered_metric_from_elsewhere_may_score_them_too(monkeypatch):
+    monkeypatch.setattr(identity, "marked", lambda kind, name: f"{name}+code:1" if name == "theirs" else name)
+    assert may_score("theirs") and not may_score("fid")
+
+
+@pytest.mark.parametrize("select, resumes", [("latest", True), ("best", False)])
+def test_the_best_weights_of_another_selection_are_never_resumed(select, resumes, store):
+    """The key of `latest` weights of a prior that calibrates nothing says nothing of selection."""
+    run_of(store, "prior=autoregressive", "prior.training.select=latest", "prior.training.selection=apart",
+           "prior.training.steps=20").obtain(PRIOR)
+    longer = run_of(store, "prior=autoregressive", f"prior.training.select={select}", "prior.training.steps=30",
+                    "prior.training.selection=shared")
+    assert (_shorter(longer, PRIOR, longer.spec.prior.training) is not None) == resumes
 
 
 def test_every_calibrating_prior_says_so():

@@ -33,7 +33,7 @@ def threads_put_back():
 composed = cache(lambda *arguments: compose([*SMOKE, *arguments]))
 
 
-def trained(root, store, *arguments, seed=0):
+def trained(root, store, *arguments, seed=0, protocol="smoke-x"):
     """A record of a prior with its untrained weights in the store; the weights' key."""
     spec = composed(*arguments)
     cls = registry.resolve("priors", spec.prior.name)
@@ -42,7 +42,7 @@ def trained(root, store, *arguments, seed=0):
     recipe = Recipe("prior", {"of": list(arguments), "seed": seed})
     artefact = store.obtain(recipe, lambda out, work: save_file(prior.state_dict(), out / "model.safetensors"))
     record = Record(f"{spec.prior.name}-{seed}", "2026", "prior", " ".join(arguments), as_written(spec), "key", "ok",
-                    (Measurement("fid", 5.0, "smoke-x", standard_error=1.0, n=24),),
+                    (Measurement("fid", 5.0, protocol, standard_error=1.0, n=24),),
                     {"artefacts": {"prior": {"key": artefact.key}}})
     save_record(record, root)
     return artefact.key
@@ -128,6 +128,24 @@ def test_weights_of_other_sizes_are_an_error_before_anything_is_timed(folder):
     other.write_text(json.dumps(raw))
     with pytest.raises(InputError, match="do not fit the prior of its record"):
         compare_speeds(Options(str(root), **FAST), print, store=store)
+
+
+def test_a_pair_with_a_condition_is_named_and_left_out(folder):
+    root, store, _ = folder
+    for prior in (["prior=absorbing", "sampler.steps=2"], ["prior=autoregressive"]):
+        trained(root, store, *prior, "condition=class", seed=1, protocol="smoke-class")
+    record, said = compared(folder)
+    assert record.spec["sides"][0]["prior"] == folder[2][0]
+    assert sum("have a condition" in line for line in said) == 1
+
+
+def test_a_pair_whose_weights_are_gone_does_not_stop_the_others(folder):
+    root, store, _ = folder
+    other = Store(root / "elsewhere")
+    for prior in (["prior=absorbing", "sampler.steps=2"], ["prior=autoregressive"]):
+        trained(root, other, *prior, "prior.width=16", seed=2, protocol="smoke-other")
+    _, said = compared(folder)
+    assert any("left out:" in line and "are not in" in line for line in said)
 
 
 def test_a_folder_without_a_pair_says_which_command_makes_one(tmp_path):

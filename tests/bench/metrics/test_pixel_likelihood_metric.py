@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.metrics.base import Evidence
 from bench.metrics.pixel_likelihood import PixelNegativeLogLikelihood
 from priors.base import Likelihood, Unsupported
+from priors.conditions import Condition
 from vq.base import PixelLikelihood
 from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
 from vq.model import bin_centres, reduce_bits
@@ -60,17 +61,28 @@ class Brightness:
         return PixelLikelihood(tokens, mass.flatten(1).sum(1), density.flatten(1).sum(1))
 
 
+class Told(Unigram):
+    """Asks for the label that it is told of every image."""
+
+    def __init__(self):
+        self.labels = []
+
+    def nll(self, tokens, *, condition, draws, budget=None):
+        self.labels += condition.labels.tolist()
+        return super().nll(tokens, draws=draws)
+
+
 class Diverged(Brightness):
     sigma = math.nan
 
 
-def measure(images, *, prior=None, tokenizer=None, bits=8, batch_size=100):
+def measure(images, *, prior=None, tokenizer=None, bits=8, batch_size=100, **told):
     settings = MetricsConfig(nll=NllConfig(budget=7, batch_size=batch_size), pixel_bits=bits)
     evidence = Evidence(role="prior", protocol=ProtocolConfig(), protocol_id="p", settings=settings,
                         speed=SpeedConfig(),
                         images=lambda side: ArrayImages(images), features=lambda side: pytest.fail("needs no features"),
                         validation_tokens=lambda: pytest.fail("encodes images of its own bit depth"),
-                        workspace=Path(), caches=Path(), prior=prior or Unigram(), likelihood=tokenizer)
+                        workspace=Path(), caches=Path(), prior=prior or Unigram(), likelihood=tokenizer, **told)
     metric = PixelNegativeLogLikelihood()
     assert metric.applies(evidence)
     result, = metric(evidence)
@@ -152,3 +164,10 @@ def test_a_prior_without_likelihood_leaves_its_reason():
 def test_a_head_that_diverged_is_an_error():
     with pytest.raises(BenchError, match="3 of 3 images.*learning_rate"):
         measure(random_images(3), tokenizer=Diverged())
+
+
+def test_images_that_score_keep_their_own_conditions():
+    prior, scored = Told(), np.array([1, 4, 5])
+    result = measure(random_images(6), prior=prior, tokenizer=Brightness(), scored=scored, batch_size=2,
+                     condition=lambda images: Condition(labels=torch.from_numpy(images)))
+    assert result.n == 3 and prior.labels == scored.tolist()
