@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors import jacobi, samplers, schedules
+from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
@@ -21,8 +22,7 @@ from priors.guidance import Guidance, Predictor, combine, guided
 from priors.official import convert, read_state
 from priors.option_checks import check_choice, check_sampler
 from priors.options import AutoregressiveOptions, AutoregressiveSampler
-from priors.positions import initial_positions
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 
 
 class Autoregressive(nn.Module):
@@ -39,17 +39,9 @@ class Autoregressive(nn.Module):
         self.num_tokens = grid[0] * grid[1]
         order = schedules.grid_order(options.order, self.grid)
         self.mask = codebook_size   # an id after the last code, of training with input_mask
-        self.net = Transformer(
-            num_tokens=self.num_tokens,
-            vocabulary=codebook_size + (options.input_mask > 0),
-            num_classes=codebook_size,
-            width=options.width,
-            num_layers=options.num_layers,
-            num_heads=options.num_heads,
-            causal=True,
-            dropout=options.dropout,
-            condition=options.condition,
-            positions=initial_positions(options, grid)[order],
+        self.net = backbone(
+            options, grid=grid, vocabulary=codebook_size + (options.input_mask > 0), num_classes=codebook_size,
+            causal=True, order=order,
         )
         self.register_buffer("order", order, persistent=False)   # sequence -> raster
         self.register_buffer("rank", order.argsort(), persistent=False)   # raster -> sequence

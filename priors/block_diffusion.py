@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from priors import bounds, samplers, schedules
 from priors.attention import Remember, attend
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported, inverse_cdf
+from priors.backbone import backbone
 from priors.block_options import BlockDiffusionOptions, BlockDiffusionSampler
 from priors.checks import check_known, check_tokens
 from priors.option_checks import check_sampler
-from priors.positions import initial_positions
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 
 
 class BlockDiffusion(nn.Module):
@@ -48,16 +48,7 @@ class BlockDiffusion(nn.Module):
                              f"{grid[0]}x{grid[1]} grid, such as {grid[1]}, one row")
         self.num_blocks = self.num_tokens // self.block
         self.mask = codebook_size   # the id after the last code
-        self.net = Transformer(
-            num_tokens=self.num_tokens,
-            vocabulary=codebook_size + 1,
-            num_classes=codebook_size,
-            width=options.width,
-            num_layers=options.num_layers,
-            num_heads=options.num_heads,
-            dropout=options.dropout,
-            positions=initial_positions(options, grid),
-        )
+        self.net = backbone(options, grid=grid, vocabulary=codebook_size + 1, num_classes=codebook_size)
         self.register_buffer("seen", two_streams(self.num_tokens, self.block), persistent=False)
 
     def logits(self, tokens: Tensor) -> Tensor:
