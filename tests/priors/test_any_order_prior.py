@@ -1,5 +1,6 @@
 """The any-order prior: one distribution for every order, by enumeration; cached equal to uncached; editing; cost."""
 
+import dataclasses
 import itertools
 import math
 
@@ -214,6 +215,16 @@ def test_it_has_the_stated_number_of_parameters_more_than_the_autoregressive_pri
 def test_what_is_no_order_is_an_error(small, order, complaint):
     with pytest.raises(ValueError, match=complaint):
         small.nll_in_order(IMAGES, order)
+
+
+def test_neither_causal_prior_takes_the_sampler_of_the_other(small):
+    """Each has fields that the other would ignore: a method of decoding, an order."""
+    plain = Autoregressive(grid=(1, 3), codebook_size=3, options=AutoregressiveOptions(**TINY))
+    for prior, sampler in ((small, AutoregressiveSampler()), (plain, AnyOrderSampler())):
+        with pytest.raises(TypeError, match=f"expected a {prior.Sampler.__name__}"):
+            prior.sample(1, sampler=sampler, draws=Draws.seeded(0))
+    fields = [field.name for field in dataclasses.fields(AnyOrderSampler)]
+    assert fields == ["guidance", "guidance_schedule", "temperature", "top_k", "top_p", "cache", "order"]
 
 
 @pytest.mark.parametrize(("cls", "values", "complaint"), [
