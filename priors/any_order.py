@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from priors import samplers, schedules
 from priors.autoregressive import costs
 from priors.backbone import backbone
-from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
+from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.chain_rule import average_over_orders, random_orders
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
@@ -90,8 +90,9 @@ class AnyOrder(nn.Module):
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         order = check_order(order, *tokens.shape).to(tokens.device)
         self._check_trained(order)
-        nats = self._nats(tokens, order, self._checked(condition, len(tokens))).double().sum(1)
-        return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
+        nats = self._nats(tokens, order, self._checked(condition, len(tokens))).double()   # (B, N)
+        by_unknown = NatsByUnknown(nats.flip(1), torch.ones_like(nats))   # the last has one unknown: itself
+        return Likelihood(nats.sum(1), torch.zeros_like(nats[:, 0]), "exact", 1, by_unknown)
 
     def random_order_nll(
         self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int

@@ -227,6 +227,16 @@ def test_neither_causal_prior_takes_the_sampler_of_the_other(small):
     assert fields == ["guidance", "guidance_schedule", "temperature", "top_k", "top_p", "cache", "order"]
 
 
+def test_what_a_token_costs_is_told_by_how_many_are_unknown_in_the_order(small):
+    tokens, order = IMAGES[5:6], torch.tensor([2, 0, 1])
+    likelihood = small.nll_in_order(tokens, order)
+    assert torch.allclose(likelihood.by_unknown.nats.sum(1), likelihood.nats)
+    assert (likelihood.by_unknown.times == 1).all() and likelihood.by_unknown.step_weights is None
+    same_beginning = (IMAGES[:, [2, 0]] == tokens[:, [2, 0]]).all(1)
+    last = (law(small, order)[5] / law(small, order)[same_beginning].sum()).log()   # given all others
+    assert float(likelihood.by_unknown.nats[0, 0]) == pytest.approx(-float(last), abs=1e-5)
+
+
 @pytest.mark.parametrize(("cls", "values", "complaint"), [
     (AnyOrderOptions, {"order": "annealed"}, "order='annealed': expected one of 'random', 'raster'"),
     (AnyOrderSampler, {"order": "rastr"}, "did you mean 'raster'"),
