@@ -115,8 +115,17 @@ def why_no_condition(spec: RunSpec) -> str:
     if spec.condition.name == "none":
         return "" if guidance == 1 else (f"sampler.guidance={guidance:g} without a condition has nothing to guide "
                                          "towards: use condition=class or condition=text")
-    name = prior.target or prior.name
-    return why_condition_unsupported(spec.condition, name, schema_of(prior, "priors")[0], _takes_condition(name))
+    name, (options, sampler) = prior.target or prior.name, schema_of(prior, "priors")
+    return (why_condition_unsupported(spec.condition, name, options, _takes_condition(name))
+            or _why_sampler_takes_none(sampler, spec.sampler))
+
+
+def _why_sampler_takes_none(sampler: type | None, chosen: dict[str, Any]) -> str:
+    """Why a sampler of a prior that takes the condition does not; "" where it does."""
+    from priors.options import AutoregressiveSampler
+    if sampler and issubclass(sampler, AutoregressiveSampler) and chosen.get("method") == "jacobi":
+        return "sampler.method=jacobi guesses without a condition: use sampler.method=sequential, or condition=none"
+    return ""
 
 
 def _takes_condition(prior: str) -> bool:

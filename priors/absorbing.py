@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors import bounds, chain_rule, correctors, samplers, schedules
+from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
@@ -25,9 +26,8 @@ from priors.guidance import Guidance, Predictor, guided
 from priors.official import convert, read_state, timesteps_of
 from priors.option_checks import check_choice, check_sampler
 from priors.options import AbsorbingOptions, AbsorbingSampler
-from priors.positions import initial_positions
 from priors.reference import naive_absorbing_sample
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 
 
 class AbsorbingDiffusion(nn.Module):
@@ -43,17 +43,7 @@ class AbsorbingDiffusion(nn.Module):
         self.num_tokens = grid[0] * grid[1]
         self.timesteps = options.timesteps or self.num_tokens
         self.mask = codebook_size   # the id after the last code
-        self.net = Transformer(
-            num_tokens=self.num_tokens,
-            vocabulary=codebook_size + 1,
-            num_classes=codebook_size,
-            width=options.width,
-            num_layers=options.num_layers,
-            num_heads=options.num_heads,
-            dropout=options.dropout,
-            condition=options.condition,
-            positions=initial_positions(options, grid),
-        )
+        self.net = backbone(options, grid=grid, vocabulary=codebook_size + 1, num_classes=codebook_size)
         self.register_buffer("nats_by_masked", torch.full((self.num_tokens + 1,), torch.nan, dtype=torch.float64))
 
     def load_official(self, path: str | PathLike, *, layout: str) -> AbsorbingDiffusion:

@@ -24,15 +24,15 @@ from torch import Tensor, nn
 
 from priors import samplers, schedules
 from priors.autoregressive import costs
-from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
+from priors.backbone import backbone
+from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.chain_rule import average_over_orders, random_orders
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
 from priors.option_checks import check_sampler
 from priors.options import AnyOrderOptions, AnyOrderSampler
-from priors.positions import initial_positions
-from priors.transformer import Transformer, normalise, seeded_dropout
+from priors.transformer import normalise, seeded_dropout
 
 
 class AnyOrder(nn.Module):
@@ -48,18 +48,7 @@ class AnyOrder(nn.Module):
         self.num_tokens = grid[0] * grid[1]
         # First, so that a condition, which the network draws last, changes no other weight.
         self.target = TargetConditioning(self.num_tokens, options.width, options.num_layers)
-        self.net = Transformer(
-            num_tokens=self.num_tokens,
-            vocabulary=codebook_size,
-            num_classes=codebook_size,
-            width=options.width,
-            num_layers=options.num_layers,
-            num_heads=options.num_heads,
-            causal=True,
-            dropout=options.dropout,
-            condition=options.condition,
-            positions=initial_positions(options, grid),
-        )
+        self.net = backbone(options, grid=grid, vocabulary=codebook_size, num_classes=codebook_size, causal=True)
         self.register_buffer("raster", torch.arange(self.num_tokens), persistent=False)
 
     def logits(self, tokens: Tensor, *, condition: Condition | None = None) -> Tensor:
@@ -101,8 +90,9 @@ class AnyOrder(nn.Module):
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         order = check_order(order, *tokens.shape).to(tokens.device)
         self._check_trained(order)
-        nats = self._nats(tokens, order, self._checked(condition, len(tokens))).double().sum(1)
-        return Likelihood(nats, torch.zeros_like(nats), "exact", 1)
+        nats = self._nats(tokens, order, self._checked(condition, len(tokens))).double()   # (B, N)
+        by_unknown = NatsByUnknown(nats.flip(1), torch.ones_like(nats))   # the last has one unknown: itself
+        return Likelihood(nats.sum(1), torch.zeros_like(nats[:, 0]), "exact", 1, by_unknown)
 
     def random_order_nll(
         self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from priors import jacobi, samplers, schedules
+from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
@@ -21,8 +22,7 @@ from priors.guidance import Guidance, Predictor, combine, guided
 from priors.official import convert, read_state
 from priors.option_checks import check_choice, check_sampler
 from priors.options import AutoregressiveOptions, AutoregressiveSampler
-from priors.positions import initial_positions
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 
 
 class Autoregressive(nn.Module):
@@ -39,17 +39,9 @@ class Autoregressive(nn.Module):
         self.num_tokens = grid[0] * grid[1]
         order = schedules.grid_order(options.order, self.grid)
         self.mask = codebook_size   # an id after the last code, of training with input_mask
-        self.net = Transformer(
-            num_tokens=self.num_tokens,
-            vocabulary=codebook_size + (options.input_mask > 0),
-            num_classes=codebook_size,
-            width=options.width,
-            num_layers=options.num_layers,
-            num_heads=options.num_heads,
-            causal=True,
-            dropout=options.dropout,
-            condition=options.condition,
-            positions=initial_positions(options, grid)[order],
+        self.net = backbone(
+            options, grid=grid, vocabulary=codebook_size + (options.input_mask > 0), num_classes=codebook_size,
+            causal=True, order=order,
         )
         self.register_buffer("order", order, persistent=False)   # sequence -> raster
         self.register_buffer("rank", order.argsort(), persistent=False)   # raster -> sequence
@@ -127,7 +119,8 @@ class Autoregressive(nn.Module):
     ) -> Sample:
         """Draw `num` images; tokens of `known` (num, N) that are not UNKNOWN are kept.
 
-        Raises Unsupported where a known token comes after an unknown one in the walk.
+        Raises Unsupported where a known token comes after an unknown one in the walk, and for method="jacobi" of a
+        prior with a condition.
         """
         check_sampler(sampler, AutoregressiveSampler)
         known = check_known(known, num, self.num_tokens, self.codebook_size, device=self.net.pos_emb.device)
@@ -138,22 +131,29 @@ class Autoregressive(nn.Module):
                 f"an autoregressive prior generates in {self.options.order} order and cannot honour a known token "
                 "after an unknown one"
             )
-        adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
-        if sampler.method == "jacobi":
-            if condition is not None or Guidance.of(sampler) != Guidance():
-                raise Unsupported("method='jacobi' guesses without a condition; use method='sequential'")
-            noise = jacobi.gumbel_noise(draws, num, self.num_tokens, self.codebook_size).to(known.device)
-            evaluate = jacobi.evaluator(self.net, num, cached=sampler.cache)
-            tokens, *cost = jacobi.jacobi(evaluate, known, noise, window=sampler.jacobi_window, adjust=adjust)
-            return Sample(tokens[:, self.rank], *cost)
         predict = guided(
             self.net, self._checked(condition, num), Guidance.of(sampler), progress=self._drawn_share
         )   # num_prefix is in `costs`: with a cache a condition is read once
+        adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
+        if sampler.method == "jacobi":
+            return self._by_jacobi(known, sampler, adjust, draws)
         extend = self._cached_extend(num, predict) if sampler.cache else self._uncached_extend(num, predict)
         tokens = samplers.autoregressive(extend, known, adjust=adjust, draws=draws)
         spent = costs(num, self.num_tokens, int(prefix.min()), cached=sampler.cache, num_prefix=self.options.num_prefix)
         return predict.counted(Sample(tokens[:, self.rank], *spent))
 
+    def _by_jacobi(
+        self, known: Tensor, sampler: AutoregressiveSampler, adjust: samplers.Adjust, draws: Draws
+    ) -> Sample:
+        if self.options.condition is not None:   # even where none is given: the network was trained with its null
+            raise Unsupported("method='jacobi' guesses without a condition, and this prior was made with one; use "
+                              "method='sequential'")
+        noise = jacobi.gumbel_noise(draws, len(known), self.num_tokens, self.codebook_size).to(known.device)
+        evaluate = jacobi.evaluator(self.net, len(known), cached=sampler.cache)
+        tokens, *spent = jacobi.jacobi(
+            evaluate, known, noise, window=sampler.jacobi_window, adjust=adjust, cached=sampler.cache
+        )
+        return Sample(tokens[:, self.rank], *spent)
 
     def _drawn_share(self, tokens: Tensor) -> Tensor:
         """(B,) the share of tokens drawn before the last position of (B, n), the one to be drawn."""

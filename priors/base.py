@@ -162,15 +162,18 @@ class Prior(Protocol):
 class Fitted(Protocol):
     """A prior that is estimated in closed form, in one pass over the tokens, and not trained in steps."""
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate everything from batches (B, N) int64, which together are the training images, each once."""
+    def fit(self, batches: Iterable[Tensor], conditions: Iterable[Condition] | None = None) -> None:
+        """Estimate everything from batches (B, N) int64, which together are the training images, each once.
+
+        conditions: of each batch. A prior that knows none leaves the argument out.
+        """
 
 
 @runtime_checkable
 class Calibrated(Protocol):
     """A prior that, once trained, measures on held-out images what its samplers use (its best step schedule)."""
 
-    def calibrate(self, tokens: Tensor, *, draws: Draws) -> None:
+    def calibrate(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> None:
         """Measure on (B, N) int64 held-out tokens, and keep the outcome in buffers, saved with the weights."""
 
 
@@ -178,7 +181,7 @@ class Calibrated(Protocol):
 class MaskedPredictor(Protocol):
     """A prior that predicts any token from any others, which a mixture over the windows of a larger canvas needs."""
 
-    def logits_at(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def logits_at(self, tokens: Tensor, positions: Tensor, *, condition: Condition | None = None) -> Tensor:
         """(B, N) int64 with UNKNOWN where hidden, (B, R) int64 positions -> (B, R, K)."""
 
 

@@ -5,12 +5,13 @@
 
 p(x) = prod_b p(x_b | x_<b), and each factor is bounded as in priors.absorbing, with as many times as a block has tokens
 (T = L, so its noise is linear). L = 1 is an autoregressive model: one time, all masked, an exact likelihood. L = N is
-absorbing diffusion of objective "elbo", whose weights it can load and whose loss, bound and samples it then repeats.
+absorbing diffusion of objective "elbo" and T = N, whose network's weights it can load and whose loss, bound and samples
+it then repeats.
 
-One pass trains all blocks: the clean image and the noisy one side by side, a noisy token seeing its own noisy block and
-the clean blocks before it, a clean one its own block and those before (their vectorised training). So a training step
-pushes almost twice the tokens of the other priors'. Not taken over: the clipped noise schedules that lower the variance
-of the loss.
+One pass trains all blocks: the clean image but for its last block and the noisy one side by side, a noisy token seeing
+its own noisy block and the clean blocks before it, a clean one its own block and those before (their vectorised
+training). So a training step pushes 2N - L tokens where the other priors push N; one block needs no clean ones. Not
+taken over: the clipped noise schedules that lower the variance of the loss. It knows no condition.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from torch import Tensor, nn
 
 from priors import bounds, samplers, schedules
 from priors.attention import Remember, attend
+from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported, inverse_cdf
 from priors.block_options import BlockDiffusionOptions, BlockDiffusionSampler
 from priors.checks import check_known, check_tokens
 from priors.option_checks import check_sampler
-from priors.positions import initial_positions
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 
 
 class BlockDiffusion(nn.Module):
@@ -48,16 +49,7 @@ class BlockDiffusion(nn.Module):
                              f"{grid[0]}x{grid[1]} grid, such as {grid[1]}, one row")
         self.num_blocks = self.num_tokens // self.block
         self.mask = codebook_size   # the id after the last code
-        self.net = Transformer(
-            num_tokens=self.num_tokens,
-            vocabulary=codebook_size + 1,
-            num_classes=codebook_size,
-            width=options.width,
-            num_layers=options.num_layers,
-            num_heads=options.num_heads,
-            dropout=options.dropout,
-            positions=initial_positions(options, grid),
-        )
+        self.net = backbone(options, grid=grid, vocabulary=codebook_size + 1, num_classes=codebook_size)
         self.register_buffer("seen", two_streams(self.num_tokens, self.block), persistent=False)
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -166,14 +158,24 @@ class BlockDiffusion(nn.Module):
             )
 
     def _num_steps(self, unknown: Tensor, sampler: BlockDiffusionSampler) -> Tensor:
-        """(B, N) int64: steps of each token's block, its share of them all, by its unknown tokens."""
-        share = unknown.view(len(unknown), -1, self.block).sum(2).cpu().double() / self.num_tokens
-        steps = ((sampler.steps or self.num_tokens) * share).round().long().clamp(min=1)   # (B, D)
+        """(B, N) int64: steps of each token's block, its share of them all by its unknown tokens, one at least.
+
+        Sums over blocks are rounded, not blocks, so that all take as many as one block of all tokens would.
+        """
+        counts = unknown.view(len(unknown), -1, self.block).sum(2).cpu()   # (B, D)
+        ends = ((sampler.steps or self.num_tokens) * (counts.cumsum(1).double() / self.num_tokens)).round().long()
+        least = (counts > 0).cumsum(1)
+        ends = least + (ends - least).clamp(min=0).cummax(1).values   # no block of unknown tokens without a step
+        steps = ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
         return steps.repeat_interleave(self.block, 1)
 
 
 class _Reader:
-    """Predicts the tokens of one block after another, each image's finished blocks being pushed at most once."""
+    """Predicts the tokens of one block after another.
+
+    cached: keys and values of finished blocks are kept, so that a call pushes its own block and the finished ones that
+    are not kept yet: for all images of the call the same ones, those that one of them needs.
+    """
 
     def __init__(self, prior: BlockDiffusion, num: int, *, cached: bool):
         self.prior = prior

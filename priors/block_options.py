@@ -28,8 +28,8 @@ class BlockDiffusionOptions(TransformerOptions):
 class BlockDiffusionSampler:
     """How blocks are unmasked, one after the other.
 
-    steps: diffusion steps of the whole image, at least one a block, shared out evenly over blocks and rounded; None:
-        one a token. As in absorbing diffusion the network is called for those alone that reveal a token.
+    steps: diffusion steps of the whole image, at least one a block, shared out as evenly over blocks as whole numbers
+        can be; None: one a token. As in absorbing diffusion the network is called for those alone that reveal a token.
     temperature: logits are divided by it.
     top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
     cache: keep keys and values of finished blocks; the same tokens for less work.

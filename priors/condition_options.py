@@ -6,17 +6,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from priors.option_checks import check_choice, check_integer, check_number
+from priors.option_checks import check_choice, check_integer, check_number, later
 
 DEFAULT_CONDITION_DROPOUT = 0.1
-
-
-def later(default: Any) -> Any:
-    """A field that came after keys of artefacts had been made: at its default it is part of none."""
-    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)

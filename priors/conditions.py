@@ -166,9 +166,13 @@ def drop_conditions(condition: Condition | None, probability: float, *, draws: D
 
 
 def takes_condition(prior: object) -> bool:
-    """Whether a prior (or its class) has the `condition` argument at all; one without it knows no condition."""
-    return all("condition" in inspect.signature(getattr(prior, name)).parameters
-               for name in ("training_loss", "nll", "sample"))
+    """Whether a prior (or its class) has the `condition` argument at all, and `conditions` where it is fitted.
+
+    One that lacks it in a method that it has knows no condition.
+    """
+    arguments = dict.fromkeys(("training_loss", "nll", "sample", "calibrate"), "condition") | {"fit": "conditions"}
+    return all(argument in inspect.signature(getattr(prior, name)).parameters
+               for name, argument in arguments.items() if hasattr(prior, name))
 
 
 def _check_labels(labels: Tensor, num_labels: int) -> None:

@@ -42,21 +42,22 @@ def gumbel_noise(draws: Draws, num: int, num_tokens: int, num_classes: int) -> T
 
 
 def jacobi(
-    evaluate: Evaluate, known: Tensor, noise: Tensor, *, window: int | None, adjust: Adjust
+    evaluate: Evaluate, known: Tensor, noise: Tensor, *, window: int | None, adjust: Adjust, cached: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens (B, N), and what each image took part in: calls (B,) and positions pushed through the network (B,) int64.
 
     known: (B, N) in sequence order, leading known tokens and UNKNOWN; noise: (B, N, K).
     window: how many tokens beyond the settled ones are guessed and evaluated in a call; None: all. 1 is sequential.
+    cached: whether `evaluate` keeps keys and values; one that does not pushes all positions before the last again.
     An image leaves the batch when it is whole, and settles its tokens whatever others do.
     """
     num_tokens, window = known.shape[1], window or known.shape[1]
     state = torch.where(known == UNKNOWN, noise.argmax(-1), known)
     settled = known_prefixes(known)
-    cached = torch.zeros_like(settled)   # positions whose keys and values are those of settled tokens
+    kept = torch.zeros_like(settled)   # positions whose keys and values are those of settled tokens
     calls, pushed = torch.zeros_like(settled), torch.zeros_like(settled)
     while len(images := (settled < num_tokens).nonzero().squeeze(1)):
-        first, ends = cached[images], (settled[images] + window).clamp(max=num_tokens)
+        first, ends = kept[images], (settled[images] + window).clamp(max=num_tokens)
         positions = first.unsqueeze(1) + torch.arange(int((ends - first).max()), device=known.device)   # (A, W)
         real = positions < ends.unsqueeze(1)
         positions = torch.minimum(positions, ends.unsqueeze(1) - 1)   # padded by repeating the last
@@ -67,9 +68,9 @@ def jacobi(
         state[images.unsqueeze(1), positions] = values
         as_guessed = ((values == before) | ~real).long().cumprod(1).sum(1)   # before the first that changed
         calls[images] += 1
-        pushed[images] += ends - first
+        pushed[images] += ends - first if cached else ends
         settled[images] = torch.minimum(first + as_guessed + 1, ends)
-        cached[images] = settled[images]
+        kept[images] = settled[images]
     return state, calls.cpu(), pushed.cpu()
 
 

@@ -1,13 +1,21 @@
 """Checks of options; an error names the value, the expectation and the way out. Torch-free, so that errors come early.
 
     check_integer("steps", 0, "leave it out")   # ValueError: steps=0: expected an integer of at least 1; leave it out
+
+And the mark of options that came `later`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import field, fields
 from difflib import get_close_matches
+from typing import Any
+
+
+def later(default: Any) -> Any:
+    """A field that came after keys of artefacts had been made: at its default it is part of none."""
+    return field(default=default, metadata={"later": True})
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:

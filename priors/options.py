@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler, later
-from priors.option_checks import check_choice, check_integer, check_number, check_sampling
+from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler
+from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling, later
 
 STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
 """remasking_strength of ReMDM's schedules where none is given."""
@@ -228,35 +228,46 @@ class AutoregressiveOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class AutoregressiveSampler(GuidedSampler):
-    """One token at a time.
+class NextTokenSampler(GuidedSampler):
+    """What the samplers of causal networks share.
 
     temperature: logits are divided by it.
     top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
     cache: keep keys and values of earlier tokens; the same tokens for less work.
-    method: "sequential", one token a call; "jacobi", the same distribution from fewer calls of more positions each: the
-        tokens to come are guessed, evaluated together, and kept as far as they are right (priors.jacobi).
-    jacobi_window: how many tokens a call of jacobi guesses; None: all that are left.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     cache: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_sampling(self.temperature, self.top_k, self.top_p)
+        check_flag("cache", self.cache)
+
+
+@dataclass(frozen=True)
+class AutoregressiveSampler(NextTokenSampler):
+    """One token at a time, in the order that the prior was trained in.
+
+    method: "sequential", one token a call; "jacobi", the same distribution from fewer calls of more positions each: the
+        tokens to come are guessed, evaluated together, and kept as far as they are right (priors.jacobi), of a prior
+        without a condition.
+    jacobi_window: how many tokens a call of jacobi guesses; None: all that are left.
+    """
+
     method: str = later("sequential")
     jacobi_window: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
-        check_sampling(self.temperature, self.top_k, self.top_p)
         check_choice("method", self.method, ("sequential", "jacobi"))
         if self.jacobi_window is not None:
             check_integer("jacobi_window", self.jacobi_window, "leave it out for all tokens that are left")
             if self.method != "jacobi":
                 raise ValueError(f"jacobi_window={self.jacobi_window}: used by method='jacobi' alone, but "
                                  f"method={self.method!r}; leave it out")
-        if not isinstance(self.cache, bool):
-            raise ValueError(f"cache={self.cache!r}: expected true or false; leave it out for true")
 
 
 @dataclass(frozen=True)
@@ -275,8 +286,8 @@ class AnyOrderOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class AnyOrderSampler(AutoregressiveSampler):
-    """One token at a time; temperature, top_k, top_p and cache as for the autoregressive sampler.
+class AnyOrderSampler(NextTokenSampler):
+    """One token at a time, in an order of one's choice.
 
     order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
         "spiral", "halton", or "random", another one for every image.

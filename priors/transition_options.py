@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from priors.condition_options import GuidedSampler, later
-from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling
+from priors.condition_options import GuidedSampler
+from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling, later
 from priors.options import BackboneOptions
 
 
 @dataclass(frozen=True)
 class VQDiffusionOptions(BackboneOptions):
-    """Mask-and-replace diffusion (Gu et al. 2022), unconditional.
+    """Mask-and-replace diffusion (Gu et al. 2022).
 
     timesteps: T.
     final_mask: probability that a token is masked at time T; what is neither masked nor kept is replaced by a uniform

@@ -16,15 +16,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, Sample, Unsupported
 from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import SampledTime, ancestral, bound_loss, bound_T, check_steps
 from priors.guidance import Both, Guidance, GuidedPosterior, Predictor, guided
 from priors.option_checks import check_sampler
-from priors.positions import initial_positions
 from priors.samplers import Adjust
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 from priors.transition_options import UniformOptions, UniformSampler
 from priors.transitions import Corruption
 
@@ -45,12 +45,8 @@ class UniformDiffusion(nn.Module):
         self.grid, self.codebook_size, self.options = tuple(grid), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
         self.is_d3pm = options.form == "d3pm"
-        self.net = Transformer(
-            num_tokens=self.num_tokens, vocabulary=codebook_size, num_classes=codebook_size,
-            time_conditioned=self.is_d3pm, width=options.width, num_layers=options.num_layers,
-            num_heads=options.num_heads, dropout=options.dropout, condition=options.condition,
-            positions=initial_positions(options, grid),
-        )
+        self.net = backbone(options, grid=grid, vocabulary=codebook_size, num_classes=codebook_size,
+                            time_conditioned=self.is_d3pm)
         if self.is_d3pm:
             timesteps = options.timesteps or DEFAULT_TIMESTEPS
             self.corruption = Corruption.uniform(num_timesteps=timesteps, codebook_size=codebook_size)

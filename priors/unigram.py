@@ -44,14 +44,14 @@ class Unigram(nn.Module):
         """Count the tokens of batches (B, N), from nothing: a second call forgets the first.
 
         conditions: the labels of each batch, of a prior conditioned on classes.
-        Raises ValueError if such a prior is given none, Unsupported if another is.
+        Raises ValueError if such a prior is given none, or not as many as batches; Unsupported if another is.
         """
         if getattr(self.options, "num_labels", None) is not None and conditions is None:
             raise ValueError(f"num_labels={self.options.num_labels}: expected the labels of each batch, as conditions")
         for buffer in self.buffers():
             buffer.zero_()
         each: Iterable[Condition | None] = repeat(None) if conditions is None else conditions
-        for tokens, condition in zip(batches, each, strict=False):
+        for tokens, condition in zip(batches, each, strict=conditions is not None):
             self._count(tokens, self._checked(condition, len(tokens)))
 
     def _count(self, tokens: Tensor, condition: Condition | None) -> None:
@@ -64,7 +64,8 @@ class Unigram(nn.Module):
             self.label_counts += torch.bincount(cells.flatten(), minlength=size).view_as(self.label_counts)
 
     def _checked(self, condition: Condition | None, num: int) -> Condition | None:
-        return check_condition(condition, self.options.condition, num, device=self.counts.device)
+        size = getattr(self.options, "condition", None)   # a subclass may have options of its own
+        return check_condition(condition, size, num, device=self.counts.device)
 
     @property
     def log_probabilities(self) -> Tensor:

@@ -15,15 +15,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, Sample
 from priors.checks import check_known, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.denoising import Denoiser, SampledTime, ancestral, bound_loss, bound_T, check_steps, spread_time
 from priors.guidance import Guidance, guided, of_images
 from priors.option_checks import check_sampler
-from priors.positions import initial_positions
 from priors.samplers import Adjust
-from priors.transformer import Transformer, seeded_dropout
+from priors.transformer import seeded_dropout
 from priors.transition_options import VQDiffusionOptions, VQDiffusionSampler
 from priors.transitions import Corruption
 
@@ -39,11 +39,8 @@ class VQDiffusion(nn.Module):
         self.grid, self.codebook_size, self.options = tuple(grid), codebook_size, options
         self.num_tokens = grid[0] * grid[1]
         self.mask = codebook_size   # the id after the last code
-        self.net = Transformer(
-            num_tokens=self.num_tokens, vocabulary=codebook_size + 1, num_classes=codebook_size, time_conditioned=True,
-            width=options.width, num_layers=options.num_layers, num_heads=options.num_heads, dropout=options.dropout,
-            condition=options.condition, positions=initial_positions(options, grid),
-        )
+        self.net = backbone(options, grid=grid, vocabulary=codebook_size + 1, num_classes=codebook_size,
+                            time_conditioned=True)
         self.corruption = Corruption.mask_and_replace(
             num_timesteps=options.timesteps, codebook_size=codebook_size, final_mask=options.final_mask
         )

@@ -56,6 +56,7 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
     it at the latents, against 1.2e-5 in channels_last); `.to(memory_format=torch.channels_last)` is the faster choice.
     layout: "unleashing" (official .th files), "taming" (VQModel and GumbelVQ, Esser et al. 2021) or "llamagen"
         (vq_ds8 and vq_ds16, Sun et al. 2024; codes on the unit sphere). The weights inside a .ckpt or .pt are found.
+    z_channels: on the far sides of the quant convs (None: the published 256 of llamagen, otherwise embedding_dim).
     fold: merge quant convs into their neighbours (`fold_quant_convs`); False keeps them, for training on, and so do
         Gumbel models, which take the most probable code without a temperature.
     A file without a discriminator, which judging a prior does not need, gets a fresh one, with a warning that says so.
@@ -67,10 +68,10 @@ def load_official(state_dict_or_path: Mapping[str, Tensor] | str | Path, *, chan
     state = read_state_dict(state_dict_or_path)
     sizes = dict(
         channels=channels, channel_multipliers=tuple(channel_multipliers), num_res_blocks=num_res_blocks,
-        attention_resolutions=tuple(attention_resolutions), embedding_dim=embedding_dim, codebook_size=codebook_size,
-        z_channels=z_channels)
+        attention_resolutions=tuple(attention_resolutions), embedding_dim=embedding_dim, codebook_size=codebook_size)
+    given = {} if z_channels is None else {"z_channels": z_channels}
     options = VQGANOptions(**_differences(layout, state, num_res_blocks)
-                           | _discriminator_sizes(state, names.discriminator) | sizes)
+                           | _discriminator_sizes(state, names.discriminator) | sizes | given)
     model = VQGANModel(options=options, resolution=resolution)
     has_discriminator = bool(names.discriminator) and any(key.startswith(f"{names.discriminator}.") for key in state)
     sources = dict(_sources(model, names, has_discriminator=has_discriminator))
@@ -226,7 +227,7 @@ def _gather(state: Mapping[str, Tensor], sources: Mapping[str, tuple[str, ...]],
              for key, value in gathered.items() if value.shape != ours[key].shape]
     if wrong:
         raise ValueError(f"shapes in the checkpoint contradict the arguments: {_some(wrong)}. Check channels, "
-                         "channel_multipliers, embedding_dim and codebook_size")
+                         "channel_multipliers, embedding_dim, codebook_size and z_channels")
     return gathered
 
 

@@ -9,7 +9,6 @@ The networks are the package's own, so they need it: pip install diffusers.
 from __future__ import annotations
 
 import dataclasses
-import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vq.checks import check_canvas, check_images
 from vq.diffusers_options import DiffusersVQOptions
 
 
@@ -53,23 +53,20 @@ class DiffusersVQ(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, N) int64 in [0, K), row by row."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images of shape {tuple(images.shape)} and type {images.dtype}: expected (B, 3, H, W) "
-                             "uint8")
+        check_images(images)
         weight = self.model.quantize.embedding.weight
         h = self.model.encode(images.to(weight) / 127.5 - 1).latents   # (B, D, h, w)
         return self.model.quantize(h)[2][2].view(len(images), -1)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
-        """(B, N) int64 -> (B, 3, H, W) uint8; a (B, h, w) canvas of another size decodes to its own size."""
-        if tokens.ndim == 2 and tokens.shape[1] != math.prod(self.grid):
-            raise ValueError(f"{tokens.shape[1]} tokens an image: expected {math.prod(self.grid)} for grid {self.grid}")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
-            raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())}: expected 0 to "
-                             f"{self.codebook_size - 1}")
-        canvas = tokens.view(-1, *self.grid) if tokens.ndim == 2 else tokens
-        codes = self.model.quantize.embedding(canvas).permute(0, 3, 1, 2)   # (B, D, h, w)
+        """(B, N) int64 -> (B, 3, H, W) uint8; a (B, h, w) canvas of another size decodes to its own size.
+
+        Raises ValueError if a token is outside the codebook, or N is not the grid's.
+        """
+        canvas = check_canvas(tokens, grid=self.grid, codebook_size=self.codebook_size)
+        embedding = self.model.quantize.embedding
+        codes = embedding(canvas.to(embedding.weight.device)).permute(0, 3, 1, 2)   # (B, D, h, w)
         spatial = codes if self.model.config.norm_type == "spatial" else None
         values = self.model.decoder(self.model.post_quant_conv(codes), spatial)
         return ((values.float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)

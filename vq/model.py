@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vq.autoencoder import Decoder, Encoder
 from vq.base import PixelLikelihood
+from vq.checks import check_canvas, check_images
 from vq.discriminator import Discriminator
 from vq.losses import discretised_gaussian_log_mass, gaussian_log_density
 from vq.options import VQGANOptions
@@ -95,9 +96,7 @@ class VQGANModel(nn.Module):
 
     def to_float(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float in the networks' range and the weights' memory format; else ValueError."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images of shape {tuple(images.shape)} and type {images.dtype}: expected (B, 3, H, W) "
-                             "uint8")
+        check_images(images)
         weight = self.decoder.last_weight
         layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else \
             torch.contiguous_format
@@ -112,18 +111,8 @@ class VQGANModel(nn.Module):
 
     def _canvas(self, tokens: Tensor) -> Tensor:
         """(B, N) or (B, h, w) -> (B, h, w) on this device."""
-        if tokens.ndim == 2:
-            if tokens.shape[1] != math.prod(self.grid):
-                raise ValueError(f"{tokens.shape[1]} tokens an image: expected {math.prod(self.grid)} for grid "
-                                 f"{self.grid}; pass a (B, h, w) canvas for another size")
-            tokens = tokens.view(-1, *self.grid)
-        if tokens.ndim != 3 or tokens.dtype != torch.int64:
-            raise ValueError(f"tokens of shape {tuple(tokens.shape)} and type {tokens.dtype}: expected (B, N) or "
-                             "(B, h, w) int64")
-        if tokens.numel() and (tokens.min() < 0 or tokens.max() >= self.codebook_size):
-            raise ValueError(f"tokens from {int(tokens.min())} to {int(tokens.max())}: expected 0 to "
-                             f"{self.codebook_size - 1}, the codebook's ids")
-        return tokens.to(self.decoder.last_weight.device)
+        canvas = check_canvas(tokens, grid=self.grid, codebook_size=self.codebook_size)
+        return canvas.to(self.decoder.last_weight.device)
 
 
 def reduce_bits(images: Tensor, bits: int) -> Tensor:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LATER = {"later": True}
-"""Of a field that came after keys of artefacts had been made: at its default it is part of none."""
+"""Of a field that came after keys of artefacts had been made: at its default it is part of none. What `later` is to the
+priors, in priors.option_checks, which a tokenizer does not import."""
 
 _CHOICES = {
     "quantizer": ("nearest", "gumbel", "fsq", "lfq"),
@@ -241,10 +242,15 @@ class VQGANOptions:
                "stands between the two; set quant_convs=separate")
 
     def _check_codes_that_are_not_learnt(self) -> None:
-        """Sizes of fsq and lfq, which one number settles: no other is silently ignored."""
+        """What is of fsq or lfq alone, and their sizes, which one number settles: nothing is silently ignored."""
         levels, size, dim = self.levels, self.codebook_size, self.embedding_dim
         if self.quantizer != "fsq":
             _check(not levels, "levels", list(levels), f"none with quantizer={self.quantizer}; set quantizer=fsq")
+        if self.quantizer != "lfq":
+            for name in ("entropy_weight", "entropy_temperature"):
+                default = getattr(VQGANOptions, name)
+                _check(getattr(self, name) == default, name, getattr(self, name), f"{default} with quantizer="
+                       f"{self.quantizer}, whose loss has no entropies; leave it out, or set quantizer=lfq")
         if self.quantizer == "fsq":
             _check(len(levels) > 0 and all(_is_integer(level, 2) for level in levels), "levels", list(levels),
                    "two or more for each number of a code, such as [8, 5, 5, 5]")

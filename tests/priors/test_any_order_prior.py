@@ -1,5 +1,6 @@
 """The any-order prior: one distribution for every order, by enumeration; cached equal to uncached; editing; cost."""
 
+import dataclasses
 import itertools
 import math
 
@@ -214,6 +215,26 @@ def test_it_has_the_stated_number_of_parameters_more_than_the_autoregressive_pri
 def test_what_is_no_order_is_an_error(small, order, complaint):
     with pytest.raises(ValueError, match=complaint):
         small.nll_in_order(IMAGES, order)
+
+
+def test_neither_causal_prior_takes_the_sampler_of_the_other(small):
+    """Each has fields that the other would ignore: a method of decoding, an order."""
+    plain = Autoregressive(grid=(1, 3), codebook_size=3, options=AutoregressiveOptions(**TINY))
+    for prior, sampler in ((small, AutoregressiveSampler()), (plain, AnyOrderSampler())):
+        with pytest.raises(TypeError, match=f"expected a {prior.Sampler.__name__}"):
+            prior.sample(1, sampler=sampler, draws=Draws.seeded(0))
+    fields = [field.name for field in dataclasses.fields(AnyOrderSampler)]
+    assert fields == ["guidance", "guidance_schedule", "temperature", "top_k", "top_p", "cache", "order"]
+
+
+def test_what_a_token_costs_is_told_by_how_many_are_unknown_in_the_order(small):
+    tokens, order = IMAGES[5:6], torch.tensor([2, 0, 1])
+    likelihood = small.nll_in_order(tokens, order)
+    assert torch.allclose(likelihood.by_unknown.nats.sum(1), likelihood.nats)
+    assert (likelihood.by_unknown.times == 1).all() and likelihood.by_unknown.step_weights is None
+    same_beginning = (IMAGES[:, [2, 0]] == tokens[:, [2, 0]]).all(1)
+    last = (law(small, order)[5] / law(small, order)[same_beginning].sum()).log()   # given all others
+    assert float(likelihood.by_unknown.nats[0, 0]) == pytest.approx(-float(last), abs=1e-5)
 
 
 @pytest.mark.parametrize(("cls", "values", "complaint"), [

@@ -241,6 +241,23 @@ def test_fewer_steps_than_blocks_are_unsupported():
     assert sample.network_evaluations.tolist() == [3, 3]
 
 
+@pytest.mark.parametrize(("block_size", "steps"), [(4, 4), (4, 5), (4, 8), (4, 13), (2, 8), (2, 15), (1, 20)])
+def test_blocks_take_as_many_steps_together_as_were_asked_for(block_size, steps):
+    prior, sampler = make_prior(block_size), BlockDiffusionSampler(steps=steps)
+    each = prior._num_steps(torch.ones(1, 12, dtype=torch.bool), sampler)[0, ::block_size]
+    assert int(each.sum()) == steps and int(each.max() - each.min()) <= 1 and int(each.min()) >= 1
+
+
+@pytest.mark.parametrize("num_known", [1, 4, 5, 7, 8, 11])
+def test_an_image_that_is_partly_known_takes_its_share_of_the_steps_and_one_a_block(num_known):
+    prior, unknown = make_prior(4), torch.arange(12).unsqueeze(0) >= num_known
+    for steps in (3, 5, 8, 12):
+        each = prior._num_steps(unknown, BlockDiffusionSampler(steps=steps))[0, ::4]
+        blocks = int(unknown.view(3, 4).any(1).sum())
+        assert int(each.sum()) == max(blocks, round(steps * (12 - num_known) / 12))
+        assert ((each > 0) == unknown.view(3, 4).any(1)).all()
+
+
 def test_a_block_is_one_row_unless_it_says_otherwise():
     assert make_prior(None).block == 4
 

@@ -216,3 +216,13 @@ def test_a_prior_that_leaves_the_argument_out_takes_no_condition():
         def sample(self, num, *, sampler, known=None, draws): ...
 
     assert takes_condition(AbsorbingDiffusion) and takes_condition(Unigram) and not takes_condition(Plain)
+
+
+def test_neither_does_one_that_is_not_told_it_where_it_is_fitted_or_calibrated():
+    class Fitted(Unigram):
+        def fit(self, batches): ...
+
+    class Calibrated(AbsorbingDiffusion):
+        def calibrate(self, tokens, *, draws): ...
+
+    assert not takes_condition(Fitted) and not takes_condition(Calibrated)

@@ -7,8 +7,10 @@ import torch
 from scipy.stats import chisquare, kstest
 from torch import nn
 
+from bench.compose import expand
 from priors.autoregressive import Autoregressive
-from priors.base import UNKNOWN, Draws
+from priors.base import UNKNOWN, Draws, Unsupported
+from priors.conditions import Condition
 from priors.jacobi import evaluator, gumbel_noise, jacobi
 from priors.options import AutoregressiveOptions, AutoregressiveSampler
 from priors.reference import textbook_logits
@@ -17,9 +19,9 @@ from priors.samplers import Adjust
 IMAGES = torch.tensor(list(itertools.product(range(3), repeat=3)))   # (27, 3)
 
 
-def make_prior(grid=(3, 4), codebook_size=5, order="raster"):
+def make_prior(grid=(3, 4), codebook_size=5, **more):
     torch.manual_seed(0)
-    options = AutoregressiveOptions(width=16, num_layers=2, num_heads=2, order=order)
+    options = AutoregressiveOptions(width=16, num_layers=2, num_heads=2, **more)
     prior = Autoregressive(grid=grid, codebook_size=codebook_size, options=options).eval()
     for parameter in prior.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -99,15 +101,52 @@ def test_no_guess_helps_where_a_token_is_the_last_one_plus_one():
     assert (tokens == torch.arange(12) % 5).all() and (calls == 12).all()
 
 
-def test_calls_and_positions_are_those_the_network_saw():
+@pytest.mark.parametrize("cache", [True, False])
+def test_calls_are_those_the_network_saw(cache):
     prior, seen = make_prior(), []
     prior.net.head.register_forward_hook(lambda head, args, output: seen.append(args[0].shape[0]))
-    for cache in (True, False):
+    sample = prior.sample(7, sampler=AutoregressiveSampler(method="jacobi", cache=cache), draws=Draws.seeded(0))
+    assert int(sample.network_evaluations.sum()) == sum(seen)
+    assert (sample.network_evaluations < 12).any() and (sample.network_evaluations <= 12).all()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("window", [None, 1, 3])
+def test_positions_are_those_the_network_saw_of_an_image_alone(cache, window):
+    """Together with others it is padded to the longest, which is no work of its own."""
+    prior, seen = make_prior(), []
+    prior.net.layers[0].ln1.register_forward_hook(lambda norm, args, output: seen.append(args[0].shape[1]))
+    sampler = AutoregressiveSampler(method="jacobi", cache=cache, jacobi_window=window)
+    known = torch.tensor([[3, 1] + [UNKNOWN] * 10])
+    for given in (None, known):
         seen.clear()
-        sample = prior.sample(7, sampler=AutoregressiveSampler(method="jacobi", cache=cache), draws=Draws.seeded(0))
-        assert int(sample.network_evaluations.sum()) == sum(seen)
-        assert (sample.network_evaluations < 12).any() and (sample.network_evaluations <= 12).all()
-        assert (sample.token_forwards >= 12).all()
+        sample = prior.sample(1, sampler=sampler, known=given, draws=Draws.seeded(0))
+        assert sample.token_forwards.tolist() == [sum(seen)] and sample.network_evaluations.tolist() == [len(seen)]
+
+
+@pytest.mark.parametrize("condition", [None, Condition(labels=torch.tensor([0, 1]))])
+def test_a_prior_with_a_condition_is_unsupported_even_where_none_is_given(condition):
+    """Its network was trained with the null before the tokens, which this decoding does not put there."""
+    with pytest.raises(Unsupported, match="use method='sequential'"):
+        make_prior(num_labels=2).sample(2, sampler=AutoregressiveSampler(method="jacobi"), condition=condition,
+                                        draws=Draws.seeded(0))
+
+
+@pytest.mark.parametrize(("guidance", "condition", "reason"), [
+    (2.0, None, "nothing to guide towards"), (1.0, Condition(labels=torch.tensor([0, 1])), "made without a condition")])
+def test_guidance_and_conditions_of_a_prior_without_one_are_unsupported(guidance, condition, reason):
+    sampler = AutoregressiveSampler(method="jacobi", guidance=guidance)
+    with pytest.raises(Unsupported, match=reason):
+        make_prior().sample(2, sampler=sampler, condition=condition, draws=Draws.seeded(0))
+
+
+def test_in_a_sweep_over_conditions_it_is_a_hole():
+    sweep = ["preset=smoke", "dataset=digits", "prior=autoregressive", "sampler.method=sequential,jacobi",
+             "condition=none,class"]
+    reasons = {(run.spec.sampler.get("method", "sequential"), run.spec.condition.name): run.unsupported
+               for run in expand(sweep)}
+    refused = reasons.pop(("jacobi", "class"))
+    assert "sampler.method=jacobi guesses without a condition" in refused and set(reasons.values()) == {""}
 
 
 def test_positions_pushed_fall_to_the_window():

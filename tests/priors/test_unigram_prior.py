@@ -1,12 +1,14 @@
 """The unigram prior against counts made by hand."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from priors.base import UNKNOWN, Draws
+from priors.base import UNKNOWN, Draws, Unsupported
+from priors.conditions import Condition
 from priors.options import UnigramOptions, UnigramSampler
 from priors.unigram import Unigram
 
@@ -31,6 +33,28 @@ def test_the_likelihood_is_exact(prior):
 def test_fitting_again_starts_from_nothing(prior):
     prior.fit([torch.tensor([[2, 2, 2, 2]])])
     assert prior.counts.tolist() == [0, 0, 4]
+
+
+def test_batches_and_their_conditions_are_equally_many():
+    prior = Unigram(grid=(1, 4), codebook_size=3, options=UnigramOptions(num_labels=2))
+    batches, labels = torch.zeros(2, 1, 4, dtype=torch.int64), Condition(labels=torch.tensor([0]))
+    for conditions in ([labels], [labels] * 3):
+        with pytest.raises(ValueError, match="argument 2 is (shorter|longer)"):
+            prior.fit(batches, conditions)
+    prior.fit(batches, [labels] * 2)
+    assert prior.label_counts.tolist() == [[8, 0, 0], [0, 0, 0]]
+
+
+def test_options_of_a_subclass_need_know_no_condition():
+    @dataclass(frozen=True)
+    class Options:
+        smoothing: float = 1.0
+
+    prior = Unigram(grid=(1, 4), codebook_size=3, options=Options())
+    prior.fit([torch.tensor([[0, 0, 1, 1]])])
+    assert prior.nll(torch.tensor([[0, 0, 0, 0]]), draws=Draws.seeded(0)).kind == "exact"
+    with pytest.raises(Unsupported, match="made without a condition"):
+        prior.sample(1, sampler=UnigramSampler(), condition=Condition(labels=torch.tensor([0])), draws=Draws.seeded(0))
 
 
 def test_sampled_frequencies_match_at_a_temperature(prior):

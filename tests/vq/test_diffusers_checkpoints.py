@@ -108,6 +108,20 @@ def test_it_keeps_the_contract_of_a_tokenizer(saved):
     assert len(check_tokenizer(tokenizer(saved[0])).passed) == 6
 
 
+def test_a_canvas_of_another_size_decodes_to_its_own_size(saved):
+    assert tokenizer(saved[0]).decode(torch.zeros(2, 4, 12, dtype=torch.int64)).shape == (2, 3, 8, 24)
+
+
+@pytest.mark.parametrize(("tokens", "message"), [
+    (torch.zeros(2, 63, dtype=torch.int64), "63 tokens an image: expected 64 for grid"),
+    (torch.zeros(2, 64), r"type torch.float32: expected \(B, N\) or \(B, h, w\) int64"),
+    (torch.zeros(64, dtype=torch.int64), r"tokens of shape \(64,\)"),
+    (torch.full((2, 64), 24), "tokens from 24 to 24: expected 0 to 23")])
+def test_what_is_no_canvas_is_named(saved, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer(saved[0]).decode(tokens)
+
+
 def test_weights_of_another_architecture_are_refused(saved, tmp_path):
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(
         (saved[0] / "diffusion_pytorch_model.safetensors").read_bytes())

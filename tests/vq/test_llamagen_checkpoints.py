@@ -16,8 +16,8 @@ SMALL = dict(channels=32, channel_multipliers=(1, 1, 2), num_res_blocks=1, atten
 class LlamaGen:
     """Its tensors, each made where it is first used; then encoder, lookup and decoder as functional calls on them."""
 
-    def __init__(self):
-        self.state, self.generator = {}, torch.Generator().manual_seed(0)
+    def __init__(self, z=Z):
+        self.state, self.generator, self.z = {}, torch.Generator().manual_seed(0), z
         self.tokens(torch.zeros(1, 3, 16, 16))
         self.image(torch.zeros(1, 16, dtype=torch.int64))
 
@@ -57,7 +57,7 @@ class LlamaGen:
             if level < 2:
                 h = self.conv(f"encoder.conv_blocks.{level}.downsample.conv", F.pad(h, (0, 1, 0, 1)), width, stride=2)
         h = self.middle("encoder", self.attention("encoder.conv_blocks.2.attn.0", h))
-        h = self.conv("encoder.conv_out", F.silu(self.norm("encoder.norm_out", h)), Z, padding=1)
+        h = self.conv("encoder.conv_out", F.silu(self.norm("encoder.norm_out", h)), self.z, padding=1)
         return self.conv("quant_conv", h, E, kernel=1)
 
     def codes(self):
@@ -70,7 +70,7 @@ class LlamaGen:
 
     def image(self, tokens):
         h = self.codes()[tokens].transpose(1, 2).reshape(len(tokens), E, 4, 4)
-        h = self.middle("decoder", self.conv("decoder.conv_in", self.conv("post_quant_conv", h, Z, kernel=1),
+        h = self.middle("decoder", self.conv("decoder.conv_in", self.conv("post_quant_conv", h, self.z, kernel=1),
                                              WIDTHS[-1], padding=1))
         for place, width in enumerate(reversed(WIDTHS)):   # counted from the tokens' side
             for index in (0, 1):
@@ -124,6 +124,21 @@ def test_the_weights_inside_a_training_s_file_are_found(theirs, images, tmp_path
     torch.save(content, tmp_path / "vq_ds4.pt")
     model = VQGAN(options=options(), resolution=16).eval().load_official(tmp_path / "vq_ds4.pt", layout="llamagen")
     assert torch.equal(model.encode(images), load_official(state, **SMALL, layout="llamagen").encode(images))
+
+
+def without_z_channels():
+    return {name: value for name, value in SMALL.items() if name != "z_channels"}
+
+
+def test_left_out_z_channels_are_the_published_256(images):
+    theirs = LlamaGen(z=256)
+    model = load_official(theirs.state, **without_z_channels(), layout="llamagen")
+    assert torch.equal(model.encode(images), theirs.tokens(images.float() / 127.5 - 1))
+
+
+def test_a_file_of_other_z_channels_is_refused_by_that_name(theirs):
+    with pytest.raises(ValueError, match=r"\(12, 64, 3, 3\), expected \(256, 64, 3, 3\).*and z_channels"):
+        load_official(theirs.state, **without_z_channels(), layout="llamagen")
 
 
 def options():

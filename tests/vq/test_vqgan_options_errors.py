@@ -30,6 +30,8 @@ def test_lists_become_tuples():
     ({"disc_start_step": -5}, "disc_start_step=-5: expected a step number, or null"),
     ({"disc_learning_rate_factor": 0}, "disc_learning_rate_factor=0: expected a positive factor"),
     ({"channel_multipliers": []}, r"channel_multipliers=\[\]: expected positive integers"),
+    ({"entropy_weight": 0.2}, "entropy_weight=0.2: expected 0.1 with quantizer=nearest, whose loss has no entropies"),
+    ({"quantizer": "gumbel", "entropy_temperature": 1.0}, "entropy_temperature=1.0: expected 0.01 with quantizer=gu"),
     ({"quantizer": "gumbel", "lookup": "cosine"}, "lookup='cosine': expected 'euclidean' with quantizer=gumbel"),
 ])
 def test_a_wrong_option_names_value_and_expectation(wrong, message):
