@@ -16,7 +16,8 @@ demo: install
 	$(BIN)/python -m bench.run preset=demo prior=unigram,autoregressive,absorbing sampler.steps=8,16,32,64 && \
 	$(BIN)/python -m bench.run preset=demo prior=autoregressive,absorbing sampler.steps=64 sampler.temperature=0.9 && \
 	$(BIN)/python -m bench.run preset=demo prior=autoregressive,absorbing sampler.steps=64 sampler.top_p=0.9 && \
-	$(BIN)/python -m bench.speed claims batches=8,32 && \
+	{ $(BIN)/python -m bench.speed claims batches=8,32 missing=true || \
+	echo "the speeds of the claims could not be timed: the report calls them not run"; } && \
 	$(BIN)/python -m bench.report out=report && \
 	echo "benchmark and report: $$(($$(date +%s) - began)) s; open report/index.html"
 

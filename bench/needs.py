@@ -98,10 +98,13 @@ def have_assets(names: Iterable[str]) -> None:
 
 
 def check_checkpoints(specs: Sequence[RunSpec]) -> None:
-    """Read the user's own checkpoints and tokens, and try their tokenizers, once, before anything is trained.
+    """Read the user's own checkpoints, tokens and statistics, and try their tokenizers, before anything is trained.
 
     Raises InputError for one that does not fit.
     """
+    for protocol in {repr(spec.protocol): spec.protocol for spec in specs if spec.protocol.reference}.values():
+        from bench.metrics.exchange import reference_of
+        reference_of(protocol)
     imports = {repr((spec.vq, spec.prior, spec.dataset, spec.source, spec.condition)): spec for spec in specs
                if spec.source in WITH_TOKENIZER
                and (spec.vq.path or spec.vq.tokens or spec.prior.path or is_foreign(spec.vq))}

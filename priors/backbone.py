@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from priors.options import BackboneOptions
+from priors.condition_options import ConditionOptions
+from priors.options import TransformerOptions
 from priors.positions import initial_positions
 from priors.transformer import Transformer
 
 
 def backbone(
-    options: BackboneOptions, *, grid: tuple[int, int], vocabulary: int, num_classes: int, causal: bool = False,
+    options: TransformerOptions, *, grid: tuple[int, int], vocabulary: int, num_classes: int, causal: bool = False,
     time_conditioned: bool = False, order: Tensor | None = None,
 ) -> Transformer:
     """A network of all tokens of the grid, new; causal and time_conditioned as for the Transformer.
@@ -24,6 +25,6 @@ def backbone(
     return Transformer(
         num_tokens=grid[0] * grid[1], vocabulary=vocabulary, num_classes=num_classes, width=options.width,
         num_layers=options.num_layers, num_heads=options.num_heads, causal=causal, time_conditioned=time_conditioned,
-        dropout=options.dropout, condition=options.condition,
+        dropout=options.dropout, condition=options.condition if isinstance(options, ConditionOptions) else None,
         positions=positions if order is None else positions[order],
     )

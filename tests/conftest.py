@@ -1,6 +1,7 @@
 """Shared by all tests: few threads, and a cache of one's own that borrows the downloaded assets."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_configure(config):
     import torch
     torch.set_num_threads(1)
+
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+
+
+@pytest.fixture(autouse=True)
+def forgotten_examples():
+    """An example that one test imports is not the module of that name that the next one writes."""
+    yield
+    for name in [path.stem for path in EXAMPLES.glob("*.py")]:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

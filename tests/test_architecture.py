@@ -5,7 +5,6 @@
 
 import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +59,6 @@ def test_what_is_touched_inside_the_tree_is_few_files():
 @pytest.fixture
 def examples(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
-    yield
-    for name in [path.stem for path in EXAMPLES.glob("*.py")]:
-        sys.modules.pop(name, None)
 
 
 def test_the_tokenizer_keeps_the_contract(examples):

@@ -1,6 +1,7 @@
 """Images that are pixels already, some of many images, and which ones: spread evenly, so that all kinds are among them.
 
     SubsetImages(images, spread_indices(len(images), 500))
+    spread(features, 500)                     # the same of rows
 """
 
 from __future__ import annotations
@@ -43,3 +44,8 @@ def spread_indices(total: int, num: int | None) -> np.ndarray:
     if num is None or num >= total:
         return np.arange(total)
     return np.linspace(0, total - 1, num).round().astype(np.int64)
+
+
+def spread(rows: np.ndarray, num: int | None) -> np.ndarray:
+    """`num` of (n, ...) rows evenly spread over all; all as they are, a memory map too, where there are no more."""
+    return rows if num is None or num >= len(rows) else rows[spread_indices(len(rows), num)]

@@ -17,7 +17,7 @@ from bench.metrics.columns import Column
 from bench.records import Measurement, Role
 from priors.conditions import Condition
 
-__all__ = ["Column", "Evidence", "FeatureSide", "Metric", "Side"]
+__all__ = ["Column", "Evidence", "FeatureSide", "Metric", "Side", "positions_seen"]
 Side = Literal["fake", "real", "train", "validation"]
 FeatureSide = Literal["fake", "real"]
 
@@ -40,6 +40,8 @@ class Evidence:
     judged_as: of such a run, the held-out image whose condition each judged image has, (n,) int64; None for images
         from elsewhere.
     labels: the classes of both splits, of a run with condition=class.
+    seen: (n,) positions of the training images that the prior was trained on; None for all of them, and where the row
+        has no prior or its training is not known.
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
     caches: a folder shared by all runs, for content-keyed caches such as LPIPS embeddings of the training set.
     picture(name, tiles, rows, columns, labels): leaves a contact sheet of (rows*columns, 3, H, W) uint8 for the record.
@@ -63,11 +65,17 @@ class Evidence:
     condition: Callable[[np.ndarray], Condition] | None = None
     judged_as: np.ndarray | None = None
     labels: Labels | None = None
+    seen: np.ndarray | None = None
     device: str = "cpu"
     seed: int = 0
     fingerprints: dict[str, str] = field(default_factory=dict)
     picture: Callable[..., None] = lambda *args, **kwargs: None
     progress: Callable[[str], None] = lambda text: None
+
+
+def positions_seen(evidence: Evidence) -> np.ndarray:
+    """(n,) positions of the training images that samples may copy."""
+    return np.arange(len(evidence.images("train"))) if evidence.seen is None else evidence.seen
 
 
 class Metric(Protocol):

@@ -8,7 +8,6 @@ quality: guidance raises it at the cost of diversity.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from bench.data.base import ImageData
 from bench.data.labels import Labels
 from bench.metrics.base import Evidence
 from bench.metrics.columns import columns
-from bench.metrics.intervals import normal_interval
+from bench.metrics.copy_search import ReconstructedImages
+from bench.metrics.intervals import wilson_interval
 from bench.provenance import content_id
 from bench.records import Measurement
 from bench.store import files
@@ -50,10 +50,10 @@ class ClassAccuracy:
         fake = evidence.images("fake")
         right = _right(classifier, fake, np.arange(len(fake)), labels.validation[judged_as], evidence.device)
         mean, error = float(right.mean()), float(right.std() / len(right) ** 0.5)
-        low, high = normal_interval(mean, error)
+        low, high = wilson_interval(mean, len(right))
         column = self.columns["class_accuracy"]
         return [Measurement("class_accuracy", mean, evidence.protocol_id, n=len(right), standard_error=error,
-                            ci_low=max(0.0, low), ci_high=min(1.0, high), unit=column.unit, better=column.better,
+                            ci_low=low, ci_high=high, unit=column.unit, better=column.better,
                             extra=_beside(classifier, labels, evidence))]
 
 
@@ -80,25 +80,10 @@ def _beside(classifier: nn.Module, labels: Labels, evidence: Evidence) -> dict[s
     beside: dict[str, object] = {"held_out_accuracy": float(_right(classifier, held_out, chosen, truth, device).mean()),
               "chance": float(np.bincount(truth).max() / len(truth)), "num_held_out": len(chosen)}
     if evidence.role == "prior":
-        reconstructed = _Reconstructed(held_out, evidence.tokenizer, device)
+        reconstructed = ReconstructedImages(held_out, evidence.tokenizer, device)
         right = _right(classifier, reconstructed, chosen, truth, device)
         beside["reconstruction_accuracy"] = float(right.mean())
     return beside
-
-
-class _Reconstructed:
-    """Images through a tokenizer and back."""
-
-    def __init__(self, images: ImageData, tokenizer: Any, device: str):
-        self.source, self.tokenizer, self.device = images, tokenizer, device
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def images(self, indices: Any) -> np.ndarray:
-        with torch.inference_mode():
-            tokens = self.tokenizer.encode(torch.from_numpy(self.source.images(indices)).to(self.device))
-            return self.tokenizer.decode(tokens).cpu().numpy()
 
 
 def _untrained(num_classes: int) -> nn.Sequential:

@@ -119,7 +119,7 @@ COLUMNS: dict[str, Column] = {
                                   "Forward passes each image took part in.", "evals", is_exact=True),
     "token_forwards": Column("per image", "lower", 1, "Token-forwards", 0,
                              about="Token positions pushed through the backbone for each image.", is_exact=True),
-    "class_accuracy": Column("share of samples", "higher", 1, "Class accuracy", 3,
+    "class_accuracy": Column("share of samples", "higher", 2, "Class accuracy", 3,
                              about="Share of images that a small classifier of real ones takes for their class."),
     "lpips_nearest_mean": Column("LPIPS", "none", 1, "LPIPS nearest", 3,
                                  about="Mean LPIPS distance of a sample to its nearest training image."),

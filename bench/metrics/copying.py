@@ -20,13 +20,18 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from bench.errors import InputError
-from bench.metrics.checks import check_features
+from bench.metrics.checks import check_features, check_one
 from bench.metrics.intervals import wilson_interval
 from bench.metrics.pairwise import Space, nearest_points
 
 BLOCK = 2048
 NUM_COMPONENTS, NUM_CELLS, LEAST_SAMPLES = 64, 3, 20
+LEAST_TRAINING = 3   # images: one a cell, and for authenticity one beside the nearest
 CANDIDATES = 8   # nearest by float32 products, which are compared exactly
+
+
+class TooFew(InputError):
+    """The cells of C_T hold too few images to tell anything."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def authenticity(fake: np.ndarray, train: np.ndarray) -> Authenticity:
     Raises InputError for NaN, unequal dimensions or types, and fewer than three training images.
     """
     check_features(fake, train, least=1)
-    check_features(train, train, least=3)
+    check_features(train, train, least=LEAST_TRAINING)
     space = Space.of(*(np.ascontiguousarray(x, dtype=np.float32) for x in (fake, train)), block=BLOCK)
     distances, indices = nearest_of(space, 0, 1)
     asked = np.unique(indices)
@@ -82,9 +87,11 @@ def copying_score(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, *, 
 
     About standard normal where samples are as far from the training set as held-out images are.
     seed: of the principal components and cells.
-    Raises InputError where a cell lacks training or held-out images, or none has more than 20 samples.
+    Raises TooFew where a cell lacks training or held-out images, or none has more than 20 samples, and InputError for
+    NaN, unequal dimensions or types, and fewer than 21 samples, three training or two held-out images.
     """
-    check_features(fake, train, least=LEAST_SAMPLES + 1)
+    check_features(fake, train, least=LEAST_TRAINING)
+    check_one(fake, side="fake", least=LEAST_SAMPLES + 1)
     check_features(held_out, train, least=2)
     if train.shape[1] > NUM_COMPONENTS:
         components = PCA(n_components=min(NUM_COMPONENTS, len(train)), random_state=seed).fit(train)
@@ -95,13 +102,13 @@ def copying_score(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, *, 
     for cell in range(NUM_CELLS):
         here = tuple(x[labels == cell] for x, labels in ((fake, of_fake), (train, of_train), (held_out, of_held_out)))
         if not len(here[1]) or not len(here[2]):
-            raise InputError(f"a cell of C_T has {len(here[1])} training and {len(here[2])} held-out images, expected "
-                             "some of both: give more held-out images")
+            raise TooFew(f"a cell of C_T has {len(here[1])} training and {len(here[2])} held-out images, expected "
+                         "some of both: give more held-out images")
         if len(here[0]) > LEAST_SAMPLES:
             weights.append(len(here[2]) / len(held_out))
             scores.append(rank_score(*here))
     if not weights:
-        raise InputError(f"no cell of C_T has more than {LEAST_SAMPLES} of {len(fake)} samples: draw more")
+        raise TooFew(f"no cell of C_T has more than {LEAST_SAMPLES} of {len(fake)} samples: draw more")
     return float(np.dot(weights, scores) / sum(weights))
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.data.arrays import spread
 from bench.errors import InputError, did_you_mean
 from bench.metrics.base import Evidence
 from bench.metrics.checks import all_rows_equal, check_features
 from bench.metrics.clipped import clipped
 from bench.metrics.columns import Column, column_of, columns
-from bench.metrics.exchange import read_statistics
+from bench.metrics.exchange import reference_of
 from bench.metrics.features import OfFeatures
 from bench.metrics.frechet import FrechetResult, cached_reference, fid_to
 from bench.metrics.intervals import normal_interval
@@ -53,13 +54,8 @@ class FrechetDistance(OfFeatures):
 
     def _to_statistics(self, evidence: Evidence) -> list[Measurement]:
         """Against mean and covariance that `protocol.reference` holds; there are no images behind an interval."""
-        saved, protocol = read_statistics(str(evidence.protocol.reference)), evidence.protocol
-        fake = evidence.features("fake")
+        saved, fake = reference_of(evidence.protocol), evidence.features("fake")
         check_features(fake, fake, least=2)
-        if saved.extractor not in ("", protocol.extractor) or len(saved.mu) != fake.shape[1]:
-            raise InputError(f"protocol.reference={protocol.reference} is of {len(saved.mu)} features of "
-                             f"{saved.extractor or 'an extractor it does not name'}, protocol.extractor="
-                             f"{protocol.extractor} has {fake.shape[1]}: give statistics of the same extractor.")
         result = fid_to(saved.reference(), fake)
         reason = "against statistics of a file: without its images there is no interval"
         value = fid_measurement(result, reason, evidence.protocol_id, label=f"FID@{result.n}", method=result.method)
@@ -166,13 +162,6 @@ class ClippedQuality(OfFeatures):
                 better=self.columns[column].better, note=note or result.note,
                 extra={"k": k, "num_real": result.n_real, "relative": result.relative, "filled": result.filled}))
         return measurements
-
-
-def spread(features: np.ndarray, num: int) -> np.ndarray:
-    """`num` rows evenly spread over all, so that a set sorted by class is not cut to its first classes."""
-    if len(features) <= num:
-        return np.ascontiguousarray(features)
-    return features[np.linspace(0, len(features) - 1, num).round().astype(np.int64)]
 
 
 def why_no_interval(fake: np.ndarray, real: np.ndarray) -> str:

@@ -4,7 +4,7 @@
     reference = read_statistics("cifar10-train.npz").reference()
     export_png("samples/", images); export_npz("samples.npz", images)          # arr_0: (n, H, W, 3) uint8
 
-`python -m bench.export` writes them; `protocol.reference=` reads statistics.
+`python -m bench.export` writes them; `protocol.reference=` reads statistics (`reference_of`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.config import ProtocolConfig
 from bench.data.base import ImageData
 from bench.data.npz import BROKEN, read_header
 from bench.data.regular import check_regular
 from bench.errors import InputError
-from bench.metrics.features import Extractor
+from bench.metrics.features import Extractor, extractor_identity, resolve_extractor
 from bench.metrics.frechet import ReferenceStatistics, moments
 from bench.store.files import replacing
 
@@ -35,10 +36,7 @@ TEXTS = ("extractor", "weights", "resize")
 
 @dataclass(frozen=True)
 class SavedStatistics:
-    """mu (D,) and sigma (D, D) float64 of n images (None where the file is silent); "" for other silences.
-
-    spatial: the file also holds statistics of spatial features (ADM's mu_s, sigma_s), which are not read.
-    """
+    """mu (D,) and sigma (D, D) float64 of n images (None where the file is silent); "" for other silences."""
 
     mu: np.ndarray
     sigma: np.ndarray
@@ -46,7 +44,6 @@ class SavedStatistics:
     extractor: str = ""
     weights: str = ""
     resize: str = ""
-    spatial: bool = False
 
     def reference(self) -> ReferenceStatistics:
         """Ready for `fid_to`; its n is 0 where the file does not say."""
@@ -89,8 +86,25 @@ def read_statistics(path: str | Path, *, num_images: int | None = None) -> Saved
         raise InputError(f"{path} is of {n} images, and {num_images} were given: expected the same. Leave the number "
                          "out.")
     extractor, weights, resize = texts
-    return SavedStatistics(mu, sigma, n if n is not None else num_images, extractor, weights, resize,
-                           spatial="mu_s" in members)
+    return SavedStatistics(mu, sigma, n if n is not None else num_images, extractor, weights, resize)
+
+
+def reference_of(protocol: ProtocolConfig) -> SavedStatistics:
+    """The statistics that `protocol.reference` names.
+
+    Raises InputError as `read_statistics` does, and where they are not of the protocol's extractor: of another number
+    of features, or, as far as they say, of another name, other weights or another resize.
+    """
+    saved = read_statistics(str(protocol.reference))
+    ours = extractor_identity(resolve_extractor(protocol.extractor))
+    theirs = {"extractor": saved.extractor, "weights": saved.weights, "resize": saved.resize,
+              "num_features": len(saved.mu)}
+    different = [f"{key} {value} and not {ours[key]}" for key, value in theirs.items() if value not in ("", ours[key])]
+    if different:
+        raise InputError(f"protocol.reference={protocol.reference} is not of the features of protocol.extractor="
+                         f"{protocol.extractor}: it has {', '.join(different)}. Give statistics of the same extractor, "
+                         "or set protocol.extractor to theirs.")
+    return saved
 
 
 def _lacking(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> str:

@@ -24,10 +24,10 @@ from scipy.optimize import brentq
 from scipy.stats import betabinom, binom, mannwhitneyu, rankdata
 
 from bench.config import RunSpec
-from bench.data.arrays import SubsetImages, spread_indices
+from bench.data.arrays import SubsetImages, spread, spread_indices
 from bench.data.base import ImageData
 from bench.errors import InputError
-from bench.metrics.base import Evidence
+from bench.metrics.base import Evidence, positions_seen
 from bench.metrics.columns import columns
 from bench.metrics.copy_search import copy_candidates, nearness, seen_by_samples
 from bench.metrics.embedding_cache import Candidates
@@ -40,7 +40,7 @@ QUERIES = 2000
 HELD_OUT = 4000
 """The most held-out images: with twice as many, no smaller share of copies would be seen (500 samples)."""
 SEARCHED = 200_000
-"""The most training images searched; where there are more, copies of the others are not seen, and that is said."""
+"""The most of the images trained on that are searched; copies of any others are not seen, and that is said."""
 RULE = "tail of relative nearness"
 """Stands in every record: those without it were measured by an earlier rule, which missed 5% of copies."""
 TAIL = 0.005
@@ -89,9 +89,8 @@ class Memorisation:
         if len(fake) == 0 or len(validation) == 0:
             reason = f"{len(fake)} samples and {len(validation)} held-out images: both are needed"
             return [Measurement(column, None, evidence.protocol_id, note=reason) for column in self.columns]
-        train = evidence.images("train")
-        chosen = spread_indices(len(train), SEARCHED)
-        candidates = copy_candidates(evidence, seen_by_samples(SubsetImages(train, chosen), evidence))
+        searched = SubsetImages(evidence.images("train"), spread(positions_seen(evidence), SEARCHED))
+        candidates = copy_candidates(evidence, seen_by_samples(searched, evidence))
         fresh = held_out_images(evidence)
         judged = SubsetImages(fake, np.arange(min(QUERIES, len(fake))))
         samples = nearness(judged, candidates, evidence.progress)
@@ -100,7 +99,7 @@ class Memorisation:
 
     def _measurements(self, evidence: Evidence, result: Comparison, samples: int, held_out: int,
                       candidates: Candidates) -> list[Measurement]:
-        searched = candidates.count / len(evidence.images("train"))
+        searched = candidates.count / len(positions_seen(evidence))
         detectable = result.detectable / searched   # a copy of an image outside the search is not seen
         shared = {"rule": RULE, "flagged": result.flagged, "held_out": held_out, "candidates": candidates.count,
                   "searched_share": searched, "detectable_copy_rate": detectable if detectable <= 1 else None,

@@ -2,9 +2,8 @@
 
     finding = is_faster(group, results_dir, contest=CONTESTS[0])     # a Finding, or why there is none
 
-Seconds of two runs differ by what else the machine did: one and the same computation gave .046-.050 and .069-.079
-seconds an image in two records. Rounds that took turns share that, so each gives one ratio, and the median of the
-ratios is judged.
+Seconds of two runs differ by what else the machine did. Rounds that took turns share that, so each gives one ratio, and
+the median of the ratios is judged.
 """
 
 from __future__ import annotations
@@ -91,8 +90,14 @@ def is_faster(group: Group, results_dir: Path, *, contest: Contest) -> Finding |
     alike = [timings for timings in found if timings[0].conditions == latest[0].conditions]
     estimate = over_processes([paired_ratio(ours.seconds, theirs.seconds) for ours, theirs in alike])
     return Finding(contest.mode, f"{pair[0].label} against {pair[1].label}, {_named(contest)}", estimate, pair,
-                   "", border=1.0, ratio=TIME_RATIO, shown=_remark(*latest, estimate),
+                   "", border=1.0, ratio=TIME_RATIO,
+                   shown=_remark(*latest, estimate, alike=len(alike), left_out=len(found) - len(alike)),
                    measured_by=tuple(ours.record.id for ours, _ in alike))
+
+
+def was_timed(group: Group, results_dir: Path) -> bool:
+    """Whether records already tell the speeds of every contest."""
+    return not any(isinstance(is_faster(group, results_dir, contest=contest), str) for contest in CONTESTS)
 
 
 def both_sides(record: Record, pair: tuple[Row, Row], contest: Contest) -> tuple[Timing, Timing] | None:
@@ -115,7 +120,7 @@ def paired_ratio(ours: list[float], theirs: list[float]) -> Estimate:
 
 
 def over_processes(estimates: list[Estimate]) -> Estimate:
-    """The latest process's estimate; of several their median, with an interval that holds all of theirs."""
+    """The estimate of one process; of several their median, with an interval that holds all of theirs."""
     if len(estimates) == 1:
         return estimates[0]
     lows, highs = [e.low for e in estimates], [e.high for e in estimates]
@@ -138,7 +143,8 @@ def _side(record: Record, row: Row, changes: Mapping[str, Any], mode: Mode) -> T
     return None
 
 
-def _remark(ours: Timing, theirs: Timing, estimate: Estimate) -> str:
+def _remark(ours: Timing, theirs: Timing, estimate: Estimate, *, alike: int, left_out: int) -> str:
+    """The ratio of all processes that are alike, the amounts of the latest, and how many others do not count."""
     medians = [statistics.median(timing.seconds) for timing in (ours, theirs)]
     batches = [timing.measurement.extra.get("batch") for timing in (ours, theirs)]
     if ours.measurement.metric == "seconds_per_image":
@@ -147,7 +153,11 @@ def _remark(ours: Timing, theirs: Timing, estimate: Estimate) -> str:
         amounts = (f"{number(1 / medians[0], 1)} images/s in batches of {batches[0]} against "
                    f"{number(1 / medians[1], 1)} in batches of {batches[1]}, the best of those tried")
     device, threads = ours.conditions
-    return f"{number(1 / estimate.value, 2)} times as fast: {amounts}; {threads} thread(s) of {device}, prior only"
+    if alike > 1:
+        amounts = f"in the latest of {alike} processes {amounts}"
+    others = f"; {left_out} of other threads or another device left out" if left_out else ""
+    return (f"{number(1 / estimate.value, 2)} times as fast: {amounts}; {threads} thread(s) of {device}, prior only"
+            f"{others}")
 
 
 def _named(contest: Contest) -> str:

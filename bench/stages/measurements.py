@@ -23,7 +23,7 @@ from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES, judged_images,
 from bench.stages.identity import protocol_id, protocol_values
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
 from bench.stages.models import sampler_of
-from bench.stages.prior import PRIOR, held_out_parts
+from bench.stages.prior import PRIOR, held_out_parts, seen_images
 from bench.stages.samples import SAMPLES
 from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
@@ -83,8 +83,9 @@ def metric_of(name: str) -> Metric:
 def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[str, ...], machine: dict[str, Any], *,
               ignores_samples: bool = False) -> Recipe:
     """The recipe of a metric with these declared dependencies."""
-    config = {"metric": marked("metrics", name), "versions": versions, "protocol_id": protocol_id(run),
-              "settings": {key: _lookup(run.spec, key) for key in depends_on}, "machine": machine}
+    config: dict[str, Any] = {
+        "metric": marked("metrics", name), "versions": versions, "protocol_id": protocol_id(run),
+        "settings": {key: _lookup(run.spec, key) for key in depends_on}, "machine": machine}
     of_prior = ignores_samples and run.role == "prior"
     inputs = [run.recipe(PRIOR if of_prior else SAMPLES).key, run.splits.fingerprint]
     if of_prior:
@@ -93,11 +94,19 @@ def recipe_of(run: Run, name: str, versions: dict[str, int], depends_on: tuple[s
             config["scored"] = selection.SCORED
         if (guidance := run.spec.sampler.get("guidance", 1)) != 1:   # which has no likelihood
             config["guidance"] = guidance
-    elif run.role == "prior" and selection.is_apart(run.spec.prior.training) and "+" in config["metric"]:
-        config["scored"] = selection.SCORED   # it may look at them
+    else:
+        if run.role == "prior" and selection.is_apart(run.spec.prior.training) and "+" in config["metric"]:
+            config["scored"] = selection.SCORED   # a plug-in may look at them
+        if saw_a_subset(run):   # keys of all other runs stay those of before metrics knew
+            config["seen"] = run.spec.prior.training.images
     if name == PIXEL_METRIC and LIKELIHOOD.applies(run):
         inputs.append(run.recipe(LIKELIHOOD).key)
     return Recipe(Measured.name, config, tuple(inputs), Measured.version)
+
+
+def saw_a_subset(run: Run) -> bool:
+    """Whether the prior was trained on some of the training images, known ones."""
+    return run.role == "prior" and not run.spec.prior.path and run.spec.prior.training.images is not None
 
 
 def evidence_of(run: Run) -> Evidence:
@@ -129,6 +138,7 @@ def evidence_of(run: Run) -> Evidence:
         likelihood=run.open(LIKELIHOOD) if LIKELIHOOD.applies(run) else None,
         condition=condition_of_held_out(run) if is_prior else None, judged_as=judged_as(run),
         labels=given.labels if given else None,
+        seen=seen_images(run) if saw_a_subset(run) else None,
         sampler=sampler_of(run) if is_prior else None, device=run.device, seed=spec.sampler["seed"],
         progress=run.announce,
         fingerprints={"train": run.splits.fingerprint + ":train",

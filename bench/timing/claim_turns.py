@@ -20,7 +20,7 @@ from bench.metrics.speed import take_turns, threads
 from bench.provenance import provenance
 from bench.records import Measurement, save_record
 from bench.reporting.rows import Row, gather
-from bench.reporting.speeds import pair_of
+from bench.reporting.speeds import pair_of, was_timed
 from bench.schema import schema_of
 from bench.store.store import Artefact, Store
 from bench.timing.claims import Options, Side, distinct, median_measurement, record_of, sides_of, stage_of
@@ -35,11 +35,15 @@ def compare_speeds(options: Options, say: Callable[[str], None], *, store: Store
     """
     pairs = [(group, pair) for group in gather(options.results_dir, datasets=options.dataset).groups
              if (pair := pair_of(group)) and _is_unconditional(pair, say)]
-    contests = distinct([sides_of(group, pair) for group, pair in pairs])
-    if not contests:
+    if not pairs:
         raise InputError(f"results_dir={options.results_dir}: no prior at half its steps beside an autoregressive one "
                          "on the same tokenizer and backbone. Make them: python -m bench.run "
                          "prior=absorbing,autoregressive sampler.steps=32")
+    contests = distinct([sides_of(group, pair) for group, pair in pairs
+                         if not (options.missing and was_timed(group, Path(options.results_dir)))])
+    if not contests:
+        say(f"nothing to do: records in {options.results_dir} tell every speed; without missing=true it is timed again")
+        return 0
     store = store or Store()
     for sides, priors in _loaded(contests, store, options.device, say):
         say(f"timing {'; '.join(side.label for side in sides)} ...")

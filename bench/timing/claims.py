@@ -35,6 +35,7 @@ class Options:
 
     rounds: turns that every side takes.  batches: those among which each side's best is chosen for its throughput.
     threads: of torch, for all sides (default: torch's own choice).  device: as of bench.run, without "auto".
+    missing: only what no record tells yet; otherwise a record is added, as of another process.
     """
 
     results_dir: str = "results/runs"
@@ -43,6 +44,7 @@ class Options:
     batches: tuple[int, ...] = (8, 32, 128)
     threads: int | None = None
     device: str = "cpu"
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ def _value(key: str, text: str) -> Any:
             raise InputError(f"{key}={text}: expected whole numbers of at least 1.")
         numbers = tuple(int(part) for part in parts)
         return numbers if key == "batches" else _single(key, text, numbers)
+    if key == "missing":
+        if text not in ("true", "false"):
+            raise InputError(f"missing={text}: expected true or false.")
+        return text == "true"
     return _single(key, text, tuple(parts))
 
 

@@ -103,6 +103,22 @@ def test_a_planted_cause_is_named_first(outcomes, cause, tmp_path):
     assert f"Best explained by: {cause}" in verdict(outcomes, found, claimed)
 
 
+def test_of_each_side_the_latest_features_alone_are_kept_and_none_are_taken_twice():
+    class Counting(Small):
+        taken = 0
+
+        def __call__(self, images):
+            self.taken += len(images)
+            return super().__call__(images)
+
+    extractor = Counting()
+    known = Case(ArrayImages(SAMPLES), ArrayImages(TRAIN), ArrayImages(TEST), {"small": extractor})
+    for outcome in examine(known):
+        assert sum(getattr(held, "ndim", 0) == 2 for _, held in known.kept.values()) <= 3, outcome.choice.name
+    changes = 6
+    assert extractor.taken == len(SAMPLES) * (1 + changes + 3) + len(TRAIN) * (1 + changes) + len(TEST)
+
+
 def test_a_claim_that_holds_needs_no_explanation(outcomes):
     claimed = claim(SAMPLES, TRAIN)
     assert "nothing needs explaining" in verdict(outcomes, explanations(outcomes, claimed), claimed)

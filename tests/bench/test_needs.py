@@ -1,5 +1,6 @@
 """What a run needs is said once: the run, the doctor and the edits name the same weights, data and files."""
 
+import numpy as np
 import pytest
 
 from bench import doctor, needs, run
@@ -50,6 +51,19 @@ def test_run_and_doctor_name_the_same_weights_and_data(command, monkeypatch, ask
     monkeypatch.setattr(doctor, "examine", lambda specs: seen.extend(doctor.check_assets(specs)) or [])
     assert doctor.main(command) == 0
     assert sorted({f.what.split(" ")[0] for f in seen if f.level == "problem"}) == asked
+
+
+def test_statistics_of_other_features_are_refused_before_anything_is_built(tmp_path, monkeypatch, capsys, asked):
+    (tmp_path / "tests_tiny.py").write_text(
+        "class Extractor:\n"
+        "    name, weights, resize, num_features = 'tests_tiny:Extractor', 'beef', 'none', 2\n"
+        "    def __init__(self, *, device): self.device = device\n"
+        "    def __call__(self, images): ...\n")
+    monkeypatch.setattr(run, "launch", lambda runs, console: pytest.fail("it was refused"))
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(2), sigma=np.eye(2), weights="c0ffee")
+    assert run.main([*SMOKE, "prior=unigram", "metrics.names=[fid]", "protocol.extractor=tests_tiny:Extractor",
+                     f"protocol.reference={tmp_path / 'theirs.npz'}", f"results_dir={tmp_path / 'runs'}"]) == 2
+    assert "weights c0ffee and not beef" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_has_its_weights_before_anything_is_built(tmp_path, monkeypatch, asked):

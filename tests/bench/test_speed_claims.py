@@ -89,6 +89,15 @@ def test_the_report_judges_all_four_claims_from_it(folder):
         assert verdicts[key].low <= verdicts[key].value <= verdicts[key].high
 
 
+def test_what_a_record_tells_is_not_timed_again_where_only_the_missing_is_asked_for(folder):
+    root, store, _ = folder
+    for _ in range(2):
+        compared(folder, missing=True)
+    assert len([r for r in load_records(root)[0] if r.role == "speed comparison"]) == 1
+    compared(folder)
+    assert len([r for r in load_records(root)[0] if r.role == "speed comparison"]) == 2
+
+
 def test_the_sides_take_turns_and_every_call_has_draws_of_its_own(folder, monkeypatch):
     calls = []
     for name in ("absorbing", "autoregressive"):
@@ -164,6 +173,7 @@ def test_the_same_weights_under_two_protocols_are_timed_once():
 
 @pytest.mark.parametrize("argument, hint", [
     ("rounds=6", "at least 7"), ("rounds=many", "whole numbers"), ("batches=8,0", "whole numbers"),
+    ("missing=yes", "true or false"),
     ("round=9", "Did you mean 'rounds'"), ("threads=1,2", "one value"), ("results_dir=", "empty value")])
 def test_wrong_options_name_the_right_ones(argument, hint):
     with pytest.raises(InputError, match=hint):
@@ -174,3 +184,4 @@ def test_the_command_reaches_it(tmp_path, capsys):
     assert main(["claims", f"results_dir={tmp_path}"]) == 2
     assert "no records in" in capsys.readouterr().err
     assert parse(["rounds=11", "batches=4,8"]) == Options(rounds=11, batches=(4, 8))
+    assert parse(["missing=true"]).missing and not parse([]).missing

@@ -10,6 +10,7 @@ from bench.errors import InputError
 from bench.pipeline import run
 from bench.reporting.identity import row_key
 from bench.stages.base import Run
+from bench.stages.measurements import Measured, evidence_of
 from bench.stages.prior import PRIOR, nested_indices, seen_images
 from bench.stages.tokenizer import TOKENIZER
 from bench.stages.tokens import TOKENS
@@ -43,6 +44,12 @@ def test_a_subset_changes_the_prior_and_neither_tokenizer_nor_tokens():
     assert whole.recipe(PRIOR).key != part.recipe(PRIOR).key
 
 
+def test_what_is_measured_of_samples_is_keyed_by_the_images_seen_and_a_likelihood_is_not():
+    part = run_of("prior.training.images=32")
+    assert Measured(metric="fld").recipe(part).config["seen"] == 32
+    assert "seen" not in Measured(metric="nll").recipe(part).config | Measured(metric="fld").recipe(run_of()).config
+
+
 def test_more_images_than_there_are_is_an_error():
     with pytest.raises(InputError, match=r"prior\.training\.images=129: digits has 128 training images"):
         run_of("prior.training.images=129").recipe(PRIOR)
@@ -68,6 +75,7 @@ def test_a_prior_learns_from_its_subset_alone(tmp_path):
     fitted = Run(spec, store=Store(tmp_path), announce=lambda text: None)
     seen = fitted.open(TOKENS)[0][seen_images(fitted)]
     assert seen.shape[0] == 8 and np.array_equal(fitted.open(PRIOR).counts, np.bincount(seen.flatten(), minlength=16))
+    assert np.array_equal(evidence_of(fitted).seen, seen_images(fitted))
 
 
 @pytest.mark.network

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bench.data.arrays import spread
 from bench.errors import InputError
 from bench.metrics.distances import (
     ClippedQuality,
@@ -12,7 +13,6 @@ from bench.metrics.distances import (
     KernelDistance,
     MongeDistance,
     PrecisionRecall,
-    spread,
 )
 from bench.metrics.exchange import write_statistics
 
@@ -104,7 +104,17 @@ def test_features_whose_squares_float32_cannot_hold_are_an_error(evidence, metri
 
 
 class Means:
-    name, weights, resize = "means", "none", "none"
+    name, weights, resize, num_features = "means", "none", "none", 8
+
+    def __init__(self, device="cpu"):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def means(monkeypatch):
+    """The extractor of that name."""
+    known = {"means": Means}
+    monkeypatch.setattr("bench.metrics.exchange.resolve_extractor", lambda name: known[name]())
 
 
 def test_fid_against_statistics_of_a_file_is_that_against_its_images_without_interval(evidence, tmp_path):
@@ -116,8 +126,10 @@ def test_fid_against_statistics_of_a_file_is_that_against_its_images_without_int
     assert infinity.value is None and infinity.note
 
 
-@pytest.mark.parametrize(("arrays", "message"), [({"extractor": "others"}, "of others, protocol.extractor=means"),
-                                                 ({"mu": np.zeros(9), "sigma": np.eye(9)}, "of 9 features")])
+@pytest.mark.parametrize(("arrays", "message"), [
+    ({"extractor": "others"}, "extractor others and not means"), ({"weights": "beef"}, "weights beef and not none"),
+    ({"extractor": "means", "resize": "bicubic"}, "resize bicubic and not none"),
+    ({"mu": np.zeros(9), "sigma": np.eye(9)}, "num_features 9 and not 8")])
 def test_statistics_of_another_extractor_are_refused(evidence, tmp_path, arrays, message):
     np.savez(tmp_path / "real.npz", **{"mu": np.zeros(8), "sigma": np.eye(8)} | arrays)
     with pytest.raises(InputError, match=message):

@@ -174,7 +174,7 @@ def evidence(tmp_path, monkeypatch):
         pixels = {side: splits[split].reshape(-1, 12).astype(np.float32)
                   for side, split in (("fake", "fake"), ("real", "train"))}
         return SimpleNamespace(
-            role=role, protocol_id="demo-1", caches=tmp_path, device="cpu", progress=lambda text: None,
+            role=role, seen=None, protocol_id="demo-1", caches=tmp_path, device="cpu", progress=lambda text: None,
             images=lambda split: ArrayImages(splits[split]), features=lambda side: pixels[side],
             protocol=SimpleNamespace(extractor="pixels", num_fake=num_fake, real_split="train"),
             settings=SimpleNamespace(feature_batch_size=50),
@@ -218,3 +218,51 @@ def test_a_verbatim_copier_is_named(evidence):
     given.features = lambda side: features("real")[:60] if side == "fake" else features(side)
     assert "repeat training images" in FeatureLikelihood()(given)[0].note
     assert Copying()(given)[0].value == 0
+
+
+def test_the_training_side_is_of_the_images_that_the_prior_saw(evidence):
+    given = evidence()
+    given.seen = np.arange(3, 300, 5)
+    seen = given.images("train").images(given.seen).reshape(-1, 12).astype(np.float32)
+    assert np.array_equal(generalisation.training_features(given), seen)
+    for measurement in [*FeatureLikelihood()(given), *Copying()(given)]:
+        assert (measurement.extra["num_train"], measurement.extra["searched_share"]) == (60, 1)
+
+
+def test_a_copier_of_images_outside_the_reference_is_named(evidence):
+    given = evidence()
+    whole, given.seen = given.features("real"), np.arange(1, 120, 2)
+    given.features = lambda side: whole[given.seen] if side == "fake" else whole[::2]
+    assert "repeat training images" in FeatureLikelihood()(given)[0].note
+    assert Copying()(given)[0].value == 0
+
+
+def test_the_notes_tell_how_many_of_the_images_trained_on_are_searched(evidence):
+    given = evidence()
+    assert "all 300 training images searched" in Copying()(given)[0].note
+    whole, given.seen = given.features("real"), np.arange(250)
+    given.features = lambda side: whole[:100]
+    assert "100 of the 250 training images searched" in FeatureLikelihood()(given)[0].note
+
+
+def test_too_few_samples_in_every_cell_are_a_hole_beside_the_other_numbers(evidence):
+    authentic, score = Copying()(evidence(num_fake=30))
+    assert authentic.value is not None
+    assert score.value is None and "no cell of C_T has more than 20 of 30 samples" in score.note
+
+
+def test_held_out_images_that_miss_a_cell_are_a_hole(evidence):
+    """All of them lie with two thirds of the training images; the last third is far away."""
+    given = evidence(role="real", validation=120)
+    shift = np.where(np.arange(300) < 200, 0, 1000).astype(np.float32)[:, None]
+    features = given.features
+    given.features = lambda side: features(side) + (shift if side == "real" else 0)
+    score = Copying()(given)[1]
+    assert score.value is None and "and 0 held-out images" in score.note
+
+
+@pytest.mark.parametrize("metric", [FeatureLikelihood, Copying])
+def test_a_prior_of_two_images_has_holes(evidence, metric):
+    given = evidence()
+    given.seen = np.array([4, 7])
+    assert all(m.value is None and "2 training images" in m.note for m in metric()(given))

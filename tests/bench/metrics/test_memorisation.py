@@ -91,6 +91,15 @@ def test_near_duplicates_as_frequent_as_among_held_out_images_pass(tmp_path):
     assert not share.extra["flagged"]
 
 
+def test_the_images_searched_are_those_that_the_prior_saw(tmp_path):
+    given = evidence_of(tmp_path, pictures(300, 1)[1:200:2])
+    given.seen = np.arange(0, 300, 2)
+    share, _ = Memorisation()(given)
+    assert (share.extra["candidates"], share.extra["searched_share"], share.extra["flagged"]) == (150, 1, False)
+    given.seen = np.arange(1, 300, 2)
+    assert Memorisation()(given)[0].extra["flagged"]
+
+
 def test_copies_are_found_through_a_tokenizer_that_changes_every_image(tmp_path):
     samples = pictures(300, 1)[:100] // 2
     through, _ = Memorisation()(evidence_of(tmp_path, samples, tokenizer=Darkener()))

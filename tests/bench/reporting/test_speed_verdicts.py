@@ -104,6 +104,7 @@ def test_two_processes_that_disagree_settle_nothing(compared, tmp_path):
     compared(times(1.1), times(1.0), created="2026-03")
     verdict = verdicts(tmp_path)["speed"]
     assert verdict.verdict == "inconclusive" and "the intervals of 2 processes" in verdict.reason
+    assert "1.00 times as fast: in the latest of 2 processes 1.100" in verdict.reason
 
 
 def test_processes_with_other_threads_are_not_joined(compared, tmp_path):
@@ -111,6 +112,7 @@ def test_processes_with_other_threads_are_not_joined(compared, tmp_path):
     compared(times(0.9), times(1.0), created="2026-03", threads=2)
     verdict = verdicts(tmp_path)["speed"]
     assert verdict.verdict == "replicated" and "in one process" in verdict.reason and "2 thread(s)" in verdict.reason
+    assert "; 1 of other threads or another device left out" in verdict.reason
 
 
 def test_a_round_of_less_than_no_time_is_no_measurement(compared, tmp_path):
