@@ -194,7 +194,7 @@ def check_datasets(specs: Sequence[RunSpec]) -> Iterator[Finding]:
 
 def check_dataset(config: DatasetConfig, *, needed: bool) -> Finding:
     """What the data set itself says of its files, without reading them all."""
-    name = config.target or config.name
+    name = config.entry
     try:
         dataset_of(config).check(config)
     except InputError as error:

@@ -85,8 +85,8 @@ def sections_of(arguments: Sequence[str]) -> dict[str, list[Key]]:
     """
     found: dict[str, list[Key]] = {}
     for spec in (request.spec for request in expand(arguments, announce=lambda text: None)):
-        found.setdefault(f"prior={spec.prior.target or spec.prior.name}", keys_of_prior(spec))
-        found.setdefault(f"vq={spec.vq.target or spec.vq.name}", list(options(spec, "vq")))
+        found.setdefault(f"prior={spec.prior.entry}", keys_of_prior(spec))
+        found.setdefault(f"vq={spec.vq.entry}", list(options(spec, "vq")))
     found["every run"] = [Key("...", "", "", "further keys: python -m bench.run keys=true")]
     return dict(sorted(found.items(), key=lambda item: not item[0].startswith("prior=")))
 

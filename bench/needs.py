@@ -48,7 +48,7 @@ def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print
 
 
 def dataset_of(config: DatasetConfig) -> Any:
-    return registry.resolve("datasets", config.target or config.name)()
+    return registry.resolve("datasets", config.entry)()
 
 
 def check_own_files(specs: Iterable[RunSpec]) -> None:

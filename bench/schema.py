@@ -34,7 +34,7 @@ def schema_of(stage: ModelConfig, kind: str) -> tuple[type, type | None]:
         except InputError as error:
             raise InputError(f"schema={stage.schema}: {error}") from error
         return _dataclass(options, f"{stage.schema}Options"), sampler and _dataclass(sampler, f"{stage.schema}Sampler")
-    name = stage.target or stage.name
+    name = stage.entry
     cls = registry.resolve(kind, name)
     sampler = getattr(cls, "Sampler", None)
     return _dataclass(cls.Options, f"{name}.Options"), sampler and _dataclass(sampler, f"{name}.Sampler")
@@ -115,7 +115,7 @@ def why_no_condition(spec: RunSpec) -> str:
     if spec.condition.name == "none":
         return "" if guidance == 1 else (f"sampler.guidance={guidance:g} without a condition has nothing to guide "
                                          "towards: use condition=class or condition=text")
-    name, (options, sampler) = prior.target or prior.name, schema_of(prior, "priors")
+    name, (options, sampler) = prior.entry, schema_of(prior, "priors")
     return (why_condition_unsupported(spec.condition, name, options, _takes_condition(name))
             or _why_sampler_takes_none(sampler, spec.sampler))
 

@@ -30,11 +30,26 @@ SIDE = Whole(1, 8192, of="pixels")
 
 
 @dataclass
-class DatasetConfig(Checked):
+class Registered(Checked):
+    """What `bench.registry` finds.
+
+    target: package.module:Name of a class that is not registered.
+    """
+
+    name: Annotated[str, NAME] = ""
+    target: Annotated[str | None, OPTIONAL_NAME] = None
+
+    @property
+    def entry(self) -> str:
+        """By which it is found."""
+        return self.target or self.name
+
+
+@dataclass
+class DatasetConfig(Registered):
     """Images and their split.
 
     name: registry name (cifar10, digits, folder, ffhq, churches, bedroom, emoji, fashion_mnist) or package.module:Name.
-    target: package.module:Name of one that is not registered; set by dataset=package.module:Name.
     path: where the files are; None means the cache, or a download where there is a pinned source.
     resolution: height and width after Resize + CenterCrop, in pixels.
     resize: "antialias" or "plain" bilinear; part of the protocol.
@@ -46,7 +61,6 @@ class DatasetConfig(Checked):
     """
 
     name: Annotated[str, NAME] = "cifar10"
-    target: Annotated[str | None, OPTIONAL_NAME] = None
     path: Annotated[str | None, Place(("file", "folder"), null="the cache or a download")] = None
     resolution: Annotated[int, SIDE] = 32
     resize: Annotated[str, Choice(("antialias", "plain"))] = "antialias"
@@ -126,11 +140,10 @@ class PriorTrainingConfig(TrainingConfig):
 
 
 @dataclass
-class ModelConfig(Checked):
+class ModelConfig(Registered):
     """A tokenizer (`vq`) or a `prior`.
 
     name: registry name, or "plugin" with a target.
-    target: package.module:Name of a class that is not registered.
     schema: where Options and Sampler can be had without importing torch, as package.module:Prefix for the classes
         PrefixOptions and PrefixSampler; None asks the class itself.
     path: an imported checkpoint to use instead of training one; layout: "native" (a model.safetensors of ours) or a
@@ -140,7 +153,6 @@ class ModelConfig(Checked):
     """
 
     name: Annotated[str, Text("a registered name or package.module:Name", pattern=".*")] = ""
-    target: Annotated[str | None, OPTIONAL_NAME] = None
     schema: Annotated[str | None, Text("package.module:Prefix", null="the class itself")] = None
     path: Annotated[str | None, Place(("file",), null="training one")] = None
     layout: Annotated[str, Text("native, or a layout the class reads")] = "native"
@@ -180,7 +192,7 @@ class PriorConfig(ModelConfig):
     @property
     def title(self) -> str:
         """What people call it: the recipe, or the prior."""
-        return self.recipe or self.target or self.name
+        return self.recipe or self.entry
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -116,13 +116,13 @@ class Run:
     def splits(self) -> Splits:
         """The data set, opened (and downloaded, where it has a pinned public source)."""
         config = self.spec.dataset
-        dataset = registry.resolve("datasets", config.target or config.name)()
+        dataset = registry.resolve("datasets", config.entry)()
         dataset.check(config)
         splits = dataset.open(config)
         if not len(splits.train) or not len(splits.validation):
             raise InputError(f"dataset={config.name} has {len(splits.train)} training and {len(splits.validation)} "
                              "validation images: both splits need at least one.")
-        mark = marked("datasets", config.target or config.name)
+        mark = marked("datasets", config.entry)
         if "+" in mark:   # a plug-in's code reads the pixels
             splits = dataclasses.replace(splits, fingerprint=f"{splits.fingerprint} {mark}")
         return splits

@@ -41,14 +41,14 @@ class Shape:
 
 def shape_of(spec: RunSpec) -> Shape:
     """Grid and codebook of the run's tokenizer."""
-    cls = registry.resolve("tokenizers", spec.vq.target or spec.vq.name)
+    cls = registry.resolve("tokenizers", spec.vq.entry)
     tokenizer = cls(options=schema_of(spec.vq, "tokenizers")[0](**spec.vq.options), resolution=spec.dataset.resolution)
     grid = tuple(tokenizer.grid)
     return Shape(grid, tokenizer.codebook_size, spec.dataset.resolution // grid[0])
 
 
 def untrained_prior(spec: RunSpec, shape: Shape) -> Any:
-    cls = registry.resolve("priors", spec.prior.target or spec.prior.name)
+    cls = registry.resolve("priors", spec.prior.entry)
     options, _ = schema_of(spec.prior, "priors")
     return cls(grid=shape.grid, codebook_size=shape.codebook_size, options=options(**spec.prior.options)).eval()
 

@@ -117,10 +117,10 @@ def run_key(run: Run) -> str:
 def plugins_of(run: Run) -> list[str]:
     """The names of all that comes from elsewhere, with the marks of their code, for the record."""
     spec = run.spec
-    used = [("datasets", spec.dataset.target or spec.dataset.name), ("extractors", spec.protocol.extractor),
+    used = [("datasets", spec.dataset.entry), ("extractors", spec.protocol.extractor),
             *(("metrics", name) for name in spec.metrics.names)]
-    used += [("tokenizers", spec.vq.target or spec.vq.name)] if run.uses_tokenizer else []
-    used += [("priors", spec.prior.target or spec.prior.name)] if run.role == "prior" else []
+    used += [("tokenizers", spec.vq.entry)] if run.uses_tokenizer else []
+    used += [("priors", spec.prior.entry)] if run.role == "prior" else []
     known = [marked(kind, name) for kind, name in used
              if not (name.startswith("torchvision:") or kind == "extractors" and folder_of(name))]
     return [mark for mark in known if "+" in mark]

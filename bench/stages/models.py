@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 
 def identity_of(run: Run, kind: str, config: ModelConfig, *, seed: int, **more: Any) -> dict[str, Any]:
     """What a model's weights depend on, as the configuration of its recipe. seed: of its training."""
-    identity = {"class": marked(kind, config.target or config.name), "options": config.options, **more}
+    identity = {"class": marked(kind, config.entry), "options": config.options, **more}
     if not config.path and kind == "tokenizers" and is_frozen(config):
         return {**identity, "frozen": True}   # neither a training nor its seed has a part in it
     if not config.path:
@@ -49,12 +49,12 @@ def is_frozen(config: ModelConfig) -> bool:
     if config.schema and not is_foreign(config):
         return False   # said without importing torch: those of ours that have no `trainable` have a checkpoint
     from vq.base import TrainableTokenizer
-    return not issubclass(registry.resolve("tokenizers", config.target or config.name), TrainableTokenizer)
+    return not issubclass(registry.resolve("tokenizers", config.entry), TrainableTokenizer)
 
 
 def is_foreign(config: ModelConfig) -> bool:
     """Whether a tokenizer's class is somebody else's."""
-    return not is_ours(registry.target_of("tokenizers", config.target or config.name))
+    return not is_ours(registry.target_of("tokenizers", config.entry))
 
 
 def perceptual_net(config: ModelConfig) -> str | None:
@@ -89,7 +89,7 @@ def new_tokenizer(run: Run) -> Any:
     from bench.assets.torchvision_compat import ensure_torchvision
 
     config = run.spec.vq
-    cls = registry.resolve("tokenizers", config.target or config.name)
+    cls = registry.resolve("tokenizers", config.entry)
     from vq.base import TrainableTokenizer
     if not issubclass(cls, TrainableTokenizer):
         ensure_torchvision()   # which packages of pretrained models import
@@ -101,7 +101,7 @@ def new_tokenizer(run: Run) -> Any:
 def new_prior(run: Run, tokenizer: Any) -> Any:
     """The prior for this tokenizer's grids with initial weights, of the seed alone."""
     config, given = run.spec.prior, given_of(run)
-    cls = registry.resolve("priors", config.target or config.name)
+    cls = registry.resolve("priors", config.entry)
     options = config.options | (given.options if given else {})
     with _seeded("prior", prior_seed(run)):
         return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
@@ -130,7 +130,7 @@ def imported(model: Any, config: ModelConfig, *, section: str) -> Any:
 
     assert config.path
     if config.layout != "native" and not _reads_official_weights(model):
-        raise InputError(f"{section}.layout={config.layout}: {config.target or config.name} reads no other layout "
+        raise InputError(f"{section}.layout={config.layout}: {config.entry} reads no other layout "
                          "than native.")
     try:
         if config.layout != "native":

@@ -145,7 +145,7 @@ def check_imports(run: Run) -> None:
         if spec.vq.path:
             imported(tokenizer, spec.vq, section="vq")
         if spec.vq.path or is_foreign(spec.vq):
-            check_fit(tokenizer, spec.vq.target or spec.vq.name, resolution=spec.dataset.resolution)
+            check_fit(tokenizer, spec.vq.entry, resolution=spec.dataset.resolution)
     if spec.prior.path and run.role == "prior" and not run.store.find(run.recipe(PRIOR)):
         imported(new_prior(run, tokenizer), spec.prior, section="prior")
 

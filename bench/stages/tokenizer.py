@@ -24,7 +24,7 @@ class Tokenizer(Stage):
         return Recipe(self.name, config, (run.splits.fingerprint,), self.version)
 
     def label(self, run: Run) -> str:
-        return f"tokenizer {run.spec.vq.name}"
+        return f"tokenizer {run.spec.vq.entry}"
 
     def work(self, run: Run) -> Work:
         return Work(0 if run.spec.vq.path or is_frozen(run.spec.vq) else run.spec.vq.training.steps, "steps")

@@ -20,7 +20,7 @@ def constructed(run: Run) -> Any:
     try:
         return new_tokenizer(run)
     except ValueError as error:
-        name = run.spec.vq.target or run.spec.vq.name
+        name = run.spec.vq.entry
         raise InputError(f"vq={name}: {' '.join(str(error).split())[:600]}") from error
 
 

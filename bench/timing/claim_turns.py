@@ -164,7 +164,7 @@ def conditions_of(prior: Any, device: str) -> dict[str, Any]:
 def _prior(side: Side, artefact: Artefact, device: str) -> Any:
     """An untrained one of the record's sizes with the stored weights."""
     stage, spec = stage_of(side.record), side.record.spec
-    cls = registry.resolve("priors", stage.target or stage.name)
+    cls = registry.resolve("priors", stage.entry)
     try:
         options = schema_of(stage, "priors")[0](**stage.options)
         grid, codes = _tokens_of(spec)
@@ -183,7 +183,7 @@ def _tokens_of(spec: dict[str, Any]) -> tuple[tuple[int, int], int]:
     raw = spec.get("vq", {})
     stage = TokenizerConfig(name=str(raw.get("name", "")), target=raw.get("target"), schema=raw.get("schema"),
                             options=dict(raw.get("options", {})))
-    cls = registry.resolve("tokenizers", stage.target or stage.name)
+    cls = registry.resolve("tokenizers", stage.entry)
     options = schema_of(stage, "tokenizers")[0](**stage.options)
     tokenizer = cls(options=options, resolution=int(spec["dataset"]["resolution"]))
     height, width = tokenizer.grid
