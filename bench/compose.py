@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import registry
-from bench.config import ModelConfig, PriorConfig, RunSpec, TokenizerConfig
+from bench.config import RunSpec
+from bench.config.models import ModelConfig, PriorConfig, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec, why_no_condition
 from bench.words import GROUPS

@@ -27,7 +27,8 @@ from rich.table import Table
 from bench import registry
 from bench.command import run_command
 from bench.compose import compose, expand
-from bench.config import ModelConfig, RunSpec
+from bench.config import RunSpec
+from bench.config.models import ModelConfig
 from bench.errors import InputError
 from bench.listing import KINDS, OURS, choices_of
 from bench.printable import cell

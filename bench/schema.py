@@ -14,7 +14,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
-from bench.config import SEED, ConditionConfig, ModelConfig, RunSpec
+from bench.config import SEED, ConditionConfig, RunSpec
+from bench.config.models import ModelConfig
 from bench.errors import InputError, did_you_mean
 from bench.plugin_code import is_ours
 from bench.rules import check, check_all, is_plain, shown

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.errors import InputError
 
 SCORED = "scoring half"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.config import ModelConfig, TrainingConfig
+from bench.config.models import ModelConfig, TrainingConfig
 from bench.errors import InputError
 from bench.plugin_code import is_ours, marked
 from bench.provenance import sha256_of

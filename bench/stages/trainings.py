@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.config import TrainingConfig
+from bench.config.models import TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.stages.base import Run, Stage
 

@@ -178,7 +178,7 @@ def _prior(side: Side, artefact: Artefact, device: str) -> Any:
 
 def _tokens_of(spec: dict[str, Any]) -> tuple[tuple[int, int], int]:
     """Grid and codebook size of the tokenizer that a record describes."""
-    from bench.config import TokenizerConfig
+    from bench.config.models import TokenizerConfig
 
     raw = spec.get("vq", {})
     stage = TokenizerConfig(name=str(raw.get("name", "")), target=raw.get("target"), schema=raw.get("schema"),

@@ -140,7 +140,7 @@ def _complete(record: Record, sampler: dict[str, Any]) -> dict[str, Any]:
 
 def stage_of(record: Record) -> Any:
     """The prior of a record, as far as it must be known to be made anew."""
-    from bench.config import PriorConfig
+    from bench.config.models import PriorConfig
 
     raw = record.spec.get("prior", {})
     return PriorConfig(name=str(raw.get("name", "")), target=raw.get("target"), schema=raw.get("schema"),

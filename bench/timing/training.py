@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import registry
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.metrics.speed import Laps
 from bench.timing.metrics import _lpips, _photographs
 from bench.timing.priors import SMALL, forward_gflop, new_prior, shrunk

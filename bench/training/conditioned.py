@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.data.conditions import Given
 from bench.data.text_encoder import TextEncoder
 from bench.training.tasks import PriorTask

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bench.config import TrainingConfig
+from bench.config.models import TrainingConfig
 from bench.errors import BenchError
 from bench.progress import Bar
 from bench.store import files

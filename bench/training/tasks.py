@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bench import selection
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.errors import InputError
 from priors.base import Draws, Unsupported
 from priors.chain_rule import InOrder

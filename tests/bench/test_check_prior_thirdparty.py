@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.compose import compose
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.testing import check_prior
 from bench.training.loop import train
 from bench.training.tasks import PriorTask

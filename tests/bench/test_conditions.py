@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bench.compose import compose
-from bench.config import ConditionConfig, DatasetConfig, PriorTrainingConfig
+from bench.config import ConditionConfig, DatasetConfig
+from bench.config.models import PriorTrainingConfig
 from bench.data.base import Splits
 from bench.data.conditions import Given, resolve, sampled_images, shown
 from bench.data.digits import Digits

@@ -9,7 +9,7 @@ from torch import nn
 
 from bench import doctor
 from bench.compose import compose
-from bench.config import TrainingConfig
+from bench.config.models import TrainingConfig
 from bench.errors import InputError
 from bench.launch import local as launch_local
 from bench.metrics.inception import InceptionCompat

@@ -11,7 +11,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.training.loop import train
 from bench.training.processes import make_fabric
 from bench.training.tasks import PriorTask

@@ -188,7 +188,7 @@ def test_an_expectation_says_what_it_is_a_number_of_and_what_null_means():
 
 
 def test_python_callers_are_checked_as_the_command_line_is():
-    from bench.config import TrainingConfig
+    from bench.config.models import TrainingConfig
     with pytest.raises(InputError, match="TrainingConfig.learning_rate=nan"):
         TrainingConfig(learning_rate=float("nan"))
 

@@ -9,7 +9,7 @@ import torch
 
 from bench import registry, selection
 from bench.compose import compose
-from bench.config import PriorTrainingConfig
+from bench.config.models import PriorTrainingConfig
 from bench.errors import InputError
 from bench.records import Measurement
 from bench.reporting.differences import contest_of, why_no_contest

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bench.config import TrainingConfig
+from bench.config.models import TrainingConfig
 from bench.errors import BenchError
 from bench.training.loop import batch_indices, learning_rate_factor, train
 
