@@ -39,6 +39,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MAX_SERIES, MAX_LEVELS = 10, 5
 Curve = list[tuple[float, float]]
 MARKERS = ("o", "s", "^", "D", "v", "P")
+PALE = 0.4   # of the ink of points that share the style of others
+WIDE = 100   # an axis whose ends are as many times apart has no room for more than powers of ten
 INK = "#010203"
 """Text, axes and grid: a colour of its own, so that the page can replace it by the reader's."""
 STYLE: dict[Any, Any] = {
@@ -144,7 +146,9 @@ def fid_against_seconds(group: Group) -> Drawing | Skipped:
         draw_front(axes, [(x, value_of(row, "fid")) for points in every for x, row in points])
         styles = styles_of(group)
         draw_series(axes, series, styles, annotate=True)
-        draw_series(axes, uncached, styles, note=", no cache")
+        if uncached:
+            draw_series(axes, uncached, styles, strength=PALE, in_legend=False)
+            axes.plot([], [], color=INK, alpha=PALE, marker="o", linestyle="none", label="paler: no cache")
         seconds_axis(axes)
         axes.set_xlabel("seconds per image (prior only)")
         axes.set_ylabel(fid_title(group))
@@ -243,13 +247,13 @@ def styles_of(group: Group) -> dict[str, tuple[str, str]]:
 
 
 def draw_series(axes: Axes, series: dict[str, list[tuple[float, Row]]], styles: dict[str, tuple[str, str]], *,
-                annotate: bool = False, note: str = "") -> None:
-    """note: said in the legend of series that share the style of another, drawn hollow."""
+                annotate: bool = False, strength: float = 1.0, in_legend: bool = True) -> None:
+    """strength: of ink, 1 is full; series that share the style of others are told from them by it."""
     for index, (label, points) in enumerate(series.items()):
         colour, marker = styles[label]
         cold = points[0][1].temperature < 1
-        error_line(axes, [(x, r.cells["fid"]) for x, r in points], colour, marker, label + note,
-                   hollow=cold or bool(note), dashed=cold, order=3 + index)
+        error_line(axes, [(x, r.cells["fid"]) for x, r in points], colour, marker, label,
+                   hollow=cold, dashed=cold, order=3 + index, strength=strength, in_legend=in_legend)
         for x, r in points if annotate and not cold and len(points) > 1 else ():
             axes.annotate(str(r.steps), (x, r.cells["fid"].value), textcoords="offset points", xytext=(4, 4),
                           fontsize=6, color=INK)
@@ -270,14 +274,15 @@ def beyond(group: Group, top: float) -> str:
 
 
 def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, marker: str, label: str, *,
-               hollow: bool = False, dashed: bool = False, order: int = 3) -> None:
+               hollow: bool = False, dashed: bool = False, order: int = 3, strength: float = 1.0,
+               in_legend: bool = True) -> None:
     """points: [(x, Cell)]. A bar shows the interval of each cell that has one."""
     xs, cells = [x for x, _ in points], [cell for _, cell in points]
     low = [max(0.0, cell.value - cell.low) if cell.low is not None else 0.0 for cell in cells]
     high = [max(0.0, cell.high - cell.value) if cell.high is not None else 0.0 for cell in cells]
-    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker,
-                  label=shortened(label), linestyle="--" if dashed else "-", elinewidth=0.7, capsize=1.5, zorder=order,
-                  markerfacecolor="none" if hollow else colour)
+    axes.errorbar(xs, [cell.value for cell in cells], yerr=[low, high], color=colour, marker=marker, alpha=strength,
+                  label=shortened(label) if in_legend else f"_{label}", linestyle="--" if dashed else "-",
+                  elinewidth=0.7, capsize=1.5, zorder=order, markerfacecolor="none" if hollow else colour)
 
 
 def draw_levels(axes: Axes, group: Group, top: float) -> None:
@@ -287,7 +292,7 @@ def draw_levels(axes: Axes, group: Group, top: float) -> None:
     styles = styles_of(group)
     for row in levels[:MAX_LEVELS]:
         colour, _ = styles.get(series_label(row), (INK, ""))
-        axes.axhline(row.cells["fid"].value or 0.0, color=colour, linewidth=1, label=shortened(row.label),
+        axes.axhline(row.cells["fid"].value or 0.0, color=colour, linewidth=1, label=shortened(series_label(row)),
                      linestyle=(0, (1, 1.5)) if row.role == "prior" else (0, (4, 2)))
 
 
@@ -359,9 +364,10 @@ def log_ticks(axes: Axes, values: Sequence[float]) -> None:
 
 
 def seconds_axis(axes: Axes) -> None:
-    """Logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    """Logarithmic, with plain numbers at powers of ten, and at 2 and 5 times them where there is room."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high > WIDE * low else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -50,8 +50,25 @@ def test_a_series_looks_the_same_in_every_figure(group):
 
 
 def test_the_autoregressive_prior_is_a_point_with_and_without_cache(group):
-    labels = [c.get_label() for c in fid_against_seconds(group).figure.axes[0].containers]
-    assert {"autoregressive", "autoregressive, no cache"} <= set(labels)
+    axes = fid_against_seconds(group).figure.axes[0]
+    drawn = {c.get_label(): c.lines[0].get_alpha() for c in axes.containers}
+    assert drawn["autoregressive"] == 1 and drawn["_autoregressive"] < 1   # told from each other by the ink alone
+    assert "paler: no cache" in axes.get_legend_handles_labels()[1]
+
+
+def test_the_legend_of_the_demo_takes_less_than_half_of_the_figure(group):
+    figure = fid_against_seconds(group).figure
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_legend().get_window_extent().height < 0.4 * figure.bbox.height
+
+
+def test_numbers_of_a_wide_axis_do_not_touch(group):
+    axes = fid_against_seconds(group).figure.axes[0]
+    axes.figure.draw_without_rendering()
+    ends = axes.get_xlim()
+    boxes = [tick.label1.get_window_extent() for tick in axes.xaxis.get_major_ticks()
+             if ends[0] <= tick.get_loc() <= ends[1] and tick.label1.get_text()]
+    assert len(boxes) > 1 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
 
 
 def test_nothing_on_the_pareto_front_is_beaten_in_both_by_what_is_drawn(group):
