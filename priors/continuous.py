@@ -79,10 +79,10 @@ class Noise:
 def level_nats(logits: Tensor, noise: Noise, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """The integrand of the bound, in nats a unit of level beta: (B, N, K) logits at x_t (B, N), t (B,) -> (B,).
 
-    The reverse process runs at the rate (d beta / alpha K) r(y) from x_t to y, r(y) = q(y | x_0) / q(x_t | x_0), and the
-    model's with r_theta(y) = p_theta(y) / p_theta(x_t). Two jump processes diverge by r_theta - r - r log(r_theta / r)
-    for each y != x_t, (Schiff et al. 2024, Eq. 18 is this sum), which is r (e^u - 1 - u), u = log(r_theta / r): never
-    negative, 0 at y = x_t, and free of cancellation where both are near 1 and the rate is large (t near 1).
+    The reverse process jumps from x_t to y at the rate (d beta / alpha K) r(y), r(y) = q(y | x_0) / q(x_t | x_0), and
+    the model at the same with r_theta(y) = p_theta(y) / p_theta(x_t). Two jump processes diverge by the sum over
+    y != x_t of r_theta - r - r log(r_theta / r) (Schiff et al. 2024). As r (e^u - 1 - u), u = log(r_theta / r), it is
+    never negative, 0 at y = x_t, and free of cancellation where both are near 1 and the rate is large, at t near 1.
     """
     level = noise.level(t.double())[:, None, None]
     alpha = 1 - level

@@ -1,7 +1,7 @@
 """Diffusion towards uniform tokens, in three forms: of T steps, of continuous time, and the one of a blog post.
 
 d3pm: Austin et al. 2021 (D3PM-uniform), Hoogeboom et al. 2021 (multinomial diffusion): T steps, a bound, strides.
-udlm: Schiff et al. 2024: the bound of infinitely many steps, and as many as asked for in sampling; priors/continuous.py.
+udlm: Schiff et al. 2024: the bound of infinitely many steps, as many as asked for in sampling; priors/continuous.py.
     Duo (Sahoo et al. 2025) trains the same bound; its curriculum, a Gaussian relaxation of x_t, is left out.
 perturbation: A. Athorne's "VQ-VAE and transformers": x_a is an image with a random share of tokens resampled, x_b a
 further 10% of them; the network learns x_a from x_b and refines uniform noise by being applied again and again.
@@ -86,12 +86,11 @@ class UniformDiffusion(nn.Module):
         condition = self._checked(condition, len(tokens))
         if not self.is_diffusion:
             return self.net(tokens, condition=condition)
-        denoise, _ = self._chain(None)
+        denoise, _ = self.chain(None)
         return denoise(tokens, tokens.new_ones(len(tokens)), condition=condition)
 
     def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
-        """Bits per token, (B, N) -> (): the bound, of d3pm with its auxiliary term, or the cross-entropy of x_a given x_b.
-        """
+        """Bits per token, (B, N) -> (): the bound (d3pm: and its auxiliary term), or cross-entropy of x_a given x_b."""
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         condition = self._checked(condition, len(tokens))
         if self.training:
@@ -145,7 +144,8 @@ class UniformDiffusion(nn.Module):
                 partial(self.predict, condition=condition), self.noise, tokens, budget=budget, draws=draws
             )
         return bound_T(
-            partial(self.denoise, condition=condition), self.corruption, tokens, probabilities=self.time.probabilities(), draws=draws, budget=budget
+            partial(self.denoise, condition=condition), self.corruption, tokens, draws=draws, budget=budget,
+            probabilities=self.time.probabilities(),
         )
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class UniformDiffusion(nn.Module):
         """
         check_sampler(sampler, self.Sampler)
         condition = self._checked(condition, num)
-        network, corruption = self._chain(sampler.steps) if self.is_diffusion else (self.net, None)
+        network, corruption = self.chain(sampler.steps) if self.is_diffusion else (self.net, None)
         predict = self._predictor(network, corruption, condition, sampler)
         if self.is_diffusion and known is not None:
             raise Unsupported(f"uniform diffusion in its {self.options.form} form cannot keep known tokens: at every "
@@ -174,7 +174,7 @@ class UniformDiffusion(nn.Module):
             tokens, evaluations = self._refine(predict, start, sampler.steps, adjust, known, draws)
         return predict.counted(Sample(tokens, evaluations, evaluations * self.num_tokens))
 
-    def _chain(self, steps: int | None) -> tuple[Callable[..., Tensor], Corruption]:
+    def chain(self, steps: int | None) -> tuple[Callable[..., Tensor], Corruption]:
         """A denoiser and the chain it undoes: of d3pm that of training, of udlm one of so many steps (None: 100)."""
         if self.options.form == "d3pm":
             return self.denoise, self.corruption
@@ -188,7 +188,9 @@ class UniformDiffusion(nn.Module):
         if corruption is None and sampler.guidance_of == "posterior":
             raise Unsupported("guidance_of='posterior': the perturbation form has no posterior; use 'x_0'")
         progress = None if corruption is None else lambda x_t, t: 1 - t / corruption.num_timesteps
-        predict = guided(network, condition, Guidance.of(sampler), progress=progress, num_prefix=self.options.num_prefix)
+        predict = guided(
+            network, condition, Guidance.of(sampler), progress=progress, num_prefix=self.options.num_prefix
+        )
         return Both(**vars(predict)) if sampler.guidance_of == "posterior" else predict
 
     def _reverse(self, predict: Predictor, corruption: Corruption, start: Tensor, steps: int | None, adjust: Adjust,

@@ -276,7 +276,7 @@ def uniform_step(prior, form, label, s, t):
     states = torch.tensor(list(itertools.product(range(3), repeat=3)))
     times = torch.full((27,), t)
     given = Condition(labels=torch.full((27,), label))
-    denoise, corruption = prior._chain(2)   # of d3pm the one there is
+    denoise, corruption = prior.chain(2)   # of d3pm the one there is
     logs = [denoise(states, times, condition=c).double().log_softmax(-1) for c in (given, None)]
     if form == "x_0":
         logs = [(logs[1] + 2.5 * (logs[0] - logs[1])).log_softmax(-1)]

@@ -1,4 +1,4 @@
-"""Uniform diffusion's contract, in every form; enumerated: d3pm beside VQ-Diffusion, udlm in test_continuous_uniform."""
+"""Uniform diffusion's contract, in every form; enumerated: d3pm beside VQ-Diffusion, udlm by itself."""
 
 import math
 
@@ -98,7 +98,8 @@ def test_refinement_with_a_table_follows_the_enumerated_chain():
 
 @every_form
 def test_training_learns_a_constant_image(form):
-    options, steps = {"d3pm": ({"timesteps": 20}, 20), "udlm": ({}, 20), "perturbation": ({"perturbed_share": 0.3}, 50)}[form]
+    options = {"d3pm": {"timesteps": 20}, "udlm": {}, "perturbation": {"perturbed_share": 0.3}}[form]
+    steps = 50 if form == "perturbation" else 20
     prior, data = make(form=form, **options), tokens(1).repeat(32, 1)
     optimizer = torch.optim.Adam(prior.parameters(), lr=3e-2)
     for step in range(200):
