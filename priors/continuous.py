@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,22 @@ Predictor = Callable[[Tensor, Tensor], Tensor]
 LAST = 1e-6   # alpha at t = 1: above 0, so that x_1 has a logarithm for every x_0; the bound counts what it keeps
 EARLIEST = 1e-3   # in training: below it a token that the network holds for impossible costs up to 1 / t (as published)
 POWER = 2   # the bound is evaluated at levels v^2, v even
+
+
+class Schedule(NamedTuple):
+    """How a level rises from 0 at t = 0 to 1 at t = 1, its derivative, and the time of a level."""
+
+    share: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    time: Callable[[Tensor], Tensor]
+
+
+SCHEDULES = {
+    "linear": Schedule(lambda t: t, torch.ones_like, lambda share: share),
+    "cosine": Schedule(   # 1 - cos x = 2 sin^2 (x / 2), exact where x is small
+        lambda t: 2 * (t * (math.pi / 4)).sin().square(), lambda t: (t * (math.pi / 2)).sin() * (math.pi / 2),
+        lambda share: (share / 2).sqrt().asin() * (4 / math.pi)),
+}
 
 
 @dataclass(frozen=True)
@@ -41,17 +58,15 @@ class Noise:
 
     def level(self, t: Tensor) -> Tensor:
         """beta_t, of the dtype of t."""
-        return (1 - LAST) * (t if self.schedule == "linear" else 2 * (t * (math.pi / 4)).sin().square())
+        return (1 - LAST) * SCHEDULES[self.schedule].share(t)
 
     def slope(self, t: Tensor) -> Tensor:
         """d beta_t / dt."""
-        return (1 - LAST) * (torch.ones_like(t) if self.schedule == "linear" else
-                             math.pi / 2 * (t * (math.pi / 2)).sin())
+        return (1 - LAST) * SCHEDULES[self.schedule].slope(t)
 
     def time(self, level: Tensor) -> Tensor:
         """The time of a level."""
-        share = level / (1 - LAST)
-        return share if self.schedule == "linear" else (share / 2).sqrt().asin() * (4 / math.pi)
+        return SCHEDULES[self.schedule].time(level / (1 - LAST))
 
     def corrupt(self, tokens: Tensor, t: Tensor, *, draws: Draws) -> Tensor:
         """x_t ~ q(x_t | x_0): (B, N), (B,) -> (B, N); two random numbers a token."""

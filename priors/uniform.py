@@ -70,7 +70,8 @@ class UniformDiffusion(nn.Module):
     def denoise_step(self, x_t: Tensor, i: Tensor, *, steps: int, condition: Condition | None = None) -> Tensor:
         """Logits of x_0 in a chain of so many steps, udlm: (B, N), (B,) in 1..steps -> (B, N, K).
 
-        By Bayes p(x_0 | x_t) is proportional to x_theta(x_0) q(x_t | x_0): the others' opinion and the token's own.
+        By Bayes p(x_0 | x_t) is proportional to x_theta(x_0) q(x_t | x_0): the others' opinion and the token's own. So
+        guidance, temperature and truncation act on the prediction that they act on in the d3pm form.
         """
         t = i.double() / steps
         logits = self.predict(x_t, t, condition=condition)
