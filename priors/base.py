@@ -105,6 +105,10 @@ class Draws:
         """Int64 in [low, high)."""
         return torch.randint(low, high, shape, generator=self.generator, device=self.device)
 
+    def stratified(self, num: int) -> Tensor:
+        """(num,) float64 in [0, 1), one in each of so many equal parts, in random order."""
+        return (self.permutation(num) + self.uniform(num).double()) / num
+
     def permutation(self, n: int) -> Tensor:
         """(n,) int64, a uniformly random order of 0..n-1."""
         return torch.randperm(n, generator=self.generator, device=self.device)

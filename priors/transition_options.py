@@ -75,12 +75,16 @@ class VQDiffusionSampler(GuidedSampler):
 class UniformOptions(BackboneOptions):
     """Diffusion towards uniform tokens.
 
-    form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021); "perturbation":
-        a random share of tokens resampled gives x_a, a further share gives x_b, the network predicts x_a from x_b.
+    form: "d3pm", the diffusion of T steps with its bound (Austin et al. 2021, Hoogeboom et al. 2021); "udlm", that of
+        continuous time, trained on the bound of infinitely many steps (Schiff et al. 2024; Duo, Sahoo et al. 2025,
+        trains it too, after a curriculum that is left out here); "perturbation": a random share of tokens resampled
+        gives x_a, a further share gives x_b, the network predicts x_a from x_b.
     timesteps: of d3pm, T; None: 100.
     auxiliary_weight: of d3pm, of the cross-entropy of x_0 beside the bound; None: 0.001.
     importance_sampling: of d3pm, draw t where the bound's terms are large; None: true.
     perturbed_share (None: 0.1): of perturbation, the probability that a token of x_a is resampled in x_b.
+    noise_schedule: of udlm, the probability that a token is left alone until time t of [0, 1]: "linear" (None), 1 - t,
+        or "cosine", cos(pi t / 2), whose training sees more of little noise. The bound is the same.
     """
 
     form: str = "d3pm"
@@ -88,12 +92,13 @@ class UniformOptions(BackboneOptions):
     auxiliary_weight: float | None = None
     importance_sampling: bool | None = None
     perturbed_share: float | None = None
+    noise_schedule: str | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
-        check_choice("form", self.form, ("d3pm", "perturbation"))
+        check_choice("form", self.form, ("d3pm", "udlm", "perturbation"))
         owners = {"timesteps": "d3pm", "auxiliary_weight": "d3pm", "importance_sampling": "d3pm",
-                  "perturbed_share": "perturbation"}
+                  "perturbed_share": "perturbation", "noise_schedule": "udlm"}
         for name, owner in owners.items():
             if getattr(self, name) is not None and owner != self.form:
                 raise ValueError(f"{name} is used by form={owner!r} alone, but form={self.form!r}; leave it out")
@@ -105,19 +110,20 @@ class UniformOptions(BackboneOptions):
             check_flag("importance_sampling", self.importance_sampling)
         if self.perturbed_share is not None:
             check_number("perturbed_share", self.perturbed_share, 0.0, 1.0, "leave it out for 0.1", low_open=True)
+        check_choice("noise_schedule", self.noise_schedule, (None, "linear", "cosine"))
 
 
 @dataclass(frozen=True)
 class UniformSampler(GuidedSampler):
     """How it is sampled.
 
-    steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of perturbation, how often all
-        tokens are drawn anew from the network's prediction (None: 50).
+    steps: of d3pm, network evaluations spread evenly over T timesteps (None: all); of udlm, spread evenly over time
+        (None: 100); of perturbation, how often all tokens are drawn anew from the network's prediction (None: 50).
     temperature: logits are divided by it; in the perturbation form a low one changes only tokens the network is sure
         about.
     top_k, top_p: sample among the k likeliest tokens, or the likeliest ones that hold probability p; None: all.
-    guidance_of: what guidance combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm, "posterior", the reverse
-        step q(x_s | x_t) (Schiff et al. 2024).
+    guidance_of: what guidance combines, "x_0", the prediction (Tang et al. 2022), or, of d3pm and udlm, "posterior",
+        the reverse step q(x_s | x_t) (Schiff et al. 2024).
     """
 
     steps: int | None = None

@@ -172,8 +172,8 @@ def _prepend(values: Tensor, first: float) -> Tensor:
 
 def _check_chain(keep: Tensor, mask: Tensor, replace: Tensor) -> None:
     """A chain keeps less, masks no less and replaces more, relative to what it keeps, at every later time."""
-    if len(keep) < 3 or len(mask) != len(keep):
-        raise ValueError(f"a forward process needs at least 2 steps of equal schedules, got {len(keep) - 1} and "
+    if len(keep) < 2 or len(mask) != len(keep):
+        raise ValueError(f"a forward process needs at least 1 step of equal schedules, got {len(keep) - 1} and "
                          f"{len(mask) - 1}; raise num_timesteps")
     if keep[0] != 1 or mask[0] != 0 or (keep <= 0).any() or (keep.diff() >= 0).any() or (mask.diff() < 0).any():
         raise ValueError("keep_bar must fall from 1 and stay above 0, mask_bar must rise from 0")

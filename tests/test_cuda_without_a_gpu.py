@@ -129,6 +129,7 @@ FAMILIES = {
     "vq_diffusion": (VQDiffusion, SIZES | {"timesteps": 6}),
     "vq_diffusion, even times": (VQDiffusion, SIZES | {"timesteps": 6, "importance_sampling": False}),
     "d3pm": (UniformDiffusion, SIZES | {"form": "d3pm", "timesteps": 6}),
+    "udlm": (UniformDiffusion, SIZES | {"form": "udlm"}),
     "perturbation": (UniformDiffusion, SIZES | {"form": "perturbation"}),
     "unigram": (Unigram, {}),
     "block_diffusion": (BlockDiffusion, SIZES | {"block_size": 2}),

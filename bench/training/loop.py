@@ -56,6 +56,10 @@ class ShardedDraws(Draws):
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         return self._slice(super().integers(low, high, *self._whole(shape)))
 
+    def stratified(self, num: int) -> Tensor:
+        whole = num * self.world_size
+        return (self._slice(self.permutation(whole)) + self.uniform(num).double()) / whole
+
     def _whole(self, shape: Sequence[int]) -> tuple[int, ...]:
         return (shape[0] * self.world_size, *shape[1:])
 

@@ -19,6 +19,7 @@ BUILT_INS = [("unigram", {}), ("absorbing", TINY), ("absorbing", TINY | dict(obj
              ("autoregressive", TINY), ("autoregressive", TINY | dict(order="spiral")), ("any_order", TINY),
              ("any_order", TINY | dict(order="raster")), ("vq_diffusion", SHORT),
              ("vq_diffusion", SHORT | dict(final_mask=0.9)), ("uniform", SHORT),
+             ("uniform", TINY | dict(form="udlm")), ("uniform", TINY | dict(form="udlm", noise_schedule="cosine")),
              ("uniform", TINY | dict(form="perturbation")), ("block_diffusion", TINY),
              ("block_diffusion", TINY | dict(block_size=1)), ("block_diffusion", TINY | dict(block_size=6))]
 

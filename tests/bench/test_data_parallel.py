@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from bench.training.loop import ShardedDraws
+from priors.base import Draws
 
 SCRIPT = """
 import sys
@@ -44,3 +48,14 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path):
     one, two = _curve(tmp_path / "one"), _curve(tmp_path / "two")
     assert [row[:2] for row in one] == [row[:2] for row in two]
     assert [row[2] for row in two] == pytest.approx([row[2] for row in one], abs=1e-5)
+
+
+def test_stratified_draws_of_two_processes_are_those_of_one_with_one_in_every_part():
+    """Which a loss of udlm takes its times from."""
+    def generator():
+        return torch.Generator().manual_seed(0)
+
+    whole = Draws(generator()).stratified(64)
+    halves = [ShardedDraws(generator(), rank, 2).stratified(32) for rank in (0, 1)]
+    assert torch.equal(torch.cat(halves), whole)
+    assert (64 * whole).floor().sort().values.tolist() == list(range(64)) and (whole.diff() < 0).any()

@@ -1,4 +1,4 @@
-"""Published methods by name that are settings of a prior: prior=mdlm, remdm, maskgit, flow_matching."""
+"""Published methods by name that are settings of a prior: prior=mdlm, remdm, maskgit, flow_matching, udlm."""
 
 import json
 
@@ -14,7 +14,8 @@ from bench.stages.prior import PRIOR
 from bench.stages.samples import SAMPLES
 from bench.store.store import Store
 
-RECIPES = ("mdlm", "remdm", "maskgit", "flow_matching")
+RECIPES = ("mdlm", "remdm", "maskgit", "flow_matching")   # of absorbing diffusion
+EVERY_RECIPE = (*RECIPES, "udlm")
 SMOKE = ["preset=smoke", "dataset=digits"]
 
 
@@ -22,17 +23,17 @@ def spec_of(*arguments):
     return compose([*SMOKE, *arguments])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EVERY_RECIPE)
 def test_a_recipe_is_a_registered_prior_under_its_own_name(recipe):
-    spec = spec_of(f"prior={recipe}")
-    assert (spec.prior.name, spec.prior.recipe, spec.prior.title) == ("absorbing", recipe, recipe)
+    spec, name = spec_of(f"prior={recipe}"), "absorbing" if recipe in RECIPES else "uniform"
+    assert (spec.prior.name, spec.prior.recipe, spec.prior.title) == (name, recipe, recipe)
     assert label_of(spec).split(", ")[0] == recipe
-    assert describe("prior", {"prior": {"name": "absorbing", "recipe": recipe}, "sampler": {}}, "") == recipe
+    assert describe("prior", {"prior": {"name": name, "recipe": recipe}, "sampler": {}}, "") == recipe
 
 
 def test_every_recipe_of_the_configuration_is_known_here():
     found = {path.stem for path in (CONF / "prior").glob("*.yaml") if "\nrecipe: " in path.read_text()}
-    assert found == set(RECIPES)
+    assert found == set(EVERY_RECIPE)
 
 
 def test_what_each_recipe_trains_and_how_it_samples():
@@ -47,6 +48,15 @@ def test_what_each_recipe_trains_and_how_it_samples():
                        "remdm": ["remdm", None, "random", "even", None],
                        "maskgit": ["event", None, "confidence", "cosine", 8],
                        "flow_matching": ["remdm", "flow", "random", "even", None]}
+
+
+def test_udlm_is_uniform_diffusion_of_continuous_time_and_linear_noise():
+    named, spelt = spec_of("prior=udlm"), spec_of("prior=uniform", "prior.form=udlm", "prior.noise_schedule=null")
+    assert named.prior.options["form"] == "udlm" and run_key(Run(named)) == run_key(Run(spelt))
+    assert spec_of("prior=udlm", "prior.noise_schedule=cosine").prior.recipe is None
+    keys = {Run(spec_of(*arguments)).recipe(PRIOR).key for arguments in (
+        ["prior=uniform"], ["prior=udlm"], ["prior=udlm", "prior.noise_schedule=cosine"])}
+    assert len(keys) == 3
 
 
 def test_a_name_is_part_of_no_key_and_of_no_rows_identity():
@@ -83,10 +93,10 @@ def test_samplers_can_be_chosen_by_name(sampler, prior, method):
 @pytest.mark.network
 def test_every_recipe_trains_and_samples(tmp_path):
     store, keys = Store(tmp_path), {}
-    for recipe in RECIPES:
+    for recipe in EVERY_RECIPE:
         spec = compose([*SMOKE, f"prior={recipe}", "protocol.num_fake=4", "sampling.chunk=4", "sampler.steps=3",
                         "vq.training.steps=2", "prior.training.steps=2"])
         run = Run(spec, store=store, announce=lambda text: None)
         assert run.obtain(SAMPLES) is not None
         keys[recipe] = run.used["prior"].path
-    assert keys["remdm"] == keys["mdlm"] and len(set(keys.values())) == 3
+    assert keys["remdm"] == keys["mdlm"] and len(set(keys.values())) == 4

@@ -44,6 +44,8 @@ CASES = {
         width=16, num_layers=2, num_heads=2, num_labels=3, timesteps=8), VQDiffusionSampler),
     "uniform": (UniformDiffusion, UniformOptions(
         width=16, num_layers=2, num_heads=2, num_labels=3, timesteps=8), UniformSampler),
+    "udlm": (UniformDiffusion, UniformOptions(
+        width=16, num_layers=2, num_heads=2, num_labels=3, form="udlm"), UniformSampler),
     "perturbation": (UniformDiffusion, UniformOptions(
         width=16, num_layers=2, num_heads=2, num_labels=3, form="perturbation"), UniformSampler),
     "unigram": (Unigram, UnigramOptions(num_labels=3), UnigramSampler),
@@ -219,7 +221,7 @@ def test_a_class_and_known_tokens_together(name):
     known = torch.full((6, 6), UNKNOWN)
     known[:, :2] = torch.arange(12).view(6, 2) % 5
     known[3:, 1] = UNKNOWN   # so that images end at different steps
-    if name == "uniform":
+    if name in ("uniform", "udlm"):
         with pytest.raises(Unsupported, match="cannot keep known tokens"):
             draw(prior, sampler(guidance=2.0), known=known)
         return
@@ -274,10 +276,11 @@ def uniform_step(prior, form, label, s, t):
     states = torch.tensor(list(itertools.product(range(3), repeat=3)))
     times = torch.full((27,), t)
     given = Condition(labels=torch.full((27,), label))
-    logs = [prior.denoise(states, times, condition=c).double().log_softmax(-1) for c in (given, None)]
+    denoise, corruption = prior.chain(2)   # of d3pm the one there is
+    logs = [denoise(states, times, condition=c).double().log_softmax(-1) for c in (given, None)]
     if form == "x_0":
         logs = [(logs[1] + 2.5 * (logs[0] - logs[1])).log_softmax(-1)]
-    keep, total = (prior.corruption.keep_bar[i] for i in (s, t))
+    keep, total = (corruption.keep_bar[i] for i in (s, t))
     one = torch.eye(3, dtype=torch.float64)
     before, step, whole = (a * one + (1 - a) / 3 for a in (keep, total / keep, total))   # K x K, by name
     # q(x_s | x_t, x_0) as (x_t, x_0, x_s)
@@ -289,15 +292,16 @@ def uniform_step(prior, form, label, s, t):
     return torch.einsum("sa,sb,sc->sabc", *steps[0].unbind(1)).flatten(1)
 
 
+@pytest.mark.parametrize(("name", "times"), [("uniform", (8, 4)), ("udlm", (2, 1))])
 @pytest.mark.parametrize("form", ["posterior", "x_0"])
-def test_guided_uniform_diffusion_is_the_enumerated_product(form):
-    """Of the step's posterior of both models, or of their x_0: 8, 4 and 0 are the times of two steps."""
-    prior, _ = make("uniform", grid=(1, 3), codebook_size=3)
+def test_guided_uniform_diffusion_is_the_enumerated_product(form, name, times):
+    """Of the step's posterior of both models, or of their x_0; times are those at which two steps begin."""
+    prior, _ = make(name, grid=(1, 3), codebook_size=3)
     sampler = UniformSampler(steps=2, guidance=2.5, guidance_of=form)
     expected = {}
     for label in range(2):
         p = torch.full((1, 27), 1 / 27, dtype=torch.float64)
-        for s, t in ((4, 8), (0, 4)):
+        for t, s in zip(times, (times[1], 0), strict=True):
             p = p @ uniform_step(prior, form, label, s, t)
         expected[label] = p[0]
     labels = torch.arange(12_000) % 2
@@ -307,7 +311,7 @@ def test_guided_uniform_diffusion_is_the_enumerated_product(form):
     for label, p in expected.items():
         counts = torch.bincount(codes[labels == label], minlength=27).double()
         assert chisquare(counts, p / p.sum() * counts.sum()).pvalue > 1e-3
-    other = torch.stack([uniform_step(prior, f, 0, 4, 8) for f in ("posterior", "x_0")])
+    other = torch.stack([uniform_step(prior, f, 0, *times[::-1]) for f in ("posterior", "x_0")])
     assert (other[0] - other[1]).abs().max() > 0.01   # the two are different models
 
 

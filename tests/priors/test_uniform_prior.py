@@ -1,4 +1,4 @@
-"""Uniform diffusion's contract, in both forms; the enumerated checks of d3pm stand beside those of VQ-Diffusion."""
+"""Uniform diffusion's contract, in every form; enumerated: d3pm beside VQ-Diffusion, udlm by itself."""
 
 import math
 
@@ -25,22 +25,22 @@ def sample(prior, num=50, known=None, **sampler):
     return prior.eval().sample(num, sampler=UniformSampler(**sampler), known=known, draws=Draws.seeded(0))
 
 
-both_forms = pytest.mark.parametrize("form", ["d3pm", "perturbation"])
+every_form = pytest.mark.parametrize("form", ["d3pm", "udlm", "perturbation"])
 
 
-@both_forms
+@every_form
 def test_samples_are_tokens_of_the_codebook(form):
     drawn = sample(make(form=form), num=500, steps=7)
     assert drawn.tokens.min() >= 0 and drawn.tokens.max() < 5
     assert (drawn.network_evaluations == 7).all() and (drawn.token_forwards == 42).all()
 
 
-@pytest.mark.parametrize(("form", "evaluations"), [("d3pm", 100), ("perturbation", 50)])
+@pytest.mark.parametrize(("form", "evaluations"), [("d3pm", 100), ("udlm", 100), ("perturbation", 50)])
 def test_without_steps_each_form_takes_its_own_number(form, evaluations):
     assert (sample(make(form=form), num=2).network_evaluations == evaluations).all()
 
 
-@both_forms
+@every_form
 def test_the_loss_of_an_untrained_network_is_finite_and_has_a_gradient(form):
     prior = make(form=form)
     prior.training_loss(tokens(), draws=Draws.seeded(0)).backward()
@@ -52,9 +52,10 @@ def test_the_perturbation_form_has_no_likelihood_and_says_why():
         make(form="perturbation").nll(tokens(), draws=Draws.seeded(0))
 
 
-def test_the_d3pm_form_refuses_known_tokens_and_says_why():
-    with pytest.raises(Unsupported, match="d3pm"):
-        sample(make(form="d3pm"), num=8, known=tokens())
+@pytest.mark.parametrize("form", ["d3pm", "udlm"])
+def test_a_diffusion_refuses_known_tokens_and_says_why(form):
+    with pytest.raises(Unsupported, match=f"in its {form} form cannot keep known tokens"):
+        sample(make(form=form), num=8, known=tokens())
 
 
 def test_refinement_returns_known_tokens_unchanged():
@@ -95,9 +96,10 @@ def test_refinement_with_a_table_follows_the_enumerated_chain():
     assert ((counts - expected) ** 2 / expected).sum() < 16.3   # 3 degrees, p = .001
 
 
-@both_forms
+@every_form
 def test_training_learns_a_constant_image(form):
-    options, steps = ({"timesteps": 20}, 20) if form == "d3pm" else ({"perturbed_share": 0.3}, 50)
+    options = {"d3pm": {"timesteps": 20}, "udlm": {}, "perturbation": {"perturbed_share": 0.3}}[form]
+    steps = 50 if form == "perturbation" else 20
     prior, data = make(form=form, **options), tokens(1).repeat(32, 1)
     optimizer = torch.optim.Adam(prior.parameters(), lr=3e-2)
     for step in range(200):
@@ -109,7 +111,9 @@ def test_training_learns_a_constant_image(form):
 
 
 @pytest.mark.parametrize("wrong", [{"form": "d3mp"}, {"timesteps": 1}, {"perturbed_share": 0.1},
-                                   {"form": "perturbation", "timesteps": 10}], ids=str)
+                                   {"form": "perturbation", "timesteps": 10}, {"form": "udlm", "timesteps": 10},
+                                   {"noise_schedule": "cosine"}, {"form": "udlm", "noise_schedule": "cosin"},
+                                   {"form": "udlm", "auxiliary_weight": 0.1}], ids=str)
 def test_an_option_of_the_other_form_is_refused(wrong):
     with pytest.raises(ValueError, match=list(wrong)[-1]):
         UniformOptions(**wrong)
