@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import samplers, schedules
+from priors import samplers, schedules, speculative
 from priors.autoregressive import costs
 from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
@@ -30,6 +30,7 @@ from priors.chain_rule import average_over_orders, random_orders
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
+from priors.jacobi import gumbel_noise
 from priors.option_checks import check_sampler
 from priors.options import AnyOrderOptions, AnyOrderSampler
 from priors.transformer import normalise, seeded_dropout
@@ -123,13 +124,28 @@ class AnyOrder(nn.Module):
         order = known_first(self._walk(num, sampler, draws), known)
         self._check_trained(order)
         sequence = known.gather(1, order)
+        adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
+        if sampler.method == "speculative":
+            return predict.counted(self._by_speculation(sequence, order, predict, sampler, adjust, draws))
         prefix = int(samplers.known_prefixes(sequence).min())
         extend = self._cached_extend(order, predict) if sampler.cache else self._uncached_extend(order, predict)
-        adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
         drawn = samplers.autoregressive(extend, sequence, adjust=adjust, draws=draws)
         tokens = torch.empty_like(drawn).scatter(1, order, drawn)
         spent = costs(num, self.num_tokens, prefix, cached=sampler.cache, num_prefix=self.options.num_prefix)
         return predict.counted(Sample(tokens, *spent))
+
+    def _by_speculation(
+        self, known: Tensor, order: Tensor, predict: Predictor, sampler: AnyOrderSampler, adjust: samplers.Adjust,
+        draws: Draws,
+    ) -> Sample:
+        """known: (B, N) in the order of drawing."""
+        noise = gumbel_noise(draws, *known.shape, self.codebook_size).to(known.device)
+        evaluate = speculative.Evaluator(self.net, self.target, order, predict, cached=sampler.cache)
+        drawn, calls, pushed = speculative.speculative(
+            evaluate, known, noise, window=sampler.speculative_window, adjust=adjust, cached=sampler.cache
+        )
+        pushed += self.options.num_prefix * (calls.clamp(max=1) if sampler.cache else calls)
+        return Sample(torch.empty_like(drawn).scatter(1, order, drawn), calls, pushed)
 
     def _walk(self, num: int, sampler: AnyOrderSampler, draws: Draws) -> Tensor:
         """(1 or num, N), the order in which an empty grid is filled."""

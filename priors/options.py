@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler
-from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling, later
+from priors.option_checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_sampling,
+    check_window,
+    later,
+)
 
 STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
 """remasking_strength of ReMDM's schedules where none is given."""
@@ -263,11 +271,7 @@ class AutoregressiveSampler(NextTokenSampler):
     def __post_init__(self):
         super().__post_init__()
         check_choice("method", self.method, ("sequential", "jacobi"))
-        if self.jacobi_window is not None:
-            check_integer("jacobi_window", self.jacobi_window, "leave it out for all tokens that are left")
-            if self.method != "jacobi":
-                raise ValueError(f"jacobi_window={self.jacobi_window}: used by method='jacobi' alone, but "
-                                 f"method={self.method!r}; leave it out")
+        check_window("jacobi_window", self.jacobi_window, self.method, "jacobi")
 
 
 @dataclass(frozen=True)
@@ -291,13 +295,21 @@ class AnyOrderSampler(NextTokenSampler):
 
     order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
         "spiral", "halton", or "random", another one for every image.
+    method: "sequential", one token a call; "speculative", the same distribution from fewer calls of more positions
+        each: tokens to come are drafted in one call, each given the settled ones alone, and verified in a second one,
+        which keeps them as far as they are right (priors.speculative; Guo and Ermon 2025).
+    speculative_window: how many tokens speculative drafts at a time; None: all that are left.
     """
 
     order: str = "raster"
+    method: str = later("sequential")
+    speculative_window: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("order", self.order, ("raster", "column", "spiral", "halton", "random"))
+        check_choice("method", self.method, ("sequential", "speculative"))
+        check_window("speculative_window", self.speculative_window, self.method, "speculative")
 
 
 @dataclass(frozen=True)
