@@ -203,8 +203,8 @@ def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cp
     assert 0 <= int(sample.tokens.min()) and int(sample.tokens.max()) < 5
 
 
-@pytest.mark.parametrize("family", ["absorbing", "autoregressive", "any_order", "vq_diffusion", "perturbation", "unigram",
-                                    "block_diffusion"])
+@pytest.mark.parametrize("family", ["absorbing", "autoregressive", "any_order", "vq_diffusion", "perturbation",
+                                    "unigram", "block_diffusion"])
 def test_known_tokens_may_come_from_the_cpu(family):
     known = torch.full((3, 6), -1)
     known[:, :2], known[1, :4] = 1, 2

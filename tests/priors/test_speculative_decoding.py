@@ -130,8 +130,8 @@ def test_where_no_draft_is_right_a_round_settles_two_tokens():
         before = tokens.gather(1, (given - 1).clamp(min=0))
         return 1e4 * nn.functional.one_hot((before + 1) * (given > 0) % 5, 5).float()
 
-    tokens, calls, pushed = speculative(shifted, torch.full((40, 12), UNKNOWN), gumbel_noise(Draws.seeded(1), 40, 12, 5),
-                                        window=3, adjust=Adjust())
+    noise = gumbel_noise(Draws.seeded(1), 40, 12, 5)
+    tokens, calls, pushed = speculative(shifted, torch.full((40, 12), UNKNOWN), noise, window=3, adjust=Adjust())
     assert (tokens == torch.arange(12) % 5).all() and (calls == 12).all()
     assert (pushed == 5 * (3 + 3) + 2 + 1).all()
 
