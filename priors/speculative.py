@@ -61,13 +61,13 @@ def speculative(
         return indices, (adjust(logits) + noise[images.unsqueeze(1), indices]).argmax(-1)
 
     while len(images := (settled < num_tokens).nonzero().squeeze(1)):
-        start = settled[images]
+        start = settled[images]   # draft
         indices, drafts = draw(images, kept[images], (start + window).clamp(max=num_tokens), start)
         rows = images.unsqueeze(1)
         state[rows, indices] = torch.where(indices < start.unsqueeze(1), state[rows, indices], drafts)
         settled[images] += 1
         images, start = images[start + 1 < num_tokens], start[start + 1 < num_tokens]
-        if len(images):
+        if len(images):   # verify, unless the draft was the last token
             ends = (start + window + 1).clamp(max=num_tokens)
             indices, values = draw(images, start + 1, ends, ends)
             rows = images.unsqueeze(1)
