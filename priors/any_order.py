@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import samplers, schedules, speculative
+from priors import jacobi, samplers, schedules, speculative
 from priors.autoregressive import costs
 from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
@@ -30,7 +30,6 @@ from priors.chain_rule import average_over_orders, random_orders
 from priors.checks import check_known, check_order, check_tokens
 from priors.conditions import Condition, check_condition, drop_conditions
 from priors.guidance import Guidance, Predictor, combine, guided
-from priors.jacobi import gumbel_noise
 from priors.option_checks import check_sampler
 from priors.options import AnyOrderOptions, AnyOrderSampler
 from priors.transformer import normalise, seeded_dropout
@@ -125,8 +124,8 @@ class AnyOrder(nn.Module):
         self._check_trained(order)
         sequence = known.gather(1, order)
         adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
-        if sampler.method == "speculative":
-            return predict.counted(self._by_speculation(sequence, order, predict, sampler, adjust, draws))
+        if sampler.method != "sequential":
+            return predict.counted(self._from_fewer_calls(sequence, order, predict, sampler, adjust, draws))
         prefix = int(samplers.known_prefixes(sequence).min())
         extend = self._cached_extend(order, predict) if sampler.cache else self._uncached_extend(order, predict)
         drawn = samplers.autoregressive(extend, sequence, adjust=adjust, draws=draws)
@@ -134,16 +133,18 @@ class AnyOrder(nn.Module):
         spent = costs(num, self.num_tokens, prefix, cached=sampler.cache, num_prefix=self.options.num_prefix)
         return predict.counted(Sample(tokens, *spent))
 
-    def _by_speculation(
+    def _from_fewer_calls(
         self, known: Tensor, order: Tensor, predict: Predictor, sampler: AnyOrderSampler, adjust: samplers.Adjust,
         draws: Draws,
     ) -> Sample:
-        """known: (B, N) in the order of drawing."""
-        noise = gumbel_noise(draws, *known.shape, self.codebook_size).to(known.device)
+        """Several positions a call, for the same law; known: (B, N) in the order of drawing."""
+        noise = jacobi.gumbel_noise(draws, *known.shape, self.codebook_size).to(known.device)
         evaluate = speculative.Evaluator(self.net, self.target, order, predict, cached=sampler.cache)
-        drawn, calls, pushed = speculative.speculative(
-            evaluate, known, noise, window=sampler.speculative_window, adjust=adjust, cached=sampler.cache
-        )
+        if sampler.method == "jacobi":
+            decode = partial(jacobi.jacobi, window=sampler.jacobi_window)
+        else:
+            decode = partial(speculative.speculative, window=sampler.speculative_window)
+        drawn, calls, pushed = decode(evaluate, known, noise, adjust=adjust, cached=sampler.cache)
         pushed += self.options.num_prefix * (calls.clamp(max=1) if sampler.cache else calls)
         return Sample(torch.empty_like(drawn).scatter(1, order, drawn), calls, pushed)
 

@@ -295,20 +295,24 @@ class AnyOrderSampler(NextTokenSampler):
 
     order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
         "spiral", "halton", or "random", another one for every image.
-    method: "sequential", one token a call; "speculative", the same distribution from fewer calls of more positions
-        each: tokens to come are drafted in one call, each given the settled ones alone, and verified in a second one,
-        which keeps them as far as they are right (priors.speculative; Guo and Ermon 2025).
+    method: "sequential", one token a call, or the same distribution from fewer calls of more positions each: "jacobi"
+        guesses the tokens to come, evaluates them together, keeps them as far as they are right and guesses the rest
+        anew by the same call (priors.jacobi); "speculative" drafts them in one call, each given the settled ones alone,
+        and verifies them in a second one (priors.speculative; Guo and Ermon 2025).
+    jacobi_window: how many tokens a call of jacobi guesses; None: all that are left.
     speculative_window: how many tokens speculative drafts at a time; None: all that are left.
     """
 
     order: str = "raster"
     method: str = later("sequential")
+    jacobi_window: int | None = later(None)
     speculative_window: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("order", self.order, ("raster", "column", "spiral", "halton", "random"))
-        check_choice("method", self.method, ("sequential", "speculative"))
+        check_choice("method", self.method, ("sequential", "jacobi", "speculative"))
+        check_window("jacobi_window", self.jacobi_window, self.method, "jacobi")
         check_window("speculative_window", self.speculative_window, self.method, "speculative")
 
 

@@ -14,6 +14,10 @@ Published, a draft is kept by a rejection test. Here both calls draw with the sa
 x_j = argmax_k (l_jk + g_jk), and a draft is kept where they agree: what is kept is what one token at a time gives with
 that noise, whatever was drafted. Where draft and verification are at total variation d, the test keeps 1 - d of the
 drafts, which is the most possible, and the shared noise at least (1 - d) / (1 + d) (Daliri et al. 2024).
+
+Calls an image, measured on a small prior of digits (64 tokens of 64 codes, width 64, two layers, 600 steps; 32 samples
+in random orders): 19.8, and 17.8 with the test. Jacobi decoding (priors.jacobi) takes 7.7 for the tokens of the same
+noise: what it finds beyond the first wrong guess is its next guess, mostly right already, where this one drafts anew.
 """
 
 from __future__ import annotations
@@ -91,7 +95,9 @@ class Evaluator:
         # Zeros, since a masked key has weight 0 and a value of whatever the memory held, which may be nan.
         self.cache = [room.zero_() for room in net.new_cache(len(self.order))] if cached else None
 
-    def __call__(self, images: Tensor, tokens: Tensor, indices: Tensor, given: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, tokens: Tensor, indices: Tensor, given: Tensor | None = None) -> Tensor:
+        """given: None for all tokens before each, as priors.jacobi asks."""
+        given = indices if given is None else given
         if not self.predict.asks_twice:
             return self._logits(images, tokens, indices, given)
         twice = (tensor.repeat(2, 1) for tensor in (tokens, indices, given))

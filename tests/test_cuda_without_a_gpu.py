@@ -194,7 +194,8 @@ def test_a_likelihood_stays_on_the_device_of_its_prior(family, budget):
     ("vq_diffusion", {"steps": 4, "method": "purity", "purity_weight": 1.0}), ("d3pm", {"steps": 4}),
     ("perturbation", {"steps": 3}), ("unigram", {}), ("block_diffusion", {}), ("block_diffusion", {"cache": False}),
     ("any_order", {}), ("any_order", {"cache": False, "order": "random"}),
-    ("any_order", {"method": "speculative"}), ("any_order", {"method": "speculative", "cache": False}),
+    ("any_order", {"method": "jacobi"}), ("any_order", {"method": "speculative"}),
+    ("any_order", {"method": "speculative", "cache": False}),
     ("any_order", {"method": "speculative", "order": "random", "speculative_window": 2})])
 def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cpu(family, options, where):
     sample = sampled(prior_elsewhere(family).eval(), DrawsOn(where), **options)

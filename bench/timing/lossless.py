@@ -8,8 +8,8 @@ from functools import partial
 from bench.timing.priors import Size, trained_toy
 from bench.timing.turns import Settings, Timing, draws_of, in_turn, timed
 
-DECODINGS = (("autoregressive", {"method": "jacobi"}), ("any_order", {"method": "speculative"}),
-             ("any_order", {"method": "speculative", "speculative_window": 8}))
+DECODINGS = (("autoregressive", {"method": "jacobi"}), ("any_order", {"method": "jacobi"}),
+             ("any_order", {"method": "speculative"}))
 """Priors and what differs from their default samplers, which decode one token a call."""
 
 

@@ -1,4 +1,7 @@
-"""Speculative decoding in any order: token for token the sequential sample, the model's own law, and a counted cost."""
+"""Any order from fewer calls: token for token the sequential sample, the model's own law, and a cost that is counted.
+
+Speculative decoding, and Jacobi decoding by the same evaluations.
+"""
 
 import itertools
 
@@ -20,7 +23,7 @@ from priors.samplers import Adjust
 from priors.speculative import Evaluator, speculative
 
 IMAGES = torch.tensor(list(itertools.product(range(3), repeat=3)))   # (27, 3)
-SPECULATIVE = dict(method="speculative")
+SPECULATIVE, JACOBI = dict(method="speculative"), dict(method="jacobi")
 
 
 def make_prior(grid=(3, 4), codebook_size=5, **more):
@@ -79,20 +82,23 @@ def test_it_returns_the_tokens_of_the_sequential_sampler(window, cached, adjust)
 
 @pytest.mark.parametrize("order", ["raster", "column", "spiral", "halton", "random"])
 @pytest.mark.parametrize("known", [None, some_known()], ids=["empty", "known"])
-@pytest.mark.parametrize("more", [dict(), dict(cache=False), dict(speculative_window=3, temperature=0.8)], ids=str)
+@pytest.mark.parametrize("more", [
+    SPECULATIVE, SPECULATIVE | dict(cache=False), SPECULATIVE | dict(speculative_window=3, temperature=0.8),
+    JACOBI, JACOBI | dict(cache=False), JACOBI | dict(jacobi_window=3, top_k=3)], ids=str)
 def test_samples_in_every_order_are_the_sequential_ones_and_keep_what_is_known(order, known, more):
-    prior, sampler = make_prior(), AnyOrderSampler(order=order, **SPECULATIVE, **more)
+    prior, sampler = make_prior(), AnyOrderSampler(order=order, **more)
     sample = prior.sample(16, sampler=sampler, known=known, draws=Draws.seeded(3))
+    num_unknown = 12 if known is None else (known == UNKNOWN).sum(1)
+    assert (sample.network_evaluations <= num_unknown).all()
     assert torch.equal(sample.tokens, expected_sample(prior, sampler, 16, known))
     assert known is None or (torch.equal(sample.tokens[known != UNKNOWN], known[known != UNKNOWN])
                              and int(sample.network_evaluations[1]) == int(sample.token_forwards[1]) == 0)
 
 
-@pytest.mark.parametrize("window", [None, 2])
-def test_sampled_frequencies_match_the_likelihood(window):
+@pytest.mark.parametrize("more", [SPECULATIVE, SPECULATIVE | dict(speculative_window=2), JACOBI], ids=str)
+def test_sampled_frequencies_match_the_likelihood(more):
     prior, num = make_prior(grid=(1, 3), codebook_size=3), 20_000
-    tokens = prior.sample(num, sampler=AnyOrderSampler(**SPECULATIVE, speculative_window=window),
-                          draws=Draws.seeded(0)).tokens
+    tokens = prior.sample(num, sampler=AnyOrderSampler(**more), draws=Draws.seeded(0)).tokens
     counts = torch.bincount((tokens * torch.tensor([9, 3, 1])).sum(1), minlength=27)
     expected = (-prior.nll(IMAGES, draws=Draws.seeded(0)).nats).exp()
     assert chisquare(counts, expected / expected.sum() * num).pvalue > 0.001
@@ -162,14 +168,15 @@ def test_what_the_memory_of_the_cache_held_before_never_enters():
 
 
 @pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("more", [SPECULATIVE, JACOBI, SPECULATIVE | dict(speculative_window=1),
+                                  SPECULATIVE | dict(speculative_window=3), JACOBI | dict(jacobi_window=3)], ids=str)
 @pytest.mark.parametrize("guidance", [None, 1.0, 3.0], ids=["unconditional", "conditional", "guided"])
-def test_costs_are_what_the_network_saw_of_an_image_alone(cache, window, guidance):
+def test_costs_are_what_the_network_saw_of_an_image_alone(cache, more, guidance):
     """Together with others it is padded to the longest, which is no work of its own. A guided call counts twice."""
     prior, seen = make_prior(num_labels=None if guidance is None else 2), []
     prior.net.layers[0].ln1.register_forward_hook(lambda norm, args, output: seen.append(args[0].shape[:2]))
     condition = None if guidance is None else Condition(labels=torch.tensor([1]))
-    sampler = AnyOrderSampler(cache=cache, speculative_window=window, guidance=guidance or 1.0, **SPECULATIVE)
+    sampler = AnyOrderSampler(cache=cache, guidance=guidance or 1.0, **more)
     for known in (None, some_known(3)[2:]):
         seen.clear()
         sample = prior.sample(1, sampler=sampler, known=known, condition=condition, draws=Draws.seeded(0))
@@ -178,11 +185,13 @@ def test_costs_are_what_the_network_saw_of_an_image_alone(cache, window, guidanc
 
 
 @pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize("more", [dict(), dict(guidance=0.0), dict(guidance=3.0),
-                                  dict(guidance=2.0, guidance_schedule="linear", speculative_window=3)], ids=str)
+@pytest.mark.parametrize("more", [
+    SPECULATIVE, SPECULATIVE | dict(guidance=0.0), SPECULATIVE | dict(guidance=3.0),
+    SPECULATIVE | dict(guidance=2.0, guidance_schedule="linear", speculative_window=3),
+    JACOBI, JACOBI | dict(guidance=2.0, guidance_schedule="linear", jacobi_window=3)], ids=str)
 @pytest.mark.parametrize("labels", [[0, 1, -1, 0, 1, 1], None], ids=["classes", "null"])
 def test_conditions_and_guidance_are_those_of_the_sequential_sampler(cache, more, labels):
-    prior, sampler = make_prior(num_labels=2), AnyOrderSampler(order="random", cache=cache, **SPECULATIVE, **more)
+    prior, sampler = make_prior(num_labels=2), AnyOrderSampler(order="random", cache=cache, **more)
     condition = None if labels is None else Condition(labels=torch.tensor(labels))
     if condition is None and sampler.guidance != 1:
         with pytest.raises(Unsupported, match="nothing to guide towards"):
