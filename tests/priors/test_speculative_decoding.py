@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from bench.compose import compose
+from bench.compose import compose, expand
 from bench.errors import InputError
 from priors.any_order import AnyOrder, known_first
 from priors.base import UNKNOWN, Draws, Unsupported
@@ -207,6 +207,12 @@ def test_text_conditions_are_those_of_the_sequential_sampler():
     condition = Condition(features=Draws.seeded(7).normal(6, 3, 4), lengths=torch.tensor([3, 1, 0, 2, 3, 3]))
     sample = prior.sample(6, sampler=sampler, condition=condition, draws=Draws.seeded(3))
     assert torch.equal(sample.tokens, expected_sample(prior, sampler, 6, condition=condition))
+
+
+def test_in_a_sweep_over_conditions_no_run_is_a_hole():
+    sweep = ["preset=smoke", "dataset=digits", "prior=any_order", "sampler.method=sequential,jacobi,speculative",
+             "condition=none,class"]
+    assert [run.unsupported for run in expand(sweep)] == [""] * 6
 
 
 def test_a_window_without_the_method_is_wrong_input_of_a_run():
