@@ -32,8 +32,8 @@ from bench.provenance import provenance, utc_now
 from bench.store.files import write_text
 from bench.words import pairs_of, split_commas
 
-ROW_NAMES = ("ar", "absorbing", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training", "tokenizer",
-             "scaling", "pipeline")
+ROW_NAMES = ("ar", "absorbing", "lossless", "evaluation", "elbo", "prdc", "fid", "neighbours", "inception", "training",
+             "tokenizer", "scaling", "pipeline")
 
 
 @dataclass(frozen=True)

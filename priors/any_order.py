@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from priors import samplers, schedules
+from priors import jacobi, samplers, schedules, speculative
 from priors.autoregressive import costs
 from priors.backbone import backbone
 from priors.base import UNKNOWN, Draws, Likelihood, NatsByUnknown, Sample, Unsupported
@@ -123,13 +123,30 @@ class AnyOrder(nn.Module):
         order = known_first(self._walk(num, sampler, draws), known)
         self._check_trained(order)
         sequence = known.gather(1, order)
+        adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
+        if sampler.method != "sequential":
+            return predict.counted(self._from_fewer_calls(sequence, order, predict, sampler, adjust, draws))
         prefix = int(samplers.known_prefixes(sequence).min())
         extend = self._cached_extend(order, predict) if sampler.cache else self._uncached_extend(order, predict)
-        adjust = samplers.Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
         drawn = samplers.autoregressive(extend, sequence, adjust=adjust, draws=draws)
         tokens = torch.empty_like(drawn).scatter(1, order, drawn)
         spent = costs(num, self.num_tokens, prefix, cached=sampler.cache, num_prefix=self.options.num_prefix)
         return predict.counted(Sample(tokens, *spent))
+
+    def _from_fewer_calls(
+        self, known: Tensor, order: Tensor, predict: Predictor, sampler: AnyOrderSampler, adjust: samplers.Adjust,
+        draws: Draws,
+    ) -> Sample:
+        """Several positions a call, for the same law; known: (B, N) in the order of drawing."""
+        noise = jacobi.gumbel_noise(draws, *known.shape, self.codebook_size).to(known.device)
+        evaluate = speculative.Evaluator(self.net, self.target, order, predict, cached=sampler.cache)
+        if sampler.method == "jacobi":
+            decode = partial(jacobi.jacobi, window=sampler.jacobi_window)
+        else:
+            decode = partial(speculative.speculative, window=sampler.speculative_window)
+        drawn, calls, pushed = decode(evaluate, known, noise, adjust=adjust, cached=sampler.cache)
+        pushed += self.options.num_prefix * (calls.clamp(max=1) if sampler.cache else calls)
+        return Sample(torch.empty_like(drawn).scatter(1, order, drawn), calls, pushed)
 
     def _walk(self, num: int, sampler: AnyOrderSampler, draws: Draws) -> Tensor:
         """(1 or num, N), the order in which an empty grid is filled."""

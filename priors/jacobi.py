@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from priors.attention import Remember, attend
+from priors.attention import attend, keeping
 from priors.base import UNKNOWN, Draws
 from priors.samplers import Adjust, known_prefixes
 from priors.transformer import Transformer
@@ -99,16 +99,5 @@ def _extend(net: Transformer, cache: list[Tensor], images: Tensor, tokens: Tenso
     x = torch.where((positions == 0).unsqueeze(-1), net.start_tok.to(x.dtype), x) + net.pos_emb[0, positions]
     seen = (torch.arange(end, device=x.device) <= positions.unsqueeze(-1)).unsqueeze(1)   # (A, 1, W, end)
     for block, keys_values in zip(net.layers, cache, strict=True):
-        x = attend(block, x, seen, _keeping(keys_values, images, positions, end))
+        x = attend(block, x, seen, keeping(keys_values, images, positions, end))
     return net.head(net.ln_f(x))
-
-
-def _keeping(keys_values: Tensor, images: Tensor, positions: Tensor, end: int) -> Remember:
-    """Write new keys and values where they belong and give those of every position before `end`."""
-
-    def remember(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        keys_values[:, images.unsqueeze(1), :, positions] = torch.stack([k, v]).permute(1, 3, 0, 2, 4)
-        keys, values = keys_values[:, images, :, :end].unbind()
-        return keys, values
-
-    return remember

@@ -58,6 +58,15 @@ def check_choice(name: str, value: object, choices: tuple) -> None:
     raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}{hint}")
 
 
+def check_window(name: str, value: int | None, method: str, owner: str) -> None:
+    """Raise ValueError unless `value` is None, or the number of tokens that the sampling method `owner` looks ahead."""
+    if value is None:
+        return
+    check_integer(name, value, "leave it out for all tokens that are left")
+    if method != owner:
+        raise ValueError(f"{name}={value}: used by method={owner!r} alone, but method={method!r}; leave it out")
+
+
 def check_sampler(sampler: object, expected: type) -> None:
     """Raise TypeError when a prior is given the sampler of another one."""
     if not isinstance(sampler, expected):

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from priors.condition_options import ConditionOptions, ConditionSize, GuidedSampler
-from priors.option_checks import check_choice, check_flag, check_integer, check_number, check_sampling, later
+from priors.option_checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_sampling,
+    check_window,
+    later,
+)
 
 STRENGTHS = {"rescale": 0.05, "cap": 0.008, "confidence": 1.0, "flow": 1.0}
 """remasking_strength of ReMDM's schedules where none is given."""
@@ -263,11 +271,7 @@ class AutoregressiveSampler(NextTokenSampler):
     def __post_init__(self):
         super().__post_init__()
         check_choice("method", self.method, ("sequential", "jacobi"))
-        if self.jacobi_window is not None:
-            check_integer("jacobi_window", self.jacobi_window, "leave it out for all tokens that are left")
-            if self.method != "jacobi":
-                raise ValueError(f"jacobi_window={self.jacobi_window}: used by method='jacobi' alone, but "
-                                 f"method={self.method!r}; leave it out")
+        check_window("jacobi_window", self.jacobi_window, self.method, "jacobi")
 
 
 @dataclass(frozen=True)
@@ -291,13 +295,25 @@ class AnyOrderSampler(NextTokenSampler):
 
     order: in which unknown tokens are drawn, after all known ones: "raster" (whose law `nll` is of), "column",
         "spiral", "halton", or "random", another one for every image.
+    method: "sequential", one token a call, or the same distribution from fewer calls of more positions each: "jacobi"
+        guesses the tokens to come, evaluates them together, keeps them as far as they are right and guesses the rest
+        anew by the same call (priors.jacobi); "speculative" drafts them in one call, each given the settled ones alone,
+        and verifies them in a second one (priors.speculative; Guo and Ermon 2025).
+    jacobi_window: how many tokens a call of jacobi guesses; None: all that are left.
+    speculative_window: how many tokens speculative drafts at a time; None: all that are left.
     """
 
     order: str = "raster"
+    method: str = later("sequential")
+    jacobi_window: int | None = later(None)
+    speculative_window: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("order", self.order, ("raster", "column", "spiral", "halton", "random"))
+        check_choice("method", self.method, ("sequential", "jacobi", "speculative"))
+        check_window("jacobi_window", self.jacobi_window, self.method, "jacobi")
+        check_window("speculative_window", self.speculative_window, self.method, "speculative")
 
 
 @dataclass(frozen=True)

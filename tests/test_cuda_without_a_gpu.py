@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from priors.absorbing import AbsorbingDiffusion
+from priors.any_order import AnyOrder
 from priors.autoregressive import Autoregressive
 from priors.base import Draws
 from priors.block_diffusion import BlockDiffusion
@@ -126,6 +127,7 @@ FAMILIES = {
     "absorbing, fixed masks": (AbsorbingDiffusion, SIZES | {"objective": "mlm", "mask_schedule": "fixed"}),
     "absorbing, dropout": (AbsorbingDiffusion, SIZES | {"dropout": 0.1}),
     "autoregressive": (Autoregressive, SIZES),
+    "any_order": (AnyOrder, SIZES),
     "vq_diffusion": (VQDiffusion, SIZES | {"timesteps": 6}),
     "vq_diffusion, even times": (VQDiffusion, SIZES | {"timesteps": 6, "importance_sampling": False}),
     "d3pm": (UniformDiffusion, SIZES | {"form": "d3pm", "timesteps": 6}),
@@ -191,7 +193,11 @@ def test_a_likelihood_stays_on_the_device_of_its_prior(family, budget):
     ("autoregressive", {}), ("autoregressive", {"cache": False}), ("vq_diffusion", {"steps": 4}),
     ("autoregressive", {"method": "jacobi"}), ("autoregressive", {"method": "jacobi", "cache": False}),
     ("vq_diffusion", {"steps": 4, "method": "purity", "purity_weight": 1.0}), ("d3pm", {"steps": 4}),
-    ("perturbation", {"steps": 3}), ("unigram", {}), ("block_diffusion", {}), ("block_diffusion", {"cache": False})])
+    ("perturbation", {"steps": 3}), ("unigram", {}), ("block_diffusion", {}), ("block_diffusion", {"cache": False}),
+    ("any_order", {}), ("any_order", {"cache": False, "order": "random"}),
+    ("any_order", {"method": "jacobi"}), ("any_order", {"method": "speculative"}),
+    ("any_order", {"method": "speculative", "cache": False}),
+    ("any_order", {"method": "speculative", "order": "random", "speculative_window": 2})])
 def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cpu(family, options, where):
     sample = sampled(prior_elsewhere(family).eval(), DrawsOn(where), **options)
     assert sample.tokens.device == ELSEWHERE
@@ -199,8 +205,8 @@ def test_tokens_are_drawn_on_the_device_of_the_prior_and_costs_counted_on_the_cp
     assert 0 <= int(sample.tokens.min()) and int(sample.tokens.max()) < 5
 
 
-@pytest.mark.parametrize("family", ["absorbing", "autoregressive", "vq_diffusion", "perturbation", "unigram",
-                                    "block_diffusion"])
+@pytest.mark.parametrize("family", ["absorbing", "autoregressive", "any_order", "vq_diffusion", "perturbation",
+                                    "unigram", "block_diffusion"])
 def test_known_tokens_may_come_from_the_cpu(family):
     known = torch.full((3, 6), -1)
     known[:, :2], known[1, :4] = 1, 2

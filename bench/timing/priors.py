@@ -226,10 +226,10 @@ def _identity(logits: Tensor) -> Tensor:
     return logits
 
 
-def trained_toy(size: Size, settings: Settings) -> tuple[Any, Tensor]:
-    """A small absorbing prior after some steps on blobs, and held-out blobs: (16, N)."""
+def trained_toy(size: Size, settings: Settings, name: str = "absorbing") -> tuple[Any, Tensor]:
+    """A small prior after some steps on blobs, on the CPU, and held-out blobs: (16, N)."""
     grids = _blobs(2016, size)
-    prior = new_prior("absorbing", size, Settings()).train().requires_grad_(True)
+    prior = new_prior(name, size, Settings()).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=2e-3)
     draws = Draws.seeded("toy")
     for _ in range(20 if settings.quick else 1000):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.assets.cache import asset_status
+from bench.timing.lossless import lossless_rows
 from bench.timing.metrics import fid_rows, inception_rows, neighbour_rows, prdc_rows, scaling_rows
 from bench.timing.priors import absorbing_rows, autoregressive_rows, elbo_rows, evaluation_rows
 from bench.timing.training import tokenizer_rows, training_rows
@@ -47,6 +48,7 @@ def pipeline_rows(settings: Settings) -> Iterator[Timing]:
 ROWS: dict[str, Callable[[Settings], Iterator[Timing]]] = {
     "ar": autoregressive_rows,
     "absorbing": absorbing_rows,
+    "lossless": lossless_rows,
     "evaluation": evaluation_rows,
     "elbo": elbo_rows,
     "prdc": prdc_rows,

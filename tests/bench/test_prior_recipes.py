@@ -84,7 +84,8 @@ def test_a_sampler_on_the_command_line_goes_before_the_recipes():
 
 @pytest.mark.parametrize(("sampler", "prior", "method"), [
     ("remdm", "absorbing", "remdm"), ("flow_matching", "absorbing", "remdm"), ("maskgit_8", "absorbing", "event"),
-    ("predictor_corrector", "absorbing", "predictor_corrector"), ("jacobi", "autoregressive", "jacobi")])
+    ("predictor_corrector", "absorbing", "predictor_corrector"), ("jacobi", "autoregressive", "jacobi"),
+    ("jacobi", "any_order", "jacobi"), ("speculative", "any_order", "speculative")])
 def test_samplers_can_be_chosen_by_name(sampler, prior, method):
     assert spec_of(f"prior={prior}", f"sampler={sampler}").sampler["method"] == method
 

@@ -78,6 +78,14 @@ def test_a_row_runs_at_toy_size_and_has_a_ratio(name):
     assert timed and all(cell.ratio > 0 for cell in timed)
 
 
+def test_lossless_decodings_say_how_often_they_called_the_network():
+    found = cells("lossless")
+    assert {cell.what.split(", ")[0] for cell in found} == {"autoregressive", "any_order"}
+    for cell in found:
+        calls, of, num_tokens = cell.note.split()[:3]
+        assert cell.ratio > 0 and 1 <= float(calls) <= int(num_tokens) == 16
+
+
 def test_the_tokenizer_s_rows_agree_with_the_textbook():
     training, encoding, decoding = cells("tokenizer")
     assert float(training.note.split()[-1]) < 1e-4

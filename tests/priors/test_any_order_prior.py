@@ -224,7 +224,8 @@ def test_neither_causal_prior_takes_the_sampler_of_the_other(small):
         with pytest.raises(TypeError, match=f"expected a {prior.Sampler.__name__}"):
             prior.sample(1, sampler=sampler, draws=Draws.seeded(0))
     fields = [field.name for field in dataclasses.fields(AnyOrderSampler)]
-    assert fields == ["guidance", "guidance_schedule", "temperature", "top_k", "top_p", "cache", "order"]
+    assert fields == ["guidance", "guidance_schedule", "temperature", "top_k", "top_p", "cache", "order", "method",
+                      "jacobi_window", "speculative_window"]
 
 
 def test_what_a_token_costs_is_told_by_how_many_are_unknown_in_the_order(small):

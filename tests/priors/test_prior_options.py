@@ -8,6 +8,7 @@ import pytest
 from priors.options import (
     AbsorbingOptions,
     AbsorbingSampler,
+    AnyOrderSampler,
     AutoregressiveOptions,
     AutoregressiveSampler,
     UnigramOptions,
@@ -44,6 +45,10 @@ WRONG = [
     (AutoregressiveSampler, dict(method="jacobian"), "did you mean 'jacobi'"),
     (AutoregressiveSampler, dict(jacobi_window=4), "used by method='jacobi' alone"),
     (AutoregressiveSampler, dict(method="jacobi", jacobi_window=0), "jacobi_window=0: expected an integer"),
+    (AnyOrderSampler, dict(method="speculate"), "did you mean 'speculative'"),
+    (AnyOrderSampler, dict(method="speculative", jacobi_window=4), "used by method='jacobi' alone"),
+    (AnyOrderSampler, dict(speculative_window=4), "used by method='speculative' alone"),
+    (AnyOrderSampler, dict(method="speculative", speculative_window=0), "speculative_window=0: expected an integer"),
     (UnigramOptions, dict(smoothing=0), "smoothing=0"),
     (UnigramSampler, dict(temperature=0), "temperature=0"),
 ]
