@@ -13,8 +13,8 @@ Exit codes: 0 all checks passed, 1 some failed, 2 the input was wrong, 130 Ctrl-
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -26,6 +26,9 @@ from bench.printable import clean
 from bench.rules import Whole, check
 from bench.schema import options_of
 from bench.words import pairs_of, split_commas
+
+if TYPE_CHECKING:
+    from bench.testing import Report
 
 KINDS = {"prior": "priors", "vq": "tokenizers", "metric": "metrics"}
 SECTIONS = {"prior": ("prior", "Options"), "sampler": ("prior", "Sampler"), "vq": ("vq", "Options")}
@@ -58,7 +61,8 @@ def check_all(arguments: list[str]) -> int:
 
 def _checked(kind: str, cls: type, given: dict[str, Any]) -> int:
     from bench import testing
-    checks = {"prior": testing.check_prior, "vq": testing.check_tokenizer, "metric": testing.check_metric}
+    checks: dict[str, Callable[..., Report]] = {
+        "prior": testing.check_prior, "vq": testing.check_tokenizer, "metric": testing.check_metric}
     try:
         print(clean(str(checks[kind](cls, **given))))
     except testing.CheckFailed as fault:
