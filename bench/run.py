@@ -50,6 +50,7 @@ from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.store import Store
 from bench.summary import print_summary, summary_of
+from bench.tracking import check_tracking
 from bench.words import arguments_of
 
 
@@ -117,6 +118,7 @@ def asked(arguments: Sequence[str], console: Console) -> tuple[list[Request], li
     runs = with_baselines(expand(rest, announce=say))
     check_data([run.spec for run in runs], announce=say)
     check_own_files(run.spec for run in runs if not run.unsupported)
+    check_tracking(run.spec for run in runs)
     rebuild.check_names(runs, wanted)
     return runs, wanted
 
