@@ -23,7 +23,7 @@ from bench.shadows import come_last
 
 COMMANDS = {"run": "bench.run", "report": "bench.report", "edit": "bench.edit", "encode": "bench.encode",
             "export": "bench.export", "speed": "bench.speed", "doctor": "bench.doctor", "keys": "bench.keys",
-            "store": "bench.store.__main__", "assets": "bench.assets.__main__"}
+            "testing": "bench.testing.__main__", "store": "bench.store.__main__", "assets": "bench.assets.__main__"}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -57,6 +57,7 @@ from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.files import write_json
 from bench.store.store import Store
+from bench.tracking import check_tracking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,6 +146,7 @@ def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
                              "one. Leave it out.")
     check_data([run.spec for run in runs])
     check_own_files(run.spec for run in runs)
+    check_tracking(run.spec for run in runs)
 
 
 def edit_all(options: EditOptions, runs: list[Request], console: Console) -> int:

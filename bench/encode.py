@@ -34,6 +34,7 @@ from bench.needs import (
 from bench.rules import Place, check
 from bench.stages.base import begun
 from bench.stages.tokens import SPLITS, TOKENS, tokenizer_id
+from bench.tracking import check_tracking
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,7 @@ def encode(arguments: list[str]) -> int:
     folder, spec = _asked(arguments)
     check_data([spec])
     check_own_files([spec])
+    check_tracking([spec])
     have_assets(assets_of_models([spec]))
     check_checkpoints([spec])
     run = begun(spec)

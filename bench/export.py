@@ -32,6 +32,7 @@ from bench.needs import (
     refuse,
 )
 from bench.printable import cell
+from bench.tracking import check_tracking
 
 OWN_KEYS = ("samples", "statistics", "of")
 
@@ -55,6 +56,7 @@ def export(arguments: list[str]) -> int:
     spec = runs[0].spec
     check_data([spec], announce=say)
     check_own_files([spec])
+    check_tracking([spec])
     have_assets(assets_of_models([spec], features="statistics" in wanted))
     check_checkpoints([spec])
     for key, path in wanted.items():

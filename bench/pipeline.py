@@ -38,6 +38,7 @@ from bench.stages.prior import PRIOR, held_out_use, regime
 from bench.stages.samples import sampling_cost
 from bench.stages.tokenizer import TOKENIZER
 from bench.store.store import Store
+from bench.tracking import track_record
 
 SHEET_ROWS, SHEET_COLUMNS = 16, 8   # of samples by class
 
@@ -47,8 +48,11 @@ def run(spec: RunSpec, *, store: Store | None = None, announce: Announce = print
     started = begun(spec, store=store, announce=announce)
     if started.is_edit:
         from bench.editing.measuring import record_of_edit
-        return record_of_edit(started)
-    return record_of(started)
+        record = record_of_edit(started)
+    else:
+        record = record_of(started)
+    track_record(record, spec, announce)
+    return record
 
 
 def build(run: Run, stage: Stage, shard: int | None = None) -> None:

@@ -20,8 +20,10 @@ from bench.compose import Request, expand
 from bench.door import split_off
 from bench.labels import label_as_asked
 from bench.printable import cell
+from bench.progress import duration
 from bench.stages.base import Run
-from bench.stages.chain import Planned, planned
+from bench.stages.chain import planned
+from bench.stages.durations import estimated_seconds
 from bench.store.store import Store
 from bench.words import arguments_of
 
@@ -58,6 +60,7 @@ def plan(*texts: str, **keys: Any) -> pd.DataFrame:
 def steps_of(runs: Sequence[Request]) -> list[Step]:
     """Every stage of these runs once, in the order they are built."""
     store, steps = Store(), dict[str, Step]()
+    built = list(store.artefacts())
     for number, run in enumerate(runs):
         if run.unsupported:
             label = label_as_asked(run.spec, run.overrides)
@@ -67,7 +70,7 @@ def steps_of(runs: Sequence[Request]) -> list[Step]:
             if stage.key not in steps:
                 state = store.state(stage.recipe)
                 steps[stage.key] = Step(stage.label, stage.key, state, stage.work.amount, stage.work.unit,
-                                        None if state == "cached" else estimated_seconds(store, stage))
+                                        None if state == "cached" else estimated_seconds(built, stage))
     return list(steps.values())
 
 
@@ -76,37 +79,26 @@ def print_plan(runs: Sequence[Request], *, as_json: bool = False) -> int:
     if as_json:
         print(json.dumps([asdict(step) for step in steps_of(runs)], indent=1, allow_nan=False))
         return 0
-    table = Table("stage", "key", "state", "work", "estimate", title="plan")
-    for step in steps_of(runs):
+    table, steps = Table("stage", "key", "state", "work", "estimate", title="plan"), steps_of(runs)
+    for step in steps:
         if step.state == "unsupported":
             table.add_row(cell(step.stage), "", "unsupported", "", cell(step.note))
             continue
-        estimate = "unknown until one was built here" if step.seconds is None else f"about {step.seconds:.0f} s"
+        estimate = "unknown until one was built here" if step.seconds is None else f"about {duration(step.seconds)}"
         cached = step.state == "cached"
         table.add_row(cell(step.stage), step.key, "cached" if cached else f"to build ({step.state})",
                       f"{step.work:,} {step.unit}", "" if cached else estimate)
     Console(width=140 if not sys.stdout.isatty() else None).print(table)
-    print(f"{len(runs)} runs; nothing was built.")
+    print(f"{len(runs)} runs; nothing was built. {total_of(steps)}")
     return 0
 
 
-def estimated_seconds(store: Store, stage: Planned) -> float | None:
-    """From the artefact of the same stage and model built here whose amount of work is nearest."""
-    similar = []
-    for artefact in store.artefacts():
-        manifest = artefact.manifest
-        if manifest["stage"] == stage.name and _model_of(manifest["config"]) == _model_of(stage.recipe.config):
-            work = _work_of(manifest["config"])
-            if work:
-                similar.append((abs(work - stage.work.amount), manifest["wall_seconds"] / work))
-    return min(similar)[1] * stage.work.amount if similar else None
-
-
-def _model_of(config: dict[str, Any]) -> Any:
-    options = config.get("options", {})
-    sizes = {k: options.get(k) for k in ("width", "num_layers", "channels", "embedding_dim")}
-    return config.get("class"), config.get("source"), sizes, config.get("sampler"), config.get("extractor")
-
-
-def _work_of(config: dict[str, Any]) -> int:
-    return config.get("training", {}).get("steps", 0) or config.get("num", 0)
+def total_of(steps: Sequence[Step]) -> str:
+    """How much there is to build before anything is measured."""
+    missing = [step for step in steps if step.state not in ("cached", "unsupported")]
+    known = [step.seconds for step in missing if step.seconds is not None]
+    if not missing:
+        return "All stages are there; what is left is to measure."
+    told = [f"{len(known)} in about {duration(sum(known))}"] if known else []
+    told += [f"{len(missing) - len(known)} unknown until one was built here"] if len(known) < len(missing) else []
+    return f"To build before measuring: {len(missing)} stages, {', '.join(told)}."

@@ -12,6 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 LINE_EVERY_SECONDS = 15.0
 
 
+def duration(seconds: float) -> str:
+    """As one says it: "40 s", "4 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 class Bar:
     """Counts `total` units of work.
 
@@ -47,7 +55,7 @@ class Bar:
             self.last_line = time.perf_counter()
             left = (self.total - self.done) / max(self._rate(), 1e-9)
             print(f"{self.label}: {self.done}/{self.total} {self.unit}s, {self._rate():.4g} {self.unit}/s, "
-                  f"{left:.0f} s left  {self.note}", file=sys.stderr, flush=True)
+                  f"{duration(left)} left  {self.note}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:

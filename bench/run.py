@@ -22,12 +22,10 @@ import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from bench import rebuild
 from bench.baselines import with_baselines
@@ -45,16 +43,15 @@ from bench.launch.status import print_status
 from bench.listing import print_entries
 from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
 from bench.planning import print_plan
-from bench.printable import cell, last_line, one_line
+from bench.printable import cell, one_line
 from bench.provenance import utc_now
 from bench.records import Record, Sweep, load_records, save_sweep
 from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.store import Store
+from bench.summary import print_summary, summary_of
+from bench.tracking import check_tracking
 from bench.words import arguments_of
-
-COLUMNS = ("fid", "kid", "precision", "recall", "density", "coverage", "bits_per_token", "seconds_per_image",
-           "network_evaluations", "token_forwards")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -121,6 +118,7 @@ def asked(arguments: Sequence[str], console: Console) -> tuple[list[Request], li
     runs = with_baselines(expand(rest, announce=say))
     check_data([run.spec for run in runs], announce=say)
     check_own_files(run.spec for run in runs if not run.unsupported)
+    check_tracking(run.spec for run in runs)
     rebuild.check_names(runs, wanted)
     return runs, wanted
 
@@ -167,35 +165,6 @@ def print_reference(door: Door, rest: list[str]) -> int:
         return print_entries(door.list, as_json=door.json)
     print_keys(sections(rest) if door.keys else sections_of(rest))
     return 0
-
-
-def summary_of(record: Record) -> dict[str, Any]:
-    """A record for machines: who it is, how it went, and its measurements."""
-    return {"record": record.id, "label": record.label, "role": record.role, "status": record.status,
-            "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
-            "measurements": [asdict(measurement) for measurement in record.measurements]}
-
-
-def print_summary(records: list[Record]) -> None:
-    """One row a run on standard output."""
-    table = Table("run", "status", *COLUMNS)
-    for record in records:
-        values = {m.metric: m for m in record.measurements}
-        table.add_row(cell(record.label), record.status, *(_cell(values.get(column)) for column in COLUMNS))
-    Console(width=200 if not sys.stdout.isatty() else None).print(table)
-    for record in records:
-        if record.message:
-            print(f"{one_line(record.label)}: {record.status}: {last_line(record.message)}")
-    if records:
-        results_dir = records[0].spec.get("results_dir", "results/runs")
-        option = "" if results_dir == "results/runs" else f" results_dir={one_line(results_dir)}"
-        print(f"{len(records)} records in {one_line(results_dir)}; tables and figures: python -m bench.report{option}")
-
-
-def _cell(measurement: Any) -> str:
-    if measurement is None or measurement.value is None:
-        return "-"
-    return f"{'<= ' if measurement.bound == 'upper' else ''}{measurement.value:.4g}"
 
 
 def _unsupported(run: Request) -> Record:

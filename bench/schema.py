@@ -191,8 +191,11 @@ def _field_names(cls: type | None) -> set[str]:
 
 def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str, Any]:
     """The fields of a dataclass, after its own checks, as plain values. Raises InputError on what is wrong."""
-    if cls is None:
-        return {}
+    return _settled(options_of(cls, values, section)) if cls else {}
+
+
+def options_of(cls: type, values: dict[str, Any], section: str) -> Any:
+    """The dataclass of these values, after its own checks. Raises InputError, naming keys as `section.name`."""
     for name in values:
         if name not in _field_names(cls):
             raise InputError(f"unknown key '{section}.{name}'. {did_you_mean(name, _field_names(cls))}")
@@ -202,7 +205,7 @@ def _checked(cls: type | None, values: dict[str, Any], section: str) -> dict[str
     hints = typing.get_type_hints(cls)
     converted = {name: _converted(value, hints[name], f"{section}.{name}") for name, value in values.items()}
     try:
-        return _settled(cls(**converted))
+        return cls(**converted)
     except InputError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:   # a plug-in's own

@@ -226,6 +226,7 @@ class RunSpec(Checked):
     device: "auto" (CUDA where there is any), "cpu", "cuda" or "cuda:<index>".
     threads: CPU threads of torch (None: torch's own choice).
     results_dir: where records are kept.
+    tracking: "tensorboard" or "wandb": curves and final measurements there too, in results_dir/tracking.
     plan: print what would be built, and stop; status: print where every stage stands, and stop.
     """
 
@@ -249,5 +250,6 @@ class RunSpec(Checked):
     device: Annotated[str, Text("auto, cpu, cuda or cuda:<index>", pattern="auto|cpu|cuda(:[0-9]{1,3})?")] = "auto"
     threads: Annotated[int | None, THREADS] = None
     results_dir: Annotated[str, Place(("folder",), made=True)] = "results/runs"
+    tracking: Annotated[str, Choice(("none", "tensorboard", "wandb"))] = "none"
     plan: bool = False
     status: bool = False

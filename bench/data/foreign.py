@@ -71,7 +71,7 @@ def as_written(spec: RunSpec) -> dict[str, Any]:
     protocol's name tells the mask.
     """
     values = dataclasses.asdict(spec)
-    del values["edit"]
+    del values["edit"], values["tracking"]   # which changes nothing in what is measured
     if spec.edit.mask:
         values["protocol"]["name"] = spec.edit.protocol_name
     if spec.condition.name == "none":

@@ -20,7 +20,9 @@ from bench.launch import local as launch_local
 from bench.launch import slurm as launch_slurm
 from bench.launch.graph import sweep_folder
 from bench.launch.jobs import run_or_record_failure
+from bench.launch.pace import Pace
 from bench.plugin_code import what_changed
+from bench.printable import cell
 from bench.records import Record
 from bench.stages.base import Run
 from bench.stages.chain import planned
@@ -48,7 +50,7 @@ def launch(specs: Sequence[RunSpec], *, console: Any) -> list[Record]:
         return launch_slurm.launch(specs, sweep_folder(launcher), console)
     if launcher.name == "local":
         return launch_local.launch(specs, sweep_folder(launcher), console)
-    return _in_this_process(specs)
+    return _in_this_process(specs, console)
 
 
 def announce_changed_code(specs: Sequence[RunSpec], console: Any) -> None:
@@ -59,16 +61,19 @@ def announce_changed_code(specs: Sequence[RunSpec], console: Any) -> None:
             console.print(f"{reason} {stage.label}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _in_this_process(specs: Sequence[RunSpec]) -> list[Record]:
+def _in_this_process(specs: Sequence[RunSpec], console: Any) -> list[Record]:
     if not specs[0].launcher.wait:
         raise InputError("launcher.wait=false: launcher=debug works in this process, there is nothing to leave alone. "
                          "Use launcher=local or launcher=slurm.")
     records, wrong_inputs = [], []
+    pace = Pace(specs, say=lambda text: console.print(cell(text, "bold"), soft_wrap=True))
     for spec in specs:
+        pace.begin()
         try:
             records.append(run_or_record_failure(spec, passing=InputError))
         except InputError as error:
             wrong_inputs.append(error)
+        pace.end()
     if wrong_inputs:
         raise wrong_inputs[0]
     return records

@@ -28,6 +28,7 @@ from bench.launch.jobs import (
     see_cuda_devices,
     units_of,
 )
+from bench.launch.pace import Tally
 from bench.records import Record, load_record
 from bench.stages.base import Run
 from bench.stages.chain import planned
@@ -93,6 +94,7 @@ class _Plan:
     ended: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.tally = Tally(len(self.specs))
         store, devices = Store(), os.environ.get("CUDA_VISIBLE_DEVICES")
         nodes = [node for node in graph(self.specs) if store.state(node.stage.recipe) != "cached"]
         names = {node.key: {name for name, _ in units_of(node.stage)} for node in nodes}
@@ -154,6 +156,8 @@ class _Plan:
         if isinstance(task.function, RunJob) and not self.folder.outcome(key):
             problem = LostError(f"the run's last process left no record: {error}")
             self.folder.finish_run(key, run_or_record_failure(task.spec, problem), task.spec.results_dir)
+        if isinstance(task.function, RunJob):
+            self.tally.end(load_record(self.folder.outcome(key)["record"]))
 
     def _give_up(self, task: _Task) -> None:
         losses = self.folder.losses(task.name)

@@ -32,6 +32,7 @@ from bench.launch.jobs import (
     run_or_record_failure,
     units_of,
 )
+from bench.launch.pace import Tally
 from bench.launch.queue import active_jobs
 from bench.records import Record, load_record
 from bench.stages.base import Run
@@ -182,9 +183,11 @@ def _wait(specs: Sequence[RunSpec]) -> list[Record]:
     folders = {key: SweepFolder(Path(registered(spec.launcher, key)["folder"])) for key, spec in open_runs.items()}
     last_look, records = time.monotonic(), dict[str, Record]()
     suspects: set[str] = set()
+    tally = Tally(len(specs))
     while open_runs:
         for key in [key for key in open_runs if folders[key].outcome(key)]:
             records[key] = load_record(folders[key].outcome(key)["record"])
+            tally.end(records[key])
             del open_runs[key]
         if open_runs and time.monotonic() - last_look > LIVENESS_SECONDS:
             last_look, vanished = time.monotonic(), _vanished(open_runs, folders)

@@ -43,6 +43,8 @@ LOSSLESS_BYTES = 200_000
 MAX_TILES = 64
 WEBP_SIDE = 16_383
 """Pixels: the format's limit."""
+ESSENTIAL = ("fid", "bits_per_token", "seconds_per_image")
+"""How good, how likely, how fast: what fits a phone."""
 SYMBOLS = {"replicated": "✓", "not replicated": "✗", "inconclusive": "≈", "not run": "–"}
 
 
@@ -82,7 +84,8 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     environment.filters |= {"code": _with_code, "symbol": lambda verdict: SYMBOLS[verdict],
                             "groupby_in_order": _by_section, "sentence": _sentence, "breakable": _breakable}
     environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "bar": _interval_bar,
-                            "arrow": lambda column: ARROWS[column.better], "spans": _spans}
+                            "arrow": lambda column: ARROWS[column.better], "spans": _spans,
+                            "essential": essential}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         book=book, sections=sections, budget=budget, data=data, holes=_holes(sections),
@@ -134,6 +137,13 @@ def _fact(title: str, row: Row, metric: str, data: PageData) -> dict[str, Any]:
     unit = " s" if metric == "seconds_per_image" else ""
     return {"title": title, "value": text.value + unit, "interval": text.interval, "by": row.label,
             "cell": data.cell(row.cells[metric], title, row.label)}
+
+
+def essential(table: Table) -> set[str]:
+    """Keys of the columns that a phone shows first: of the headline ones, ESSENTIAL and then the next up to three."""
+    headline = [column.key for column in table.columns if column.headline]
+    ranked = [key for key in ESSENTIAL if key in headline] + [key for key in headline if key not in ESSENTIAL]
+    return set(ranked[:len(ESSENTIAL)])
 
 
 def _views(data: PageData, table: Table, row: TableRow) -> list[tuple[Column, dict[str, Any] | None]]:

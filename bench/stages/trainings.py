@@ -15,6 +15,7 @@ import numpy as np
 from bench.config.models import TrainingConfig
 from bench.data.arrays import spread_indices
 from bench.stages.base import Run, Stage
+from bench.tracking import Tracked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,10 +36,12 @@ def train_stage(run: Run, stage: Stage, task: Any, fetch: Callable[[np.ndarray],
         run.announce(f"note: {of_the_first:.0%} of the averaged weights will be those of the first steps "
                      f"(ema_decay={config.ema_decay}, ema_every={config.ema_every}, steps={config.steps}); for "
                      "results, lower ema_decay or train longer")
-    train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
-          seed=run.recipe(stage).config["seed"], work=work, out=out, label=stage.label(run),
-          fabric=make_fabric(config.precision, device=run.device), measured=measured,
-          resume_from=_shorter(run, stage, config))
+    recipe = run.recipe(stage)
+    with Tracked(run.spec, stage.label(run), f"{stage.name}-{recipe.key}", recipe.config, run.announce) as tracked:
+        train(task, lambda indices: torch.as_tensor(fetch(indices)), config, num_items=num_items, validation=validation,
+              seed=recipe.config["seed"], work=work, out=out, label=stage.label(run),
+              fabric=make_fabric(config.precision, device=run.device), measured=measured,
+              resume_from=_shorter(run, stage, config), track=tracked.scalars)
 
 
 def train_on_images(run: Run, stage: Stage, task: Any, config: TrainingConfig, out: Path, work: Path) -> None:

@@ -74,6 +74,7 @@ class Store:
 
     def __init__(self, root: str | Path | None = None):
         self.root = Path(root) if root else cache_root() / "artefacts"
+        self._inside = 0.0   # seconds of what was built while the present one was
 
     def find(self, recipe: Recipe) -> Artefact | None:
         """The artefact if it exists undamaged. A damaged one is moved aside with a message, and counts as missing."""
@@ -186,11 +187,12 @@ class Store:
         out = base.with_name(f"{recipe.key}.tmp.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         out.mkdir(parents=True)
         self.set_status(recipe, "running")
-        began = time.perf_counter()
+        began, around = time.perf_counter(), self._inside
+        self._inside = 0.0
         try:
             build(out, self.work_folder(recipe))
             manifest = {"stage": recipe.stage, "key": recipe.key, "version": recipe.version, "config": recipe.config,
-                        "inputs": list(recipe.inputs), "wall_seconds": time.perf_counter() - began,
+                        "inputs": list(recipe.inputs), "wall_seconds": time.perf_counter() - began - self._inside,
                         "built_at": utc_now(), "provenance": provenance(), "files": _listing(out)}
             write_json(out / "manifest.json", manifest)
             self._publish(out, base)
@@ -203,6 +205,7 @@ class Store:
             self.set_status(recipe, "failed", traceback.format_exc())
             raise
         finally:
+            self._inside = around + time.perf_counter() - began
             shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)
         base.with_name(f"{recipe.key}.status.json").unlink(missing_ok=True)

@@ -1,144 +1,27 @@
 """What the author of a plug-in runs: does my prior, tokenizer or metric keep the contract the benchmark relies on?
 
     from bench.testing import check_prior
-    print(check_prior("my_package.prior:Mine"))   # raises CheckFailed at the first fault, saying what was expected
+    print(check_prior("my_package.prior:Mine"))   # raises CheckFailed, which names every fault and what was expected
+
+    python -m bench.testing prior=my_package.prior:Mine     # the same from the command line
 
 A class is built at a tiny size and trained for a moment; an instance is checked as it is. CPU, seconds.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from bench import registry
-from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
-from bench.data.arrays import ArrayImages
-from bench.errors import InputError
-from bench.metrics.base import Evidence
-from bench.testing.contracts import CheckFailed, Note, built, first_line
-from bench.testing.metrics import METRIC_CHECKS, MetricCase
-from bench.testing.prior_costs import COST_CHECKS
-from bench.testing.priors import PRIOR_CHECKS, PriorCase
-from bench.testing.tokenizers import TOKENIZER_CHECKS, TokenizerCase
+if TYPE_CHECKING:
+    from bench.testing.checks import Report, check_metric, check_prior, check_tokenizer
+    from bench.testing.contracts import CheckFailed
 
 __all__ = ["CheckFailed", "Report", "check_metric", "check_prior", "check_tokenizer"]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was found to hold, and what could not be asked and why."""
-
-    subject: str
-    passed: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        facts = [f"  ok    {fact}" for fact in self.passed] + [f"  note  {note}" for note in self.notes]
-        return "\n".join([f"{self.subject}: {len(self.passed)} checks passed", *facts])
-
-
-def check_prior(prior_or_target: Any, *, options: object | None = None, sampler: object | None = None,
-                grid: tuple[int, int] = (2, 3), codebook_size: int = 5) -> Report:
-    """Check a prior: a class, a registered name, `package.module:Name`, or an instance.
-
-    options, sampler: of the class's own dataclasses; None is their defaults. Give small options where the defaults are
-    big. With the sampler's defaults a prior of exact likelihood must draw from the distribution that it states.
-    grid and codebook_size are those of the prior that is built; an instance brings its own.
-    Raises CheckFailed.
-    """
-    target: Any = _resolved("priors", prior_or_target)
-    if not inspect.isclass(target):
-        case = PriorCase(prior=target, make=None, options=options, sampler=sampler or built(type(target), "Sampler"))
-        return _run(type(target).__name__, PRIOR_CHECKS + COST_CHECKS, case)
-    chosen = options or built(target, "Options")
-
-    build: Callable[..., Any] = target
-
-    def make(num_codes: int, grid: tuple[int, int]) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return build(grid=grid, codebook_size=num_codes, options=chosen)
-
-    call = f"{target.__name__}(grid={grid}, codebook_size={codebook_size}, options=...)"
-    try:
-        prior = make(codebook_size, grid)
-    except Exception as error:   # the plug-in's own, whatever it is
-        raise CheckFailed(f"{call} raised {type(error).__name__}: {error}") from error
-    said = tuple(getattr(prior, name, None) for name in ("grid", "codebook_size"))
-    if said != (tuple(grid), codebook_size):
-        raise CheckFailed(f"{call} says grid={said[0]} and codebook_size={said[1]}")
-    case = PriorCase(prior=prior, make=make, options=chosen, sampler=sampler or built(target, "Sampler"))
-    return _run(target.__name__, PRIOR_CHECKS + COST_CHECKS, case)
-
-
-def check_tokenizer(tokenizer_or_target: Any, *, options: object | None = None, resolution: int = 32) -> Report:
-    """Check a tokenizer: a class, a registered name, `package.module:Name`, or an instance. Raises CheckFailed."""
-    target: Any = _resolved("tokenizers", tokenizer_or_target)
-    if inspect.isclass(target):
-        build: Callable[..., Any] = target
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            tokenizer = build(options=options or built(target, "Options"), resolution=resolution)
-    else:
-        tokenizer = target
-    return _run(type(tokenizer).__name__, TOKENIZER_CHECKS, TokenizerCase(tokenizer))
-
-
-def check_metric(metric_or_target: Any, *, evidence: Evidence | None = None) -> Report:
-    """Check a metric: a class, a registered name, `package.module:Name`, or an instance. Raises CheckFailed.
-
-    evidence: what it measures; None is 24 images of noise a side, with 16 features each and no prior or tokenizer.
-    """
-    target = _resolved("metrics", metric_or_target)
-    metric = target() if inspect.isclass(target) else target
-    with TemporaryDirectory() as folder:
-        return _run(type(metric).__name__, METRIC_CHECKS, MetricCase(metric, evidence or noise_evidence(Path(folder))))
-
-
-def noise_evidence(folder: Path, *, num: int = 24, seed: int = 0) -> Evidence:
-    """Evidence about nothing: uniform noise as images, Gaussian noise as features, equal sizes on every side."""
-    sides = ("fake", "real", "train", "validation")
-    random = np.random.default_rng(seed)
-    images = {side: ArrayImages(random.integers(0, 256, (num, 3, 32, 32), dtype=np.uint8)) for side in sides}
-    drawn = {side: random.normal(size=(num, 16)).astype(np.float32) for side in sides}
-
-    def features(side: str) -> np.ndarray:
-        if side not in ("fake", "real"):
-            raise InputError(f"features of '{side}': only the judged (fake) and the protocol's real images have them.")
-        return drawn[side]
-
-    protocol = ProtocolConfig(name="check", num_fake=num, num_real=num, prdc_num=num, neighbours_queries=2,
-                              neighbours_candidates=num, neighbours_top_k=2)
-    return Evidence(
-        role="source", protocol=protocol, protocol_id="check-00000000", settings=MetricsConfig(), speed=SpeedConfig(),
-        images=images.__getitem__, features=features, workspace=folder, caches=folder,
-        validation_tokens=lambda: torch.zeros(num, 64, dtype=torch.int64),
-        fingerprints={side: f"check:{side}" for side in sides})
-
-
-def _resolved(kind: str, target: Any) -> Any:
-    return registry.resolve(kind, target) if isinstance(target, str) else target
-
-
-def _run(subject: str, checks: Iterable[Callable[[Any], Note]], case: Any) -> Report:
-    """Each check in turn; its docstring is the fact that stands in the report."""
-    passed: list[str] = []
-    notes: list[str] = []
-    for check in checks:
-        try:
-            note = check(case)
-        except CheckFailed as fault:
-            raise CheckFailed(f"{subject}: {first_line(check)} But {fault}") from fault.__cause__
-        except Exception as error:   # the plug-in's own, whatever it is
-            raised = f"{type(error).__name__}: {error}"
-            raise CheckFailed(f"{subject}: {first_line(check)} But it raised {raised}") from error
-        (notes if note else passed).append(note or first_line(check))
-    return Report(subject, tuple(passed), tuple(dict.fromkeys(notes)))
+def __getattr__(name: str) -> Any:
+    """Torch is imported once something is checked, so that the command line refuses wrong input at once."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bench.testing' has no attribute '{name}'")
+    from bench.testing import checks
+    return getattr(checks, name)

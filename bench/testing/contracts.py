@@ -17,7 +17,14 @@ Note = str | None
 
 
 class CheckFailed(AssertionError):
-    """A plug-in breaks the contract; the message says what was expected and what was found."""
+    """A plug-in breaks the contract; the message says what was expected and what was found.
+
+    report: what else was found, where all checks were run.
+    """
+
+    def __init__(self, message: str, report: Any = None):
+        super().__init__(message)
+        self.report = report
 
 
 def require(holds: bool, found: str) -> None:
@@ -39,8 +46,8 @@ def built(cls: type, name: str) -> Any:
         raise CheckFailed(f"{cls.__name__}.{name}() cannot be built ({error}): every field needs a default") from error
 
 
-def check_dataclass(cls: type, name: str) -> None:
-    """A frozen dataclass of plain values whose own checks refuse what makes no sense."""
+def check_dataclass(cls: type, name: str) -> Note:
+    """A frozen dataclass of plain values whose own checks refuse what makes no sense; notes what takes any text."""
     options: Any = getattr(cls, name, None)
     parameters: Any = getattr(options, "__dataclass_params__", None)
     require(parameters is not None and parameters.frozen,
@@ -49,6 +56,7 @@ def check_dataclass(cls: type, name: str) -> None:
         json.dumps(dataclasses.asdict(options()))
     except TypeError as error:
         raise CheckFailed(f"{name}() cannot be written to a record: {error}") from error
+    free = []
     for field in dataclasses.fields(options):
         value = _nonsense_like(getattr(options(), field.name))
         if value is None:
@@ -57,7 +65,12 @@ def check_dataclass(cls: type, name: str) -> None:
             options(**{field.name: value})
         except (TypeError, ValueError):
             continue
+        if isinstance(value, str):
+            free.append(field.name)
+            continue
         raise CheckFailed(f"{name}({field.name}={value!r}) was accepted: __post_init__ should raise ValueError")
+    return f"{name} takes any text as {', '.join(free)}: if it is a choice, let __post_init__ refuse others" if free \
+        else None
 
 
 def _nonsense_like(default: Any) -> Any:

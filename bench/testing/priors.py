@@ -87,11 +87,10 @@ def describes_itself(case: PriorCase) -> Note:
 
 def options_are_checked(case: PriorCase) -> Note:
     """Options and Sampler are frozen dataclasses with defaults that refuse a wrong value."""
-    for name in ("Options", "Sampler"):
-        check_dataclass(type(case.prior), name)
+    notes = [check_dataclass(type(case.prior), name) for name in ("Options", "Sampler")]
     require(dataclasses.is_dataclass(case.sampler) and isinstance(case.sampler, type(case.prior).Sampler),
             f"the sampler to check with is {case.sampler!r}")
-    return None
+    return "; ".join(filter(None, notes)) or None
 
 
 def learns(case: PriorCase) -> Note:

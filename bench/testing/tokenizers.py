@@ -35,8 +35,7 @@ class TokenizerCase:
 
 def options_are_checked(case: TokenizerCase) -> Note:
     """Options is a frozen dataclass with defaults that refuses a wrong value."""
-    check_dataclass(type(case.tokenizer), "Options")
-    return None
+    return check_dataclass(type(case.tokenizer), "Options")
 
 
 def images_become_tokens(case: TokenizerCase) -> Note:

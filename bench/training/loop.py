@@ -93,7 +93,8 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConfig, *, num_items: int,
           validation: Mapping[str, Callable[[], Iterable[Tensor]]], seed: int, work: Path, out: Path,
           fabric: Fabric | None = None, label: str = "training", resume_from: Path | None = None,
-          measured: Mapping[str, Callable[[], Iterable[Tensor]]] | None = None) -> None:
+          measured: Mapping[str, Callable[[], Iterable[Tensor]]] | None = None,
+          track: Callable[[Mapping[str, float], int], None] = lambda values, step: None) -> None:
     """Train `task` to config.steps and publish into `out`: model.safetensors, state.pt and curves.csv.
 
     fetch: indices -> a batch on the CPU; called one step ahead in a thread.
@@ -102,12 +103,14 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
     measured: name of a part of a Trajectory -> its batches, measured at the steps of its grid and at the last; then
         the selection half chooses the best checkpoint, and `out` holds trajectory.npz too.
     work: where checkpoints go; a checkpoint there is continued.  resume_from: a published state.pt of fewer steps.
+    track: told every new point of the curves, (values by name, step), as it comes.
     Raises Interrupted, with a checkpoint saved, when the process is asked to stop (SIGTERM, SIGUSR2).
     """
     fabric = fabric or make_fabric(config.precision)
     loop = _Loop(task, config, fabric, seed)
     loop.restore(work / "latest.pt", resume_from)
     patience = getattr(config, "patience", None)
+    loop.tracked = len(loop.rows)
     indices = range(loop.step, loop.step if loop.trajectory.has_long_passed_its_best(patience) else config.steps)
     with Bar(label, config.steps, unit="step", start=loop.step) as bar, _stop_signals() as stop, \
             ThreadPoolExecutor(1) as ahead:
@@ -122,6 +125,7 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
                 loop.validate({split: batches() for split, batches in validation.items()}, chooses=not measured)
             if measured and is_measured(loop.step):
                 loop.measure({part: batches() for part, batches in measured.items()})
+            loop.tell(track)
             stopping = _any_process(stop.is_set(), fabric)
             if loop.step % config.checkpoint_every == 0 or stopping:
                 loop.save(work / "latest.pt")
@@ -132,6 +136,7 @@ def train(task: Any, fetch: Callable[[np.ndarray], Tensor], config: TrainingConf
     state = loop.state()   # without the point beside the grid that the end of this training may add
     if measured and loop.trajectory.steps[-1:] != [loop.step]:
         loop.measure({part: batches() for part, batches in measured.items()})
+        loop.tell(track)
     if fabric.is_global_zero:
         loop.publish(out, state)
 
@@ -149,7 +154,7 @@ class _Loop:
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in bare]
         self.bare = bare
         self.average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=False)
-        self.step, self.note = 0, ""
+        self.step, self.note, self.tracked = 0, "", 0
         self.rows: list[tuple[int, str, float]] = []
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -200,6 +205,12 @@ class _Loop:
                 self.trajectory.kind = found[0][2]
                 self.rows.append((self.step, f"{part}_bits_per_token", float(bits.mean(dtype=np.float64))))
         self._keep_if_best(float(self.trajectory.mean("selection")[-1]), model)
+
+    def tell(self, track: Callable[[Mapping[str, float], int], None]) -> None:
+        """The points of the curves that it has not been told, by the first process alone."""
+        if self.fabric.is_global_zero and len(self.rows) > self.tracked:
+            track({name: value for _, name, value in self.rows[self.tracked:]}, self.step)
+        self.tracked = len(self.rows)
 
     def _keep_if_best(self, loss: float, model: nn.Module) -> None:
         if self.best is None or loss < self.best[0]:

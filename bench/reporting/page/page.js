@@ -69,6 +69,22 @@
   all("[data-columns]").forEach((box) => box.addEventListener("change", () =>
     document.getElementById(box.dataset.columns).classList.toggle("headline", !box.checked)));
 
+  // What is wider than the page says so, until it is scrolled to its end.
+  all(".scroll").forEach((scroller) => {
+    const hint = el("p", { class: "hint", "aria-hidden": "true" }, "more to the right →");
+    scroller.before(hint);
+    const look = () => {
+      const isClipped = scroller.scrollWidth - scroller.clientWidth - scroller.scrollLeft > 1;
+      scroller.classList.toggle("clipped", isClipped);
+      hint.hidden = !isClipped;
+    };
+    const observer = new ResizeObserver(look);
+    observer.observe(scroller);
+    observer.observe(scroller.firstElementChild);
+    scroller.addEventListener("scroll", look, { passive: true });
+    look();
+  });
+
   // The sample browser: two panes, each a row and a slider over its steps.
   all("[data-browser]").forEach((browser) => {
     const series = data.parts[browser.dataset.browser];

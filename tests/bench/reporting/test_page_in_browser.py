@@ -63,6 +63,59 @@ def test_nothing_overflows_at_either_width(page, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+WITHOUT_A_HINT = """() => [...document.querySelectorAll('.scroll')].filter(node => node.checkVisibility()
+    && node.scrollWidth - node.clientWidth - node.scrollLeft > 1
+    && !(node.classList.contains('clipped') && node.previousElementSibling.checkVisibility()))
+    .map(node => node.getAttribute('aria-label'))"""
+SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"   # resizes are observed
+
+
+def overflow(page, selector):
+    page.evaluate(SETTLED)
+    return page.locator(selector).first.evaluate("node => node.scrollWidth - node.clientWidth")
+
+
+def headings(page):
+    return page.locator("#summary .on thead tr:last-child th:visible").all_inner_texts()
+
+
+def test_a_phone_shows_the_essential_columns_and_no_others_until_asked(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert [text.split()[0] for text in headings(page)] == ["row", "FID@500", "Bits", "s"]
+    assert overflow(page, "#summary .on .scroll") <= 1
+    page.locator("#summary .on input[type=checkbox]").check()
+    assert len(headings(page)) > 10
+
+
+def test_the_headline_columns_fit_a_desk_s_screen(page):
+    assert overflow(page, "#summary .on .scroll") <= 1
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_is_clipped_without_a_hint(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
+    page.locator("#summary .on input[type=checkbox]").check()
+    page.evaluate(SETTLED)
+    assert page.locator(".scroll.clipped:visible").count() > 0 and page.evaluate(WITHOUT_A_HINT) == []
+
+
+def test_the_hint_goes_once_the_end_is_in_sight(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#summary .on input[type=checkbox]").check()
+    scroller = page.locator("#summary .on .scroll").first
+    page.evaluate(SETTLED)
+    assert page.locator("#summary .on .hint").first.is_visible()
+    scroller.evaluate("node => { node.scrollLeft = node.scrollWidth; }")
+    page.evaluate(SETTLED)
+    assert not page.locator("#summary .on .hint").first.is_visible()
+
+
+def test_every_section_of_the_page_can_be_seen_in_the_bar_of_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.locator(".top nav").evaluate("node => node.scrollWidth - node.clientWidth") <= 1
+
+
 def test_sorting_by_fid_puts_the_lowest_first_and_holes_last(page):
     page.get_by_role("button", name="FID@500").first.click()
     first, last = labels(page)[0], labels(page)[-1]

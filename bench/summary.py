@@ -1,0 +1,118 @@
+"""What a command says when its runs are done: one table a data set and protocol, then what failed, where, and why.
+
+    print_summary(records)          # on standard output
+    summary_of(record)              # the same for machines
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from bench.metrics.columns import column_of, in_order
+from bench.printable import cell, last_line, one_line
+from bench.records import Measurement, Record
+from bench.reporting.numbers import decimals_for, number
+
+ARROWS = {"lower": " \N{DOWNWARDS ARROW}", "higher": " \N{UPWARDS ARROW}", "none": ""}
+FRAME = re.compile(r'^ *File "([^"\n]+)", line (\d+)', re.MULTILINE)
+COSTS = ("s", "images/s", "per image")   # units of what is not a mean over N images
+WIDE = 200   # columns of a file or pipe
+
+
+def summary_of(record: Record) -> dict[str, Any]:
+    """A record for machines: who it is, how it went, and its measurements."""
+    return {"record": record.id, "label": record.label, "role": record.role, "status": record.status,
+            "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
+            "measurements": [asdict(measurement) for measurement in record.measurements]}
+
+
+def print_summary(records: Sequence[Record]) -> None:
+    """One row a run and one column a metric that any of them measured, with N and 95% interval; then the failures."""
+    console = Console(width=WIDE if not sys.stdout.isatty() else None)
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault(_group_of(record, records), []).append(record)
+    for (dataset, protocol), held in groups.items():
+        console.print(_table(held, f"{dataset}, protocol {protocol}"))
+    for record in records:
+        if record.message:
+            print("\n".join(_told(record)))
+    if records:
+        results_dir = records[0].spec.get("results_dir", "results/runs")
+        option = "" if results_dir == "results/runs" else f" results_dir={one_line(results_dir)}"
+        print(f"{len(records)} records in {one_line(results_dir)}; tables and figures: python -m bench.report{option}")
+
+
+def _table(records: Sequence[Record], title: str) -> Table:
+    rows = [{m.metric: m for m in record.measurements if m.value is not None} for record in records]
+    names = [name for name in in_order({name for row in rows for name in row}) if _stands(name)]
+    commonest = {name: Counter(row[name].n for row in rows if name in row).most_common(1)[0][0] for name in names}
+    table = Table(title=cell(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
+                  caption="\N{PLUS-MINUS SIGN}, [ ]: 95% intervals; @: number of images; <=: an upper bound"
+                  if names else None, caption_justify="left")
+    table.add_column("run", overflow="fold", min_width=16)
+    table.add_column("status")
+    for name in names:
+        better = next(row[name].better for row in rows if name in row)
+        listed = column_of(name, better)
+        told = f"@{commonest[name]}" if commonest[name] and listed.unit not in COSTS else ""
+        heading = (listed.short or listed.title) + told
+        table.add_column(cell(heading + ARROWS[listed.better]), justify="right")
+    for record, row in zip(records, rows, strict=True):
+        table.add_row(cell(record.label), record.status,
+                      *(cell(_shown(row[name], commonest[name]) if name in row else "-") for name in names))
+    return table
+
+
+def _stands(name: str) -> bool:
+    """Headline columns, and those of plug-ins."""
+    listed = column_of(name)
+    return listed.headline or not listed.short and listed.about == column_of("").about
+
+
+def _shown(measurement: Measurement, commonest: int | None) -> str:
+    """The value with its interval, and its N where the heading says another."""
+    value, low, high = measurement.value, measurement.ci_low, measurement.ci_high
+    assert value is not None
+    half = (high - low) / 2 if low is not None and high is not None else None
+    decimals = decimals_for(value, half, column_of(measurement.metric).decimals)
+    text = f"{'<= ' if measurement.bound == 'upper' else ''}{number(value, decimals)}"
+    is_other = measurement.n and measurement.n != commonest and measurement.unit not in COSTS
+    text += f"@{measurement.n}" if is_other else ""
+    if not half or low is None or high is None:
+        return text
+    if abs((low + high) / 2 - value) <= 0.05 * (high - low):
+        return f"{text} \N{PLUS-MINUS SIGN} {number(half, decimals)}"
+    return f"{text} [{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def _group_of(record: Record, records: Sequence[Record]) -> tuple[str, str]:
+    """Data set and protocol id; of a run that measured nothing, the id of those that asked for the same protocol."""
+    dataset, name = (record.spec.get(key, {}).get("name", "?") for key in ("dataset", "protocol"))
+    for other in [record, *records]:
+        alike = all(other.spec.get(key, {}).get("name", "?") == value
+                    for key, value in (("dataset", dataset), ("protocol", name)))
+        if alike and other.measurements:
+            return dataset, other.measurements[0].protocol
+    return dataset, name
+
+
+def _told(record: Record) -> list[str]:
+    """What became of a run that is not done: the error, where it was raised, and the record that has all of it."""
+    lines = [f"{one_line(record.label)}: {record.status}: {last_line(record.message)}"]
+    if record.status == "failed":
+        frames = FRAME.findall(record.message)
+        lines += [f"  at {one_line(frames[-1][0])}, line {frames[-1][1]}"] if frames else []
+        folder = Path(str(record.spec.get("results_dir", "results/runs"))) / "records"
+        lines += [f"  the whole message: {one_line(str(folder / record.id))}.json"]
+    return lines
