@@ -95,6 +95,12 @@ def dataset_of(spec: dict[str, Any]) -> str:
     return str((spec.get("dataset") or {}).get("name", "unknown data set"))
 
 
+def condition_of(spec: dict[str, Any]) -> str:
+    """What the run's samples were drawn for: "class" or "text"; "" for nothing."""
+    name = str((spec.get("condition") or {}).get("name") or "none")
+    return "" if name == "none" else name
+
+
 def protocol_name_of(spec: dict[str, Any]) -> str:
     return str((spec.get("protocol") or {}).get("name", "unknown protocol"))
 
