@@ -23,6 +23,7 @@ from bench.reporting.rows import Group, Row
 
 MAX_COLUMNS, MAX_STRIPS = 8, 6
 CAPTIONED = 6   # pictures a strip, so that a caption fits below each
+LONGEST_NAME = 18   # letters of a class
 Found = tuple[Row, Path, Sheet]
 
 
@@ -45,7 +46,7 @@ def samples_by_class(group: Group, results_dir: Path) -> Drawing | None:
     def draw() -> Figure:
         images = [np.concatenate([join(line) for line in _lines(path, sheet, names, a_class)])
                   for _, path, sheet in chosen]
-        left, gap, head = 1.0, 0.08, 0.45
+        left, gap, head = 0.25 + 0.055 * min(LONGEST_NAME, max(map(len, names))), 0.08, 0.45
         width = (PAGE_WIDTH - left) / len(chosen) - gap
         height = width * images[0].shape[0] / images[0].shape[1]
         figure = plt.figure(figsize=(PAGE_WIDTH, height + head))
@@ -55,8 +56,8 @@ def samples_by_class(group: Group, results_dir: Path) -> Drawing | None:
             show(axes, image)
             axes.set_title(wrap(_told(row), max(10, int(width * 18))), fontsize=6, color=INK)
             for at, name in enumerate(names if index == 0 else ()):
-                axes.text(-0.05, 1 - (at + 0.5) / len(names), shortened(name, 18), transform=axes.transAxes, ha="right",
-                          va="center", fontsize=6.5, color=INK)
+                axes.text(-0.05, 1 - (at + 0.5) / len(names), shortened(name, LONGEST_NAME), ha="right", va="center",
+                          transform=axes.transAxes, fontsize=6.5, color=INK)
         return figure
 
     return Drawing(f"classes-{group.slug}", f"Samples by class, {group.title}",

@@ -45,9 +45,10 @@ def fidelity_against_obedience(group: Group) -> Drawing | None:
         for index, (label, rows) in enumerate(sweeps.items()):
             colour, marker = COLOURS[index % 6], MARKERS[(index + index // 6) % 6]
             _points(axes, rows, metric, colour, marker, label, line="-", order=3 + index)
-            for row in rows:
+            for at, row in enumerate(rows):   # neighbours may lie on each other: one above, the next below
                 axes.annotate(f"{guidance_of(row):g}", (row.cells[OBEDIENCE].value, row.cells[metric].value),
-                              textcoords="offset points", xytext=(4, 4), fontsize=6, color=colour)
+                              textcoords="offset points", xytext=((3, 4), (-3, -4))[at % 2], fontsize=6, color=colour,
+                              ha=("left", "right")[at % 2], va=("bottom", "top")[at % 2])
         for row in group.measured("reconstruction"):
             if _has(row, metric):
                 _points(axes, [row], metric, INK, "x", row.label, line="", order=2)

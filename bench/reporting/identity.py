@@ -12,7 +12,7 @@ from bench.records import Record
 
 PARTS = {"prior": ("dataset", "vq", "prior", "condition", "sampler", "sampling", "protocol"),
          "source": ("dataset", "protocol"),
-         "edit": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
+         "edit": ("dataset", "vq", "prior", "condition", "sampler", "sampling", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""
 ONE_STEP_A_TOKEN = ("absorbing", "block_diffusion")

@@ -12,7 +12,6 @@ from bench.baselines import with_baselines
 from bench.compose import compose, expand
 from bench.config import MetricsConfig
 from bench.data.conditions import sampled_images
-from bench.edit import check_runs
 from bench.errors import InputError
 from bench.pipeline import run as run_of_spec
 from bench.run import main
@@ -165,11 +164,6 @@ def test_a_data_set_without_captions_is_refused_before_anything_is_built(tmp_pat
     before = set(own_cache.glob("artefacts/*/*"))
     assert main(command) == 2 and "dataset=digits has no captions" in capsys.readouterr().err
     assert set(own_cache.glob("artefacts/*/*")) == before and not list(tmp_path.iterdir())
-
-
-def test_edits_have_no_condition():
-    with pytest.raises(InputError, match="condition=class: a key of bench.run"):
-        check_runs(expand([*CLASS, "prior=autoregressive"]), [])
 
 
 def test_a_condition_adds_its_metrics_to_those_of_every_run():
