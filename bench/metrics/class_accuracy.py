@@ -1,8 +1,8 @@
 """How many samples show the class they were drawn for, as a small classifier sees it (cf. Ravuri & Vinyals 2019).
 
 The classifier is trained here, on real training images alone, and kept. Its accuracy on held-out images and on their
-reconstructions stands beside that on samples: a sample cannot be asked for more. It is a check of the condition, not of
-quality: guidance raises it at the cost of diversity.
+reconstructions stands beside that on samples: samples drawn like real images reach it, and guided ones go beyond, at
+the cost of diversity. It is a check of the condition, not of quality.
 """
 
 from __future__ import annotations
