@@ -100,9 +100,9 @@ def _has(row: Row, metric: str) -> bool:
 def _points(axes: Axes, rows: list[Row], metric: str, colour: str, marker: str, label: str, *, line: str,
             order: int) -> None:
     across, up = [row.cells[OBEDIENCE] for row in rows], [row.cells[metric] for row in rows]
-    axes.errorbar([cell.value for cell in across], [cell.value for cell in up], xerr=_bars(across), yerr=_bars(up),
-                  color=colour, marker=marker, linestyle=line or "none", label=shortened(label), elinewidth=0.7,
-                  capsize=1.5, zorder=order)
+    axes.errorbar([cell.value or 0.0 for cell in across], [cell.value or 0.0 for cell in up], xerr=_bars(across),
+                  yerr=_bars(up), color=colour, marker=marker, linestyle=line or "none", label=shortened(label),
+                  elinewidth=0.7, capsize=1.5, zorder=order)
 
 
 def _bars(cells: list[Cell]) -> tuple[list[float], list[float]]:
