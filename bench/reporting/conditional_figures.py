@@ -46,15 +46,17 @@ def samples_by_class(group: Group, results_dir: Path) -> Drawing | None:
     def draw() -> Figure:
         images = [np.concatenate([join(line) for line in _lines(path, sheet, names, a_class)])
                   for _, path, sheet in chosen]
-        left, gap, head = 0.25 + 0.055 * min(LONGEST_NAME, max(map(len, names))), 0.08, 0.45
+        left, gap = 0.25 + 0.055 * min(LONGEST_NAME, max(map(len, names))), 0.08
         width = (PAGE_WIDTH - left) / len(chosen) - gap
+        titles = [wrap(_told(row), max(10, int(width * 20))) for row, _, _ in chosen]
+        head = 0.1 + 0.1 * max(title.count("\n") + 1 for title in titles)
         height = width * images[0].shape[0] / images[0].shape[1]
         figure = plt.figure(figsize=(PAGE_WIDTH, height + head))
-        for index, (image, (row, _, _)) in enumerate(zip(images, chosen, strict=True)):
+        for index, (image, title) in enumerate(zip(images, titles, strict=True)):
             axes = figure.add_axes(((left + index * (width + gap)) / PAGE_WIDTH, 0, width / PAGE_WIDTH,
                                     height / (height + head)))
             show(axes, image)
-            axes.set_title(wrap(_told(row), max(10, int(width * 18))), fontsize=6, color=INK)
+            axes.set_title(title, fontsize=6, color=INK)
             for at, name in enumerate(names if index == 0 else ()):
                 axes.text(-0.05, 1 - (at + 0.5) / len(names), shortened(name, LONGEST_NAME), ha="right", va="center",
                           transform=axes.transAxes, fontsize=6.5, color=INK)

@@ -45,10 +45,7 @@ def fidelity_against_obedience(group: Group) -> Drawing | None:
         for index, (label, rows) in enumerate(sweeps.items()):
             colour, marker = COLOURS[index % 6], MARKERS[(index + index // 6) % 6]
             _points(axes, rows, metric, colour, marker, label, line="-", order=3 + index)
-            for at, row in enumerate(rows):   # neighbours may lie on each other: one above, the next below
-                axes.annotate(f"{guidance_of(row):g}", (row.cells[OBEDIENCE].value, row.cells[metric].value),
-                              textcoords="offset points", xytext=((3, 4), (-3, -4))[at % 2], fontsize=6, color=colour,
-                              ha=("left", "right")[at % 2], va=("bottom", "top")[at % 2])
+            _guidances(axes, rows, metric, colour, above=index % 2 == 0)
         for row in group.measured("reconstruction"):
             if _has(row, metric):
                 _points(axes, [row], metric, INK, "x", row.label, line="", order=2)
@@ -103,6 +100,17 @@ def _points(axes: Axes, rows: list[Row], metric: str, colour: str, marker: str, 
     axes.errorbar([cell.value or 0.0 for cell in across], [cell.value or 0.0 for cell in up], xerr=_bars(across),
                   yerr=_bars(up), color=colour, marker=marker, linestyle=line or "none", label=shortened(label),
                   elinewidth=0.7, capsize=1.5, zorder=order)
+
+
+def _guidances(axes: Axes, rows: list[Row], metric: str, colour: str, *, above: bool) -> None:
+    """The guidance beside each point, on the side that its nearest neighbour leaves free."""
+    obedience = [row.cells[OBEDIENCE].value or 0.0 for row in rows]
+    for at, row in enumerate(rows):
+        nearest = min((x for other, x in enumerate(obedience) if other != at), key=lambda x: abs(x - obedience[at]))
+        right = obedience[at] > nearest
+        axes.annotate(f"{guidance_of(row):g}", (obedience[at], row.cells[metric].value or 0.0),
+                      textcoords="offset points", xytext=(4 if right else -4, 4 if above else -4), fontsize=6,
+                      color=colour, ha="left" if right else "right", va="bottom" if above else "top", zorder=30)
 
 
 def _bars(cells: list[Cell]) -> tuple[list[float], list[float]]:
