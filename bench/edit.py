@@ -34,7 +34,7 @@ from bench.command import run_command
 from bench.compose import Request, expand
 from bench.config import RunSpec
 from bench.data.foreign import as_written
-from bench.editing.inputs import Inputs, check_files, load
+from bench.editing.inputs import Inputs, check_conditions, check_files, held_out_index, load
 from bench.editing.options import EditOptions, parse
 from bench.errors import InputError
 from bench.labels import label_as_asked, label_of
@@ -54,6 +54,7 @@ from bench.provenance import utc_now
 from bench.rebuild import settled
 from bench.records import Record, Sweep, load_records, save_record, save_sweep
 from bench.stages.base import Run
+from bench.stages.condition import given_of
 from bench.stages.identity import run_key
 from bench.store.files import write_json
 from bench.store.store import Store
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
     from bench.stages.editor import Editor, Shape
     from priors.canvas import Windows
+    from priors.conditions import Condition
 
 MANIFEST = "edit.json"
 OF_BENCHMARK = tuple(key for key in LAUNCHED if key != "plan=")   # its rows are launched as runs are
@@ -83,6 +85,7 @@ def perform(arguments: list[str]) -> int:
     check_runs(runs, [key for key in rest if not (options.task == "benchmark" and key.startswith(OF_BENCHMARK))])
     for run in runs:
         check_files(options, run.spec.dataset)
+        check_conditions(options, run.spec.condition.name)
     if options.task == "benchmark":
         return benchmark(options, runs, " ".join(["python -m bench.edit", *arguments]), console)
     return edit_all(options, runs, console)
@@ -141,10 +144,9 @@ def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
     for run in runs:
         if run.unsupported:
             raise InputError(run.unsupported)
-        if run.spec.condition.name != "none":
-            raise InputError(f"condition={run.spec.condition.name}: a key of bench.run; edits complete images without "
-                             "one. Leave it out.")
     check_data([run.spec for run in runs])
+    for run in runs:
+        given_of(Run(run.spec))
     check_own_files(run.spec for run in runs)
     check_tracking(run.spec for run in runs)
 
@@ -273,8 +275,8 @@ def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict
         known = known_tokens(options, job, editor, row)
         synchronise(editor.run.device)
         began = time.perf_counter()
-        sample = editor.complete(known.repeat(options.variants, 1), windows=job.windows, order=options.order,
-                                 draws=editor.draws(options.task, row))
+        sample = editor.complete(known.repeat(options.variants, 1), condition=_told(options, editor, row),
+                                 windows=job.windows, order=options.order, draws=editor.draws(options.task, row))
         synchronise(editor.run.device)
         seconds = time.perf_counter() - began
         images = editor.decode(sample.tokens, job.grid).cpu()
@@ -291,6 +293,12 @@ def carry_out(options: EditOptions, job: Job, editor: Editor, out: Path) -> dict
     save_tiles(torch.cat(rows), len(rows), len(rows[0]), out / "sheet.png")
     return {"options": dataclasses.asdict(options), "grid": job.grid, "windows": job.windows and len(job.windows),
             "files": ["sheet.png", *files], "results": results}
+
+
+def _told(options: EditOptions, editor: Editor, row: int) -> Condition | None:
+    """The condition of the image that a row of the job completes, once a variant; None without one."""
+    index = held_out_index(options.image[row]) if options.image else None
+    return None if index is None else editor.condition_of([index] * options.variants)
 
 
 def known_tokens(options: EditOptions, job: Job, editor: Editor, row: int) -> Tensor:

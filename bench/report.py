@@ -26,7 +26,7 @@ from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.printable import cell, one_line
 from bench.records import to_frame
-from bench.reporting import regime_figures
+from bench.reporting import conditional_figures, regime_figures
 from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
 from bench.reporting.escaping import csv_cell
@@ -120,8 +120,8 @@ def write_report(book: Book, options: Options, console: Console) -> None:
         console.print(terminal(summary(group)))
         print_verdicts(verdicts[group.slug], console)
     write_measurements(book, out / "measurements.csv")
-    curves = {group.slug: [*curves_of(group, book.results_dir), *regime_figures.figures_of(group, book.results_dir)]
-              for group in book.groups}
+    curves = {group.slug: [*curves_of(group, book.results_dir), *regime_figures.figures_of(group, book.results_dir),
+                           *conditional_figures.figures_of(group, book.results_dir)] for group in book.groups}
     if options.figures:
         written += write_figures(book, curves, out / "figures", console)
     if options.page:

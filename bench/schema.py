@@ -24,6 +24,11 @@ OPTIONS_OF = {"class": ("num_labels",), "text": ("text_width", "text_length")}
 """The fields of a prior's Options that a condition sets."""
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
 NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
+NOT_MEASURED = {
+    "fid_per_class": "its covariances are rank-deficient with fewer images of each class than features (2,048 of "
+                     "Inception), and the number would tell of the number of images. Use kid_per_class, which is "
+                     "unbiased at any."}
+"""Metrics that are asked for elsewhere, and why they are none here."""
 
 
 def schema_of(stage: ModelConfig, kind: str) -> tuple[type, type | None]:
@@ -176,6 +181,8 @@ def _check_metrics(names: Sequence[str]) -> None:
     for name in names:
         if ":" in name:
             registry.resolve("metrics", name)
+        elif name in NOT_MEASURED:
+            raise InputError(f"metrics.names: {name} is not measured: {NOT_MEASURED[name]}")
         elif known and name not in known:
             raise InputError(f"metrics.names: unknown metric '{name}'. {did_you_mean(name, known)}")
 

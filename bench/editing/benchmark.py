@@ -3,8 +3,8 @@
     python -m bench.edit task=benchmark prior=absorbing,autoregressive,unigram dataset=cifar10 preset=demo
 
 Masks: "centre", a box of half the height and width; "lower", all but the top half, which a raster-order prior can be
-given too; "random", half of the tokens. Below the priors stands the row of plain reconstructions, which nothing can
-beat but by chance. A row is a run (bench.config.EditConfig): its stages are artefacts, its end is
+given too; "random", half of the tokens. Beside the priors stands the row of plain reconstructions: how far from the
+originals the tokenizer alone leads. A row is a run (bench.config.EditConfig): its stages are artefacts, its end is
 bench.editing.measuring, and any launcher works on it.
 """
 

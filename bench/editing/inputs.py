@@ -57,6 +57,25 @@ def check_files(options: EditOptions, dataset: DatasetConfig) -> None:
         load(options, dataset, patch=1, held_out=lambda index: blank)
 
 
+def held_out_index(name: str) -> int | None:
+    """3 of "validation:3", None of a file."""
+    return int(name.removeprefix(HELD_OUT)) if name.startswith(HELD_OUT) else None
+
+
+def check_conditions(options: EditOptions, condition: str) -> None:
+    """Raise InputError where a prior with this condition would complete what nobody knows the condition of."""
+    if condition == "none" or options.task == "benchmark":
+        return
+    what = f"the {'class' if condition == 'class' else 'caption'} of a held-out image alone is known"
+    if options.task == "stitch" or not options.image:
+        raise InputError(f"task={options.task} with condition={condition}: no one image is completed, and {what}. Use "
+                         f"image={HELD_OUT}<index> with task=inpaint, condition or enlarge, or condition=none.")
+    for name in options.image:
+        if held_out_index(name) is None:
+            raise InputError(f"image={name} with condition={condition}: {what}. Use image={HELD_OUT}<index>, or "
+                             "condition=none.")
+
+
 def _read_image(name: str, resolution: int, held_out: Callable[[int], np.ndarray]) -> np.ndarray:
     """(H, W, 3) uint8."""
     if name.startswith(HELD_OUT):

@@ -93,7 +93,8 @@ def _seams(run: Run) -> Measurement:
         return Measurement("seam_ratio", None, protocol_id(run), note="this prior cannot mix windows")
     windows = strided_windows((2 * h, 2 * w), (h, w), stride=max(1, min(h, w) // 2))
     unknown = torch.full((SEAM_CANVASES, 4 * h * w), UNKNOWN)
-    sample = editor.complete(unknown, windows=windows, draws=editor.draws("seams"))
+    condition = editor.condition_of(np.resize(hidden_of(run).indices, SEAM_CANVASES))
+    sample = editor.complete(unknown, condition=condition, windows=windows, draws=editor.draws("seams"))
     images = editor.decode(sample.tokens, windows.canvas).cpu().numpy()
     edges = window_edges(windows.canvas, windows.window, windows.corners.numpy())
     ratio, low, high = seam_ratio(images, edges, patch=shape.patch)
@@ -120,10 +121,10 @@ def _media(run: Run) -> dict[str, Sheet]:
         return {}
     results, editor, few = Path(run.spec.results_dir), Editor(run), np.arange(min(6, run.num_fake))
     folder = results / "media" / f"edit-{run_key(run)}"
-    originals = torch.from_numpy(hidden_of(run).images(few))
+    originals, positions = torch.from_numpy(hidden_of(run).images(few)), hidden_of(run).indices[few]
     hidden = torch.from_numpy(_hidden(run, shape_of(run.spec))[few])
-    sheets = {"inpaint": completed_sheet(editor, originals, hidden, folder / "inpaint.png", results)}
-    return sheets | (showcase(editor, originals, folder, results) if run.spec.edit.showcase else {})
+    sheets = {"inpaint": completed_sheet(editor, originals, positions, hidden, folder / "inpaint.png", results)}
+    return sheets | (showcase(editor, originals, positions, folder, results) if run.spec.edit.showcase else {})
 
 
 def _hidden(run: Run, shape: Shape) -> np.ndarray:

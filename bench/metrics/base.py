@@ -40,6 +40,7 @@ class Evidence:
     judged_as: of such a run, the held-out image whose condition each judged image has, (n,) int64; None for images
         from elsewhere.
     labels: the classes of both splits, of a run with condition=class.
+    real_indices: (n,) positions of the protocol's real images in the split they are of (`protocol.real_split`).
     seen: (n,) positions of the training images that the prior was trained on; None for all of them, and where the row
         has no prior or its training is not known.
     workspace: a folder of this measurement's own, kept until it is done: for resuming.
@@ -65,6 +66,7 @@ class Evidence:
     condition: Callable[[np.ndarray], Condition] | None = None
     judged_as: np.ndarray | None = None
     labels: Labels | None = None
+    real_indices: np.ndarray | None = None
     seen: np.ndarray | None = None
     device: str = "cpu"
     seed: int = 0

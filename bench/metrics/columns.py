@@ -68,6 +68,8 @@ COLUMNS: dict[str, Column] = {
                            about="FID with its finite-sample bias removed by the jackknife."),
     "kid": Column("", "lower", 1, "KID", 4, True,
                   "Kernel distance of the same features: unbiased at every sample size.", "KID"),
+    "kid_per_class": Column("", "lower", 1, "KID per class", 4,
+                            about="Mean over classes of the KID of a class's samples and that class's real images."),
     "precision": Column("", "higher", 1, "Precision", 3, True,
                         "Share of samples that lie on the manifold of real images.", "P", moves_with_n=True),
     "recall": Column("", "higher", 1, "Recall", 3, True,
@@ -121,6 +123,9 @@ COLUMNS: dict[str, Column] = {
                              about="Token positions pushed through the backbone for each image.", is_exact=True),
     "class_accuracy": Column("share of samples", "higher", 2, "Class accuracy", 3,
                              about="Share of images that a small classifier of real ones takes for their class."),
+    "cas": Column("share of held-out images", "higher", 1, "CAS", 3, moves_with_n=True,
+                  about="Classification accuracy score: the share of real held-out images that classifiers get right "
+                        "which were trained on samples and the classes asked for."),
     "lpips_nearest_mean": Column("LPIPS", "none", 1, "LPIPS nearest", 3,
                                  about="Mean LPIPS distance of a sample to its nearest training image."),
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,

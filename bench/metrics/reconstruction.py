@@ -1,7 +1,8 @@
 """How faithful the shared tokenizer is, image by image, and how much of its codebook it uses.
 
 PSNR (decibels), SSIM (Wang et al. 2004) and LPIPS between held-out images and their reconstructions; usage, perplexity
-and dead codes over the tokens of the same images. The row's FID beside them is the floor every prior shares.
+and dead codes over the tokens of the same images. The row's FID beside them is that of a prior which models these
+tokens exactly; guided and truncated samples can go below it.
 """
 
 from __future__ import annotations

@@ -162,17 +162,18 @@ def half_the_steps_match(group: Group, results_dir: Path) -> Finding | str:
     finding = fidelity_finding(*pair)
     if isinstance(finding, str):
         return finding
-    floor = floor_of(group, pair[1], finding.metric)
-    if floor is None:
-        return f"No {finding.metric.upper()} of reconstructions by the same tokenizer, above which both priors lie."
-    excess = (pair[1].cells[finding.metric].value or 0.0) - floor
-    says = f"similar means an excess over the reconstructions ({number(floor, 3)}) at most {TOLERANCE:.0%} greater"
+    reconstructed = of_reconstructions(group, pair[1], finding.metric)
+    if reconstructed is None:
+        return f"No {finding.metric.upper()} of reconstructions by the same tokenizer, to measure both priors from."
+    excess = (pair[1].cells[finding.metric].value or 0.0) - reconstructed
+    says = f"similar means an excess over the reconstructions ({number(reconstructed, 3)}) at most {TOLERANCE:.0%} " \
+           "greater"
     return replace(finding, border=TOLERANCE * max(0.0, excess),
                    remark="; ".join(filter(None, [says, finding.remark])))
 
 
-def floor_of(group: Group, row: Row, metric: str) -> float | None:
-    """The same metric of reconstructions by the row's tokenizer: what no prior on it can go below."""
+def of_reconstructions(group: Group, row: Row, metric: str) -> float | None:
+    """The same metric of reconstructions by the row's tokenizer: of a prior on it that models its tokens exactly."""
     tokenizer = tokenizer_of(row.spec)
     return next((found.cells[metric].value for found in group.measured("reconstruction")
                  if tokenizer_of(found.spec) == tokenizer and metric in found.cells

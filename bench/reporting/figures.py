@@ -286,7 +286,7 @@ def error_line(axes: Axes, points: Sequence[tuple[float, Any]], colour: str, mar
 
 
 def draw_levels(axes: Axes, group: Group, top: float) -> None:
-    """Rows without steps as horizontal lines: the floor and the priors that have no step sweep."""
+    """Rows without steps as horizontal lines: reconstructions and the priors that have no step sweep."""
     levels = [row for row in group.rows if row.steps is None and row.role != "real"
               and (fid := value_of(row, "fid")) is not None and fid <= top]
     styles = styles_of(group)

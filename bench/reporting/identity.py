@@ -12,7 +12,7 @@ from bench.records import Record
 
 PARTS = {"prior": ("dataset", "vq", "prior", "condition", "sampler", "sampling", "protocol"),
          "source": ("dataset", "protocol"),
-         "edit": ("dataset", "vq", "prior", "sampler", "sampling", "protocol"),
+         "edit": ("dataset", "vq", "prior", "condition", "sampler", "sampling", "protocol"),
          "reconstruction": ("dataset", "vq", "protocol"), "real": ("dataset", "protocol")}
 """Which parts of the configuration a row of each role depends on."""
 ONE_STEP_A_TOKEN = ("absorbing", "block_diffusion")
@@ -93,6 +93,12 @@ def seeds_of(spec: dict[str, Any]) -> tuple[int, int]:
 
 def dataset_of(spec: dict[str, Any]) -> str:
     return str((spec.get("dataset") or {}).get("name", "unknown data set"))
+
+
+def condition_of(spec: dict[str, Any]) -> str:
+    """What the run's samples were drawn for: "class" or "text"; "" for nothing."""
+    name = str((spec.get("condition") or {}).get("name") or "none")
+    return "" if name == "none" else name
 
 
 def protocol_name_of(spec: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ def samples_figure(group: Group, results_dir: Path, *, num_tiles: int = 12, max_
     strips = [strip for strip in strips if any(strip[0] is row for row, _ in chosen)]
 
     def draw() -> Figure:
-        images = [join(tiles(path, sheet)[:num_tiles]) for _, (path, sheet) in strips]
+        images = [join(first_tiles(path, sheet)[:num_tiles]) for _, (path, sheet) in strips]
         width = PAGE_WIDTH - 1.5
         heights = [width * image.shape[0] / image.shape[1] for image in images]
         figure = plt.figure(figsize=(PAGE_WIDTH, min(MAX_HEIGHT, sum(heights) + 0.05 * len(images))))
@@ -113,6 +113,17 @@ def sheet_file(record: Record, results_dir: Path, medium: str) -> tuple[Path, Sh
 def tiles(path: Path, sheet: Sheet) -> np.ndarray:
     """(rows * columns, h, w, 3) uint8."""
     return rows_of(path, sheet).reshape(-1, *sheet.tile, 3)
+
+
+def first_tiles(path: Path, sheet: Sheet) -> np.ndarray:
+    """The same; of a sheet with a row a class one of each class before the second of any."""
+    rows = rows_of(path, sheet)
+    return (rows.swapaxes(0, 1) if has_row_per_label(sheet) else rows).reshape(-1, *sheet.tile, 3)
+
+
+def has_row_per_label(sheet: Sheet) -> bool:
+    """Whether the labels are those of rows, as on a sheet of samples by class, not those of tiles."""
+    return len(sheet.labels) == sheet.rows and sheet.columns > 1
 
 
 def rows_of(path: Path, sheet: Sheet) -> np.ndarray:

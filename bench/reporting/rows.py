@@ -25,6 +25,7 @@ from bench.reporting.estimates import Point, combine_runs
 from bench.reporting.extras import bound_of_steps, superseded
 from bench.reporting.holes import Hole, holes_of, protocols_of
 from bench.reporting.identity import (
+    condition_of,
     dataset_of,
     identity,
     num_tokens,
@@ -35,7 +36,7 @@ from bench.reporting.identity import (
     steps_of,
     tokenizer_of,
 )
-from bench.reporting.words import first_line, plural, slugify
+from bench.reporting.words import first_line, plural, slugify, untaken
 
 ROLE_ORDER = {"real": 0, "reconstruction": 1, "prior": 2, "source": 3, "edit": 4}
 TIMING: Role = "speed comparison"
@@ -140,7 +141,7 @@ class Row:
 class Group:
     """The rows of one data set under one protocol.
 
-    slug: for file names. heading: the protocol's name, or its id where two protocols of a data set share the name.
+    slug: for file names. heading: the protocol's name and condition, or its id where two of a data set share both.
     timings: speed comparisons on the data set, which are of no row, the earliest first.
     """
 
@@ -224,11 +225,12 @@ def _groups(records: list[Record], sweeps: list[Sweep]) -> list[Group]:
     for dataset, protocol in sorted(set(placed) | set(holes)):
         rows = _rows(placed.get((dataset, protocol), {}), protocol, holes.get((dataset, protocol), []))
         name = next((protocol_name_of(row.spec) for row in rows if row.spec), protocol)
-        slug = slugify(f"{dataset}-{name}")
-        taken = sum(group.slug.startswith(slug) for group in groups)
-        groups.append(Group(dataset, protocol, name, f"{slug}-{taken + 1}" if taken else slug, rows, name))
-    shared = Counter((group.dataset, group.protocol_name) for group in groups)
-    return [replace(group, heading=group.protocol) if shared[group.dataset, group.protocol_name] > 1 else group
+        told = next((condition for row in rows if (condition := condition_of(row.spec))), "")
+        slug = slugify(f"{dataset}-{name}-{told}")
+        free = untaken(slug, {group.slug for group in groups})
+        groups.append(Group(dataset, protocol, name, free, rows, f"{name}, condition={told}" if told else name))
+    shared = Counter((group.dataset, group.heading) for group in groups)
+    return [replace(group, heading=group.protocol) if shared[group.dataset, group.heading] > 1 else group
             for group in groups]
 
 

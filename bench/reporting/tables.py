@@ -21,7 +21,7 @@ from bench.reporting.rows import Cell, Group, Row
 
 Block = Literal["measured", "published"]
 OFF_CONTEST = ("real", "reconstruction")
-"""Rows that show the floor; they take no part in "best"."""
+"""Rows that priors are read against; they take no part in "best"."""
 EDITS_HEADLINE = ("lpips", "seam_ratio")
 """Metrics that come first among completed images, and last elsewhere."""
 NEEDS_RECALL = ("precision", "density", "clipped_density")

@@ -30,7 +30,7 @@ from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
 from bench.reporting.paper import paper_tables
-from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, join, row_to_show, rows_of
+from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, has_row_per_label, join, row_to_show, rows_of
 from bench.reporting.readme import hardware
 from bench.reporting.render import ARROWS
 from bench.reporting.rows import Book, Cell, Group, Row
@@ -116,7 +116,7 @@ def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Draw
 
 
 def _facts(group: Group, data: PageData) -> list[dict[str, Any]]:
-    """The three numbers a reader asks for first, chosen among priors, and the floor they share."""
+    """The three numbers a reader asks for first, chosen among priors, and that of the reconstructions."""
     rows = group.measured()
     best = min((fid for r in rows if (fid := value_of(r, "fid")) is not None), default=None)
     near = [r for r in rows if best is not None and (value_of(r, "fid") or math.inf) <= 1.1 * best]
@@ -128,8 +128,8 @@ def _facts(group: Group, data: PageData) -> list[dict[str, Any]]:
         if measured and len(tokenizers) == 1:
             row = min(measured, key=lambda r: (value_of(r, metric) or 0.0, r.label))
             facts.append(_fact(title, row, metric, data))
-    floor = next((r for r in group.measured("reconstruction") if "fid" in r.cells), None)
-    return facts + ([_fact("Floor: FID of reconstructions", floor, "fid", data)] if floor else [])
+    reconstructed = next((r for r in group.measured("reconstruction") if "fid" in r.cells), None)
+    return facts + ([_fact("FID of reconstructions", reconstructed, "fid", data)] if reconstructed else [])
 
 
 def _fact(title: str, row: Row, metric: str, data: PageData) -> dict[str, Any]:
@@ -167,12 +167,14 @@ def _browser(group: Group, book: Book, data: PageData, budget: Budget) -> list[d
     series: dict[str, list[dict[str, Any]]] = {}
     for row in group.rows:
         found = find_sheet(row, book.results_dir, "samples")
-        uri = _sheet_uri(found, budget, rows=8, columns=8) if found else None
-        if uri:
+        by_class = found is not None and has_row_per_label(found[1])
+        uri = _sheet_uri(found, budget, rows=16 if by_class else 8, columns=8) if found else None
+        if found and uri:
             label = row.label.replace(f", {row.steps} steps", "") if row.steps is not None else row.label
             facts = [f"{title} {text_of(row.cells[m], at_most='≤')}" for m, title in
                      (("fid", "FID"), ("seconds_per_image", "seconds per image"))
                      if m in row.cells and row.cells[m].value is not None]
+            facts += [f"a row a class: {', '.join(found[1].labels)}"] if by_class else []
             series.setdefault(label, []).append({"steps": row.steps, "image": data.image(uri), "label": row.label,
                                                  "facts": ", ".join(facts)})
     most_stops_first = sorted(series.items(), key=lambda item: -len(item[1]))

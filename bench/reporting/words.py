@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bench.provenance import content_id
 
 
@@ -21,3 +23,11 @@ def first_line(message: str) -> str:
 
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def untaken(name: str, taken: Collection[str]) -> str:
+    """The name, or with the first number from 2 on that makes it another than those taken."""
+    number = 1
+    while (found := name if number == 1 else f"{name}-{number}") in taken:
+        number += 1
+    return found

@@ -125,7 +125,8 @@ def _completed(run: Run, editor: Editor, rows: np.ndarray) -> dict[str, np.ndarr
     known = tokens.masked_fill(hidden.to(tokens.device), -1)
     synchronise(run.device)
     began = time.perf_counter()
-    sample = editor.complete(known, draws=editor.draws(mask, int(rows[0])))
+    sample = editor.complete(known, condition=editor.condition_of(originals.indices[rows]),
+                             draws=editor.draws(mask, int(rows[0])))
     synchronise(run.device)
     seconds = time.perf_counter() - began
     kept = ~hidden

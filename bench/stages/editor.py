@@ -9,10 +9,12 @@ Whether a prior can do it is asked of an untrained one first, so that a refusal 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +23,13 @@ from bench.config import RunSpec
 from bench.errors import InputError
 from bench.schema import schema_of
 from bench.stages.base import Run
+from bench.stages.condition import condition_of_held_out
 from bench.stages.models import sampler_of
 from bench.stages.prior import PRIOR
 from bench.stages.tokenizer import TOKENIZER
 from priors.base import Draws, Sample, Unsupported
 from priors.canvas import CanvasSampler, Windows, predictor, random_windows, sample_canvas, strided_windows
+from priors.conditions import Condition
 
 CANVAS_KEYS = tuple(field.name for field in dataclasses.fields(CanvasSampler))
 
@@ -139,11 +143,20 @@ class Editor:
         """(n, h * w) int64 -> (n, 3, H, W) uint8."""
         return self.tokenizer.decode(tokens if grid == tuple(self.tokenizer.grid) else tokens.unflatten(1, grid))
 
-    def complete(self, known: Tensor, *, draws: Draws, windows: Windows | None = None,
-                 order: str | None = None) -> Sample:
-        """Fill what is UNKNOWN of (n, N); with windows on their canvas, otherwise by the prior's own sampler."""
+    def condition_of(self, images: Sequence[int] | np.ndarray) -> Condition | None:
+        """The conditions of held-out images (n,), by their positions; None of a run without a condition."""
+        conditions = condition_of_held_out(self.run)
+        return None if conditions is None else conditions(np.asarray(images, dtype=np.int64))
+
+    def complete(self, known: Tensor, *, draws: Draws, condition: Condition | None = None,
+                 windows: Windows | None = None, order: str | None = None) -> Sample:
+        """Fill what is UNKNOWN of (n, N); with windows on their canvas, otherwise by the prior's own sampler.
+
+        condition: of the n images that are completed, for a prior that knows one.
+        """
         known = known.to(self.run.device)
-        if windows is None:
-            return self.prior.sample(len(known), sampler=self.sampler, known=known, draws=draws)
-        sampler = canvas_sampler(self.spec, order)
-        return sample_canvas(self.prior, len(known), windows=windows, sampler=sampler, known=known, draws=draws)
+        if windows is not None:
+            return sample_canvas(self.prior, len(known), windows=windows, sampler=canvas_sampler(self.spec, order),
+                                 known=known, condition=condition, draws=draws)
+        told = {} if condition is None else {"condition": condition}
+        return self.prior.sample(len(known), sampler=self.sampler, known=known, draws=draws, **told)

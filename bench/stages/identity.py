@@ -60,9 +60,10 @@ def protocol_details(run: Run) -> dict[str, Any]:
 
 
 def _of_edit(run: Run) -> dict[str, Any]:
-    """What two completions share beside OF_EDITS."""
+    """What two completions share beside OF_EDITS; under a condition each has that of the image it completes."""
+    told = {key: {**value, "sampled": "the completed image"} for key, value in protocol_of_condition(run).items()}
     return {"name": run.spec.edit.protocol_name, "mask": run.spec.edit.mask, "images": run.num_fake,
-            "grid": _grid_of(run), "version": COMPLETIONS.version}
+            "grid": _grid_of(run), "version": COMPLETIONS.version, **told}
 
 
 def _grid_of(run: Run) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def evidence_of(run: Run) -> Evidence:
         prior=run.open(PRIOR) if is_prior else None, tokenizer=run.open(TOKENIZER) if run.uses_tokenizer else None,
         likelihood=run.open(LIKELIHOOD) if LIKELIHOOD.applies(run) else None,
         condition=condition_of_held_out(run) if is_prior else None, judged_as=judged_as(run),
-        labels=given.labels if given else None,
+        labels=given.labels if given else None, real_indices=run.real_indices,
         seen=seen_images(run) if saw_a_subset(run) else None,
         sampler=sampler_of(run) if is_prior else None, device=run.device, seed=spec.sampler["seed"],
         progress=run.announce,

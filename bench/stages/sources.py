@@ -56,7 +56,7 @@ class PriorSource:
 
 
 class ReconstructionSource:
-    """Held-out images through the tokenizer and back: the floor every prior shares."""
+    """Held-out images through the tokenizer and back: what an exact prior on its tokens would draw like."""
 
     def __init__(self, images: ImageData, tokenizer: Any, *, device: str):
         self.images, self.tokenizer, self.device = images, tokenizer, device

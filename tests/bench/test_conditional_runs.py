@@ -12,7 +12,6 @@ from bench.baselines import with_baselines
 from bench.compose import compose, expand
 from bench.config import MetricsConfig
 from bench.data.conditions import sampled_images
-from bench.edit import check_runs
 from bench.errors import InputError
 from bench.pipeline import run as run_of_spec
 from bench.run import main
@@ -64,7 +63,7 @@ def grey(tmp_path_factory):
     (folder / "tests_grey.py").write_text(GREY)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        patch.setattr("bench.metrics.class_accuracy.STEPS", (50, 50))   # enough to tell digits from chance
+        patch.setattr("bench.metrics.classifier.STEPS", (50, 50))   # enough to tell digits from chance
         yield
 
 
@@ -153,6 +152,7 @@ def test_what_a_prior_cannot_have_is_a_hole_in_a_sweep_and_an_error_alone(argume
     (["condition=text", "condition.length=2"], "condition.length=2: expected a .*number of positions"),
     (["condition=class", "prior.num_labels=10"], "prior.num_labels=10: leave it out: condition=class sets it"),
     (["prior.num_labels=10"], "prior.num_labels=10: it belongs to condition=class, which sets it"),
+    (["condition=class", "metrics.names=[fid_per_class]"], "fid_per_class is not measured: .* Use kid_per_class"),
     (["prior.condition_dropout=0.2"], "has no condition to hide")])
 def test_wrong_values_are_refused_before_work(arguments, complaint):
     with pytest.raises(InputError, match=complaint):
@@ -164,11 +164,6 @@ def test_a_data_set_without_captions_is_refused_before_anything_is_built(tmp_pat
     before = set(own_cache.glob("artefacts/*/*"))
     assert main(command) == 2 and "dataset=digits has no captions" in capsys.readouterr().err
     assert set(own_cache.glob("artefacts/*/*")) == before and not list(tmp_path.iterdir())
-
-
-def test_edits_have_no_condition():
-    with pytest.raises(InputError, match="condition=class: a key of bench.run"):
-        check_runs(expand([*CLASS, "prior=autoregressive"]), [])
 
 
 def test_a_condition_adds_its_metrics_to_those_of_every_run():
@@ -250,6 +245,14 @@ def test_the_sheet_has_a_row_a_class_with_its_name(place, autoregressive):
     drawn = labels.validation[sampled_images(64, 24, seed=0)]
     assert sheet.labels == tuple(labels.names[c] for c in np.unique(drawn)) and sheet.rows == len(sheet.labels)
     assert sheet.columns == np.bincount(drawn).max()
+
+
+def test_real_images_teach_classifiers_more_than_samples_of_an_untrained_prior(place):
+    cas = ["metrics.names=['bench.metrics.cas:ClassificationAccuracyScore']", "protocol.num_fake=64"]
+    real, drawn = (measured(record_of(place, *CLASS, "prior=unigram", *cas, *more))["cas"] for more in (["source=real"],
+                                                                                                       []))
+    assert real.n == drawn.n == 64 and real.extra["num_held_out"] == 64
+    assert real.value > drawn.value and len(real.extra["seeds"]) == 3
 
 
 def test_guided_samples_have_no_likelihood_and_a_plain_sampler_keeps_its_own(place, unigram):
