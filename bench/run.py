@@ -108,7 +108,7 @@ def run_all(arguments: list[str]) -> int:
     with redirect_stdout(sys.stderr) if door.json else nullcontext():
         records = execute(runs, command, console, anew=wanted)
     if door.json:
-        print(json.dumps([summary_of(record) for record in records], indent=1, allow_nan=False))
+        print(json.dumps(summaries_of(records), indent=1, allow_nan=False))
     else:
         print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0
@@ -169,11 +169,20 @@ def print_reference(door: Door, rest: list[str]) -> int:
     return 0
 
 
-def summary_of(record: Record) -> dict[str, Any]:
-    """A record for machines: who it is, how it went, and its measurements."""
-    return {"record": record.id, "label": record.label, "role": record.role, "status": record.status,
-            "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
-            "measurements": [asdict(measurement) for measurement in record.measurements]}
+def summaries_of(records: list[Record]) -> list[dict[str, Any]]:
+    """Records for machines: who each is, how it went, its measurements, and the expected scores of its row."""
+    from bench.reporting.expected import comparisons
+    from bench.reporting.rows import groups_of
+
+    expected: dict[str, list[dict[str, Any]]] = {record.id: [] for record in records}
+    for c in comparisons(groups_of(records)):
+        for record in c.row.records:
+            expected[record.id].append({"metric": c.metric, "measured": c.measured.value, "expected": c.expected.value,
+                                        "sigma": c.sigmas, "verdict": c.verdict, "remark": c.remark})
+    return [{"record": record.id, "label": record.label, "role": record.role, "status": record.status,
+             "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
+             "measurements": [asdict(measurement) for measurement in record.measurements],
+             "expected": expected[record.id]} for record in records]
 
 
 def print_summary(records: list[Record]) -> None:
@@ -182,14 +191,31 @@ def print_summary(records: list[Record]) -> None:
     for record in records:
         values = {m.metric: m for m in record.measurements}
         table.add_row(cell(record.label), record.status, *(_cell(values.get(column)) for column in COLUMNS))
-    Console(width=200 if not sys.stdout.isatty() else None).print(table)
+    _console().print(table)
     for record in records:
         if record.message:
             print(f"{one_line(record.label)}: {record.status}: {last_line(record.message)}")
+    print_expected(records)
     if records:
         results_dir = records[0].spec.get("results_dir", "results/runs")
         option = "" if results_dir == "results/runs" else f" results_dir={one_line(results_dir)}"
         print(f"{len(records)} records in {one_line(results_dir)}; tables and figures: python -m bench.report{option}")
+
+
+def print_expected(records: list[Record]) -> None:
+    """The scores that the committed records of the same configurations have, where there are any."""
+    from bench.reporting import expected_views
+    from bench.reporting.expected import comparisons
+    from bench.reporting.rows import groups_of
+
+    if found := comparisons(groups_of(records)):
+        _console().print(expected_views.terminal(found))
+        for line in (expected_views.tally(found), *expected_views.notes(found)):
+            print(one_line(line))
+
+
+def _console() -> Console:
+    return Console(width=200 if not sys.stdout.isatty() else None)
 
 
 def _cell(measurement: Any) -> str:

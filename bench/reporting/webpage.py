@@ -26,6 +26,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.printable import clean
+from bench.reporting.expected import comparisons
+from bench.reporting.expected_views import HEAD, lines_of, notes, tally
 from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
@@ -67,6 +69,7 @@ class Section:
     tally: list[tuple[str, int]]
     figures: list[dict[str, Any]]
     skipped: list[Skipped]
+    expected: dict[str, Any] | None = None
     browser: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)
 
@@ -85,7 +88,7 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
                             "arrow": lambda column: ARROWS[column.better], "spans": _spans}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
-        book=book, sections=sections, budget=budget, data=data, holes=_holes(sections),
+        book=book, sections=sections, budget=budget, data=data, holes=_holes(sections), expected_head=HEAD,
         notes=" ".join(limits([v for found in ledgers.values() for v in found])), policy=_policy(script),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")), script=Markup(script),
         data_json=lambda: Markup(data.as_json()))   # called last: the cells are numbered as they are written
@@ -106,6 +109,9 @@ def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Draw
     where = f"{hardware(group)} {repeats(group)}".rstrip()
     section = Section(group, where, _facts(group, data), summary(group), paper_tables(group), verdicts,
                       [(name, counts[name]) for name in SYMBOLS], figures, [d for d in drawn if isinstance(d, Skipped)])
+    if found := comparisons([group]):
+        section.expected = {"lines": [(c.verdict, line) for c, line in zip(found, lines_of(found), strict=True)],
+                            "tally": tally(found), "notes": notes(found)}
     section.browser = _browser(group, book, data, budget)
     section.pictures, skipped = _pictures(group, book, budget)
     section.skipped += skipped
