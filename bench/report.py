@@ -39,7 +39,7 @@ from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.regime_map import frame, regimes_of
 from bench.reporting.regime_map import markdown as markdown_of_regimes
-from bench.reporting.render import csv_text, latex, markdown, terminal
+from bench.reporting.render import csv_text, latex, legend, markdown, terminal
 from bench.reporting.rows import Book, Group, gather
 from bench.reporting.tables import Table, headline, summary
 from bench.reporting.verdicts import Verdict
@@ -155,7 +155,8 @@ def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in tables:
-        for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(headline(table)))):
+        explained = f"{markdown(table)}\n{legend(table.columns)}"
+        for suffix, text in (("csv", csv_text(table)), ("md", explained), ("tex", latex(headline(table)))):
             paths.append(folder / f"{table.name}.{suffix}")
             paths[-1].write_text(text, encoding="utf-8")
     return paths

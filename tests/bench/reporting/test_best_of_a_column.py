@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from bench import report
+from bench.metrics.columns import COLUMNS
 from bench.records import Measurement
 from bench.reporting.compare import comparison
 from bench.reporting.paper import paper_tables, table1
@@ -197,3 +199,15 @@ def test_a_comparison_calls_nobody_better_in_precision_where_recall_may_be_0(syn
             for row in comparison(group, rows["unigram"], rows["autoregressive"]).rows}
     assert said == {"Precision": "no contest: recall of A may be 0", "Density": "no contest: recall of A may be 0",
                     "Recall": "B better"}
+
+
+def test_the_page_and_the_markdown_mark_it_and_explain_every_column(synthetic, tmp_path):
+    none = Measurement("recall", 0.004, "demo-x", n=500, ci_low=0.0014, ci_high=0.0111)
+    fidelity_of(synthetic, tmp_path / "results", (none, measured("recall", 0.4, 0.02)))
+    assert report.main([f"results_dir={tmp_path / 'results'}", f"out={tmp_path}", "figures=false"]) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert page.count(f'<abbr title="{NO_DIVERSITY}">*</abbr>') == 4   # precision and density, in two tables
+    text = (tmp_path / "tables" / "summary-cifar10-demo.md").read_text()
+    for name in ("precision", "recall", "density"):
+        assert f"- {COLUMNS[name].title}: {COLUMNS[name].about}" in text
+        assert f"<dt>{COLUMNS[name].title}</dt><dd>{COLUMNS[name].about}</dd>" in page
