@@ -5,7 +5,8 @@
 
 source: samples, a folder, zip or .npz.  reference: real images likewise, or statistics (.npz with mu and sigma).
 other: the other split, which the claim may be against.  extractors: networks to try, separated by commas
-(inception-v3-compat,torchvision:inception_v3).  resolution, resize: how pictures are read (32, antialias).
+(inception-v3-compat,torchvision:inception_v3).  resolution, resize: how pictures are read (32, antialias);
+a reference of larger pictures, in a folder or zip, is also read with other filters and crops.
 max_images: use no more of each side than so many.
 
 One choice is changed at a time. A choice explains a claim where it comes within its rounding, or half a per cent.
@@ -29,6 +30,8 @@ from rich.table import Table
 from bench.config import DatasetConfig
 from bench.data.base import ImageData
 from bench.data.foreign import look_at
+from bench.data.other_resizes import other_ways, reread
+from bench.data.pixels import Resizer
 from bench.errors import InputError, did_you_mean
 from bench.printable import cell
 
@@ -47,7 +50,8 @@ class Choice:
     """One thing done differently.
 
     of_samples, of_reference: what is done to (n, 3, H, W) uint8 before the extractor.  other: against the other split.
-    num, num_reference: so many images, spread over all.  extractor: another network; "" the first.
+    num, num_reference: so many images, spread over all.  resizer: how the reference's files are brought to size.
+    extractor: another network; "" the first.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Choice:
     other: bool = False
     num: int | None = None
     num_reference: int | None = None
+    resizer: Resizer | None = None
     extractor: str = ""
 
 
@@ -128,6 +133,8 @@ def choices(case: Case) -> list[Choice]:
     if case.has_images("reference"):
         found += [Choice(f"{num:,} reference images", num_reference=num) for num in SMALLER
                   if num < len(case.reference)]
+    found += [Choice(f"reference resized otherwise: {name}", resizer=resizer)
+              for name, resizer in other_ways(case.reference).items()]
     pixels: list[tuple[str, Pixels]] = [
         *((f"JPEG of quality {quality}", _jpeg(quality)) for quality in QUALITIES),
         ("PIL bilinear to 299 before the network", _resized(Image.Resampling.BILINEAR)),
@@ -172,30 +179,31 @@ def _value(case: Case, choice: Choice) -> float:
     extractor = choice.extractor or next(iter(case.extractors))
     side = "other" if choice.other else "reference"
     fake = _moments(case, "samples", extractor, choice.of_samples, choice.num)
-    real = _moments(case, side, extractor, choice.of_reference, choice.num_reference) if case.has_images(side) else \
-        getattr(case, side)
+    real = _moments(case, side, extractor, choice.of_reference, choice.num_reference, choice.resizer) \
+        if case.has_images(side) else getattr(case, side)
     if len(real[0]) != len(fake[0]):
         raise InputError(f"the statistics are of {len(real[0])} features, {extractor} has {len(fake[0])}")
     return frechet_distance(*fake, *real)
 
 
-def _moments(case: Case, side: str, extractor: str, change: Pixels | None,
-             num: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _moments(case: Case, side: str, extractor: str, change: Pixels | None, num: int | None,
+             resizer: Resizer | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of a side's features, of `num` images spread over all."""
     from bench.data.arrays import spread
     from bench.metrics.frechet import moments
 
-    as_it_is = change is None and num is None
-    return case.latest(("moments", side, as_it_is), (extractor, change, num),
-                       lambda: moments(spread(_features(case, side, extractor, change), num)))
+    as_it_is = change is None and num is None and resizer is None
+    return case.latest(("moments", side, as_it_is), (extractor, change, num, resizer),
+                       lambda: moments(spread(_features(case, side, extractor, change, resizer), num)))
 
 
-def _features(case: Case, side: str, extractor: str, change: Pixels | None) -> np.ndarray:
-    """(n, D) features of a side after a change of its pixels."""
+def _features(case: Case, side: str, extractor: str, change: Pixels | None, resizer: Resizer | None) -> np.ndarray:
+    """(n, D) features of a side after a change of its pixels, or of how its files are read."""
     from bench.metrics.features import extract
 
     images = getattr(case, side)
-    return case.latest(("features", side), (extractor, change), lambda: extract(
+    images = reread(images, resizer) if resizer else images
+    return case.latest(("features", side), (extractor, change, resizer), lambda: extract(
         _Changed(images, change) if change else images, case.extractors[extractor]))
 
 
@@ -288,6 +296,9 @@ def _case(given: Mapping[str, str]) -> tuple[Case, list[str]]:
             if not extractors and "extractors" in given or name == DEFAULT:
                 raise
             absent.append(f"features of {name}: {error}")
+    if not other_ways(sides["reference"]):
+        absent.append(f"other filters and crops of the reference: it is no folder or zip of pictures whose size is not "
+                      f"{data.resolution} pixels already")
     return Case(samples, sides["reference"], sides.get("other"), extractors), absent
 
 

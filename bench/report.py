@@ -4,9 +4,11 @@
     python -m bench.report results_dir=results/reference out=report dataset=cifar10 protocol=demo
     python -m bench.report compare=3f2a,9c41                      # two runs against each other
     python -m bench.report results_dir=results/reference readme=README.md [check=true]
+    python -m bench.report results_dir=results/reference expected=results/expected.csv [check=true]
 
-A pure function of manifests, records and published numbers: the same records give the same files, byte for byte.
-Exit codes: 0 done, 1 a damaged record was named and skipped (or, with check=true, the README is stale), 2 wrong input.
+A pure function of manifests, records, published numbers and expected scores: the same records give the same files, byte
+for byte. Exit codes: 0 done, 1 a damaged record was named and skipped (or, with check=true, the README or the file of
+expected scores is stale), 2 wrong input.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.printable import cell, one_line
 from bench.records import to_frame
-from bench.reporting import conditional_figures, regime_figures
+from bench.reporting import conditional_figures, expected, expected_views, regime_figures
 from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
 from bench.reporting.escaping import csv_cell
@@ -37,8 +39,8 @@ from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.regime_map import frame, regimes_of
 from bench.reporting.regime_map import markdown as markdown_of_regimes
-from bench.reporting.render import csv_text, latex, markdown, terminal
-from bench.reporting.rows import Book, gather
+from bench.reporting.render import csv_text, latex, legend, markdown, terminal
+from bench.reporting.rows import Book, Group, gather
 from bench.reporting.tables import Table, headline, summary
 from bench.reporting.verdicts import Verdict
 from bench.reporting.webpage import render_page
@@ -94,6 +96,8 @@ def report_all(arguments: list[str]) -> int:
     book = gather(options.results_dir, datasets=options.dataset, protocols=options.protocol)
     if options.readme:
         write_readme(book, options, console)
+    elif options.expected:
+        write_expected(book, options, console)
     elif options.compare:
         write_comparison(book, options, console)
     else:
@@ -119,6 +123,7 @@ def write_report(book: Book, options: Options, console: Console) -> None:
     for group in book.groups:
         console.print(terminal(summary(group)))
         print_verdicts(verdicts[group.slug], console)
+        written += write_comparisons(group, out / "tables", console)
     write_measurements(book, out / "measurements.csv")
     curves = {group.slug: [*curves_of(group, book.results_dir), *regime_figures.figures_of(group, book.results_dir),
                            *conditional_figures.figures_of(group, book.results_dir)] for group in book.groups}
@@ -150,7 +155,8 @@ def write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in tables:
-        for suffix, text in (("csv", csv_text(table)), ("md", markdown(table)), ("tex", latex(headline(table)))):
+        explained = f"{markdown(table)}\n{legend(table.columns)}"
+        for suffix, text in (("csv", csv_text(table)), ("md", explained), ("tex", latex(headline(table)))):
             paths.append(folder / f"{table.name}.{suffix}")
             paths[-1].write_text(text, encoding="utf-8")
     return paths
@@ -173,6 +179,22 @@ def write_measurements(book: Book, path: Path) -> None:
     texts = frame.select_dtypes(exclude=["number", "bool"]).columns
     frame[texts] = frame[texts].map(csv_cell)
     frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def write_comparisons(group: Group, folder: Path, console: Console) -> list[Path]:
+    """CSV and Markdown of the numbers that have an expected one, if any has; a row that is off is printed."""
+    found = expected.comparisons([group])
+    if not found:
+        return []
+    console.print(cell(f" {expected_views.tally(found)}"), soft_wrap=True)
+    for label, own in expected_views.by_row(found):
+        if any(c.verdict == "off" for c in own):
+            console.print(cell(f"   {label}: {expected_views.words_of_row(own)}", "red"), soft_wrap=True)
+    console.print()
+    paths = [folder / f"expected-{group.slug}.{suffix}" for suffix in ("csv", "md")]
+    for path, text in zip(paths, (expected_views.csv_text(found), expected_views.markdown(found)), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
 
 
 def write_claims(verdicts: dict[str, list[Verdict]], out: Path) -> list[Path]:
@@ -211,6 +233,18 @@ def write_readme(book: Book, options: Options, console: Console) -> None:
     else:
         outcome = "refreshed" if refresh(Path(options.readme), book, command=command) else "was up to date"
         console.print(f"{options.readme}: {outcome}", markup=False, highlight=False)
+
+
+def write_expected(book: Book, options: Options, console: Console) -> None:
+    """Refresh the scores that these records say one should see, or check that they are fresh."""
+    path = Path(options.expected)
+    if options.check:
+        command = f"python -m bench.report results_dir={options.results_dir} expected={options.expected}"
+        expected.check(path, book, command=command)
+        console.print(f"{path}: up to date with {options.results_dir}", markup=False, highlight=False)
+    else:
+        outcome = "refreshed" if expected.refresh(path, book) else "was up to date"
+        console.print(f"{path}: {outcome}", markup=False, highlight=False)
 
 
 def write_comparison(book: Book, options: Options, console: Console) -> None:

@@ -49,7 +49,7 @@ from bench.records import Record, Sweep, load_records, save_sweep
 from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.store import Store
-from bench.summary import print_summary, summary_of
+from bench.summary import print_summary, summaries_of
 from bench.tracking import check_tracking
 from bench.words import arguments_of
 
@@ -105,7 +105,7 @@ def run_all(arguments: list[str]) -> int:
     with redirect_stdout(sys.stderr) if door.json else nullcontext():
         records = execute(runs, command, console, anew=wanted)
     if door.json:
-        print(json.dumps([summary_of(record) for record in records], indent=1, allow_nan=False))
+        print(json.dumps(summaries_of(records), indent=1, allow_nan=False))
     else:
         print_summary(records)
     return 1 if any(record.status == "failed" for record in records) else 0

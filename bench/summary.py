@@ -1,7 +1,7 @@
 """What a command says when its runs are done: one table a data set and protocol, then what failed, where, and why.
 
     print_summary(records)          # on standard output
-    summary_of(record)              # the same for machines
+    summaries_of(records)           # the same for machines
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from rich.table import Table
 from bench.metrics.columns import column_of, in_order
 from bench.printable import cell, last_line, one_line
 from bench.records import Measurement, Record
+from bench.reporting import expected_views
+from bench.reporting.expected import comparisons
 from bench.reporting.numbers import decimals_for, number
+from bench.reporting.rows import groups_of
 
 ARROWS = {"lower": " \N{DOWNWARDS ARROW}", "higher": " \N{UPWARDS ARROW}", "none": ""}
 FRAME = re.compile(r'^ *File "([^"\n]+)", line (\d+)', re.MULTILINE)
@@ -29,15 +32,23 @@ COSTS = ("s", "images/s", "per image")   # units of what is not a mean over N im
 WIDE = 200   # columns of a file or pipe
 
 
-def summary_of(record: Record) -> dict[str, Any]:
-    """A record for machines: who it is, how it went, and its measurements."""
-    return {"record": record.id, "label": record.label, "role": record.role, "status": record.status,
-            "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
-            "measurements": [asdict(measurement) for measurement in record.measurements]}
+def summaries_of(records: list[Record]) -> list[dict[str, Any]]:
+    """Records for machines: who each is, how it went, its measurements, and the expected scores of its row."""
+    expected: dict[str, list[dict[str, Any]]] = {record.id: [] for record in records}
+    for c in comparisons(groups_of(records)):
+        for record in c.row.records:
+            expected[record.id].append({"metric": c.metric, "measured": c.measured.value, "expected": c.expected.value,
+                                        "sigma": c.sigmas, "verdict": c.verdict, "remark": c.remark})
+    return [{"record": record.id, "label": record.label, "role": record.role, "status": record.status,
+             "message": last_line(record.message), "results_dir": record.spec.get("results_dir"),
+             "measurements": [asdict(measurement) for measurement in record.measurements],
+             "expected": expected[record.id]} for record in records]
 
 
 def print_summary(records: Sequence[Record]) -> None:
-    """One row a run and one column a metric that any of them measured, with N and 95% interval; then the failures."""
+    """One row a run and one column a metric that any of them measured, with N and 95% interval; then the failures, and
+    the scores that the committed records of the same configurations have, where there are any.
+    """
     console = Console(width=WIDE if not sys.stdout.isatty() else None)
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -47,6 +58,10 @@ def print_summary(records: Sequence[Record]) -> None:
     for record in records:
         if record.message:
             print("\n".join(_told(record)))
+    if found := comparisons(groups_of(list(records))):
+        console.print(expected_views.terminal(found))
+        for line in (expected_views.tally(found), *expected_views.notes(found)):
+            print(one_line(line))
     if records:
         results_dir = records[0].spec.get("results_dir", "results/runs")
         option = "" if results_dir == "results/runs" else f" results_dir={one_line(results_dir)}"

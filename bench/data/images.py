@@ -26,7 +26,7 @@ from bench.store.files import keep_json, read
 class FileImages:
     """One split of encoded images, decoded by a few threads when asked for."""
 
-    def __init__(self, files: Files, names: Sequence[str], *, resolution: int, resize: str):
+    def __init__(self, files: Files, names: Sequence[str], *, resolution: int, resize: str | pixels.Resizer):
         self.files, self.names = files, names
         self.resolution, self.resize = resolution, resize
 

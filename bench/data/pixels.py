@@ -34,11 +34,15 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 """What PIL's decoders raise on damaged files."""
 
 
+Resizer = Callable[[Image.Image, int], np.ndarray]
+"""An RGB image and a resolution R to (R, R, 3) uint8."""
+
+
 class CorruptImage(ValueError):
     """These bytes are no image that can be decoded; the message is the decoder's."""
 
 
-def decode(data: bytes, *, resolution: int, resize: str) -> np.ndarray:
+def decode(data: bytes, *, resolution: int, resize: str | Resizer) -> np.ndarray:
     """(3, resolution, resolution) uint8.  Raises CorruptImage."""
     try:
         with opened(io.BytesIO(data)) as image:
@@ -103,9 +107,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit(image: Image.Image, *, resolution: int, resize: str) -> np.ndarray:
-    """Resize the shorter side of an RGB image and crop the centre: (3, resolution, resolution) uint8."""
-    return RESIZERS[resize](image, resolution).transpose(2, 0, 1)
+def fit(image: Image.Image, *, resolution: int, resize: str | Resizer) -> np.ndarray:
+    """Bring an RGB image to size, by name or by a function: (3, resolution, resolution) uint8."""
+    resizer = RESIZERS[resize] if isinstance(resize, str) else resize
+    return resizer(image, resolution).transpose(2, 0, 1)
 
 
 def fit_array(pixels: np.ndarray, *, resolution: int, resize: str) -> np.ndarray:
@@ -128,10 +133,12 @@ def _refuse_cut_png(image: Image.Image, data: bytes) -> None:
         raise ValueError("truncated: the end of the PNG is missing")
 
 
-def _antialiased(image: Image.Image, resolution: int) -> np.ndarray:
+def resize_then_crop(image: Image.Image, resolution: int,
+                     filter_: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
+    """The shorter side to `resolution`, then the centre: "antialias", or the same with another filter of PIL's."""
     height, width = resized_shape(image.height, image.width, resolution)
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), filter_)
     top, left = _corner(height, width, resolution)
     return np.asarray(image.crop((left, top, left + resolution, top + resolution)))
 
@@ -149,7 +156,7 @@ def _plain(image: Image.Image, resolution: int) -> np.ndarray:
     return np.rint(upper * (1 - wy) + lower * wy).astype(np.uint8)
 
 
-RESIZERS: dict[str, Callable[[Image.Image, int], np.ndarray]] = {"antialias": _antialiased, "plain": _plain}
+RESIZERS: dict[str, Resizer] = {"antialias": resize_then_crop, "plain": _plain}
 
 
 def _corner(height: int, width: int, resolution: int) -> tuple[int, int]:

@@ -62,32 +62,38 @@ def order_column(order: str) -> str:
 
 COLUMNS: dict[str, Column] = {
     "fid": Column("", "lower", 1, "FID", 2, True,
-                  "Fréchet distance between Inception features of samples and reference images.", "FID",
-                  moves_with_n=True),
+                  "Quality in one number: Fréchet distance between Inception features of samples and reference "
+                  "images.", "FID", moves_with_n=True),
     "fid_infinity": Column("", "lower", 1, "FID∞", 2,
                            about="FID with its finite-sample bias removed by the jackknife."),
     "kid": Column("", "lower", 1, "KID", 4, True,
-                  "Kernel distance of the same features: unbiased at every sample size.", "KID"),
+                  "Quality where images are few: kernel distance of the same features, unbiased at every sample size.",
+                  "KID"),
     "kid_per_class": Column("", "lower", 1, "KID per class", 4,
-                            about="Mean over classes of the KID of a class's samples and that class's real images."),
+                            about="Quality class by class: mean over classes of the KID of its samples and its real "
+                                  "images."),
     "precision": Column("", "higher", 1, "Precision", 3, True,
-                        "Share of samples that lie on the manifold of real images.", "P", moves_with_n=True),
+                        "Fidelity alone: share of samples that lie on the manifold of real images.", "P",
+                        moves_with_n=True),
     "recall": Column("", "higher", 1, "Recall", 3, True,
-                     "Share of real images that lie on the manifold of samples.", "R", moves_with_n=True),
+                     "Diversity alone: share of real images that lie on the manifold of samples.", "R",
+                     moves_with_n=True),
     "density": Column("", "higher", 1, "Density", 3, True,
-                      "Precision that counts how many real neighbourhoods hold each sample.", "D", moves_with_n=True),
+                      "Fidelity alone: precision that counts how many real neighbourhoods hold each sample; high for "
+                      "samples that crowd a dense place.", "D", moves_with_n=True),
     "coverage": Column("", "higher", 1, "Coverage", 3, True,
-                       "Share of real images with a sample among their neighbours.", "C", moves_with_n=True),
+                       "Diversity of faithful samples: share of real images with a sample among their neighbours.", "C",
+                       moves_with_n=True),
     "clipped_density": Column("", "higher", 1, "Clipped density", 3, short="cD", moves_with_n=True,
-                              about="Share of good samples: density with clipped radii and counts, relative to real "
-                                    "images."),
+                              about="Fidelity, as the share of good samples: density with clipped radii and counts, "
+                                    "relative to real images."),
     "clipped_coverage": Column("", "higher", 1, "Clipped coverage", 3, short="cC", moves_with_n=True,
-                               about="Coverage with clipped counts, as the share of samples drawn like real images "
-                                     "that gives as much."),
+                               about="Diversity, as the share of samples drawn like real images that gives as much: "
+                                     "coverage with clipped counts."),
     "mind": Column("", "lower", 1, "MIND", 3, short="MIND", moves_with_n=True,
-                   about="Monge Inception distance: sliced Wasserstein distance of the features."),
+                   about="Quality beyond mean and covariance: sliced Wasserstein distance of the features."),
     "cmmd": Column("", "lower", 1, "CMMD", 3, short="CMMD", moves_with_n=True,
-                   about="Discrepancy of CLIP embeddings under a Gaussian kernel, times 1,000."),
+                   about="Quality by CLIP's embeddings: their discrepancy under a Gaussian kernel, times 1,000."),
     "fld": Column("", "lower", 1, "FLD", 2, short="FLD", moves_with_n=True,
                   about="Feature likelihood divergence: 0 is as good as training images, copies are punished."),
     "fld_gap": Column("", "none", 1, "FLD gap", 2, moves_with_n=True,

@@ -14,7 +14,7 @@ from bench.reporting.catalogue import in_order, metric_of
 from bench.reporting.differences import compare_cells, why_no_contest
 from bench.reporting.estimates import Estimate
 from bench.reporting.rows import Book, Cell, Group, Row
-from bench.reporting.tables import Column, Table, TableRow
+from bench.reporting.tables import NEEDS_RECALL, Column, Table, TableRow, has_no_recall
 
 
 def compare(book: Book, first: str, second: str) -> Table:
@@ -41,7 +41,10 @@ def comparison(group: Group, ours: Row, theirs: Row) -> Table:
     columns = (Column("a", f"A: {ours.label}"), Column("b", f"B: {theirs.label}"), Column("difference", "A - B"),
                Column("verdict", "verdict"), Column("seeds", "common seeds"))
     shared = in_order(ours.cells.keys() & theirs.cells.keys())
-    rows = [_line(metric, ours.cells[metric], theirs.cells[metric]) for metric in shared]
+    empty = [name for name, row in (("A", ours), ("B", theirs)) if has_no_recall(row.cells.values())]
+    why = f"no contest: recall of {' and '.join(empty)} may be 0" if empty else ""
+    rows = [_line(metric, ours.cells[metric], theirs.cells[metric], why if metric in NEEDS_RECALL else "")
+            for metric in shared]
     return Table(f"compare-{group.slug}", f"A: {ours.label} against B: {theirs.label}", "metric", columns, tuple(rows),
                  f"On {group.cited}.")
 
@@ -68,13 +71,13 @@ def verdict(metric: str, estimate: Estimate, better: str) -> str:
     return "A better" if a_is_lower == (better == "lower") else "B better"
 
 
-def _line(metric: str, ours: Cell, theirs: Cell) -> TableRow:
+def _line(metric: str, ours: Cell, theirs: Cell, why_not: str) -> TableRow:
     title = metric_of(metric, ours.better).title
     if ours.value is None or theirs.value is None:
         return TableRow(title, {"a": ours, "b": theirs})
     estimate, seeds = compare_cells(ours, theirs)
     gap = Cell(metric, estimate.value, estimate.low, estimate.high, basis=estimate.basis)
-    said = why_no_contest(ours, theirs) or verdict(metric, estimate, metric_of(metric, ours.better).better)
+    said = why_not or why_no_contest(ours, theirs) or verdict(metric, estimate, metric_of(metric, ours.better).better)
     words = {"verdict": Cell("verdict", None, printed=said or "–"), "seeds": Cell("seeds", None, printed=seeds)}
     return TableRow(title, {"a": ours, "b": theirs, "difference": gap, **words})
 

@@ -20,6 +20,11 @@ ONE_STEP_A_TOKEN = ("absorbing", "block_diffusion")
 IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "prior.seed", "sampling.shards",
            "vq.schema", "prior.schema", "prior.recipe",   # a name for options that stand beside it
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
+LATER = {"prior.training.images": None, "prior.training.measure_order": None, "protocol.reference": None,
+         "prior.training.selection": "shared", "prior.training.measure_at": "none"}
+"""Options that older records lack, and the value that does what was done before there was such."""
+MEASURED_SO = tuple(f"prior.training.{key}" for key in ("measure_images", "measure_budget", "patience"))
+UNTOLD = object()
 SEEDS = 2**32
 """What every seed is below (bench.config.SEED_MOST)."""
 
@@ -41,9 +46,11 @@ def identity(role: str, spec: dict[str, Any]) -> dict[str, Any]:
     flat = flatten({part: spec.get(part) or {} for part in PARTS[role]})
     if "sampler.steps" in flat:
         flat["sampler.steps"] = steps_of(spec)
-    for later in ("prior.training.images", "prior.training.measure_order", "protocol.reference"):
-        if flat.get(later, 0) is None:   # as in records made before there was such
+    for later, idle in LATER.items():
+        if flat.get(later, UNTOLD) == idle:
             del flat[later]
+    if "prior.training.measure_at" not in flat:   # nothing is measured while training: how much of it says nothing
+        flat = {key: value for key, value in flat.items() if key not in MEASURED_SO}
     return {key: value for key, value in flat.items() if key not in IGNORED and not key.startswith("vq.likelihood.")}
 
 

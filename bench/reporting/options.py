@@ -21,7 +21,8 @@ class Options:
 
     dataset, protocol: keep these only.  compare: two record ids (or unique beginnings) to set against each other.
     page, figures: leave out the HTML page, the figures.
-    readme: refresh the results block of this file and do nothing else; check: write nothing, fail if it is stale.
+    readme: refresh the results block of this file and do nothing else.  expected: likewise the file of expected scores.
+    check: write nothing, fail if it is stale.
     """
 
     results_dir: str = "results/runs"
@@ -32,6 +33,7 @@ class Options:
     page: bool = True
     figures: bool = True
     readme: str = ""
+    expected: str = ""
     check: bool = False
 
 
@@ -42,8 +44,11 @@ def parse(arguments: Sequence[str]) -> Options:
     options = Options(**values)  # type: ignore[arg-type]
     if options.compare and len(options.compare) != 2:
         raise InputError(f"compare={','.join(options.compare)}: expected two record ids, as in compare=3f2a,9c41")
-    if options.check and not options.readme:
-        raise InputError("check=true checks a README: say which, as in readme=README.md check=true")
+    if options.check and not options.readme and not options.expected:
+        raise InputError("check=true checks a README or a file of expected scores: say which, as in readme=README.md "
+                         "check=true or expected=results/expected.csv check=true")
+    if options.readme and options.expected:
+        raise InputError("readme= and expected= are two commands: give one of them")
     return options
 
 

@@ -31,7 +31,7 @@ def paper_tables(group: Group) -> list[Table]:
 
 def table1(group: Group) -> Table:
     """Precision, recall, density and coverage."""
-    columns = [_published_column(metric, metric_of(metric).short, metric_of(metric).better) for metric in PRDC]
+    columns = [_published_column(metric, metric, metric_of(metric).short) for metric in PRDC]
     columns += [_measured(group, metric) for metric in PRDC]
     rows, used = [], set()
     for dataset in dict.fromkeys(cell.dataset for cell in published(1)):
@@ -48,9 +48,9 @@ def table1(group: Group) -> Table:
 
 def table2(group: Group) -> Table:
     """FID and parameters."""
-    columns = [_published_column("parameters", "Params", "none")]
-    columns += [_published_column(name, f"FID {NAMES[name]}", "lower") for name in ("bedroom", "churches", "ffhq")]
-    columns += [Column("measured:parameters", "Params", about="of tokenizer and prior"), _measured(group, "fid")]
+    columns = [_published_column("parameters", "parameters", "Params")]
+    columns += [_published_column(name, "fid", f"FID {NAMES[name]}") for name in ("bedroom", "churches", "ffhq")]
+    columns += [Column("measured:parameters", "Params", about=metric_of("parameters").about), _measured(group, "fid")]
     rows, used = [], set()
     for name, cells in _by_row(published(2)):
         answer = _answer(group, cells[0])
@@ -74,7 +74,7 @@ def table3(group: Group) -> Table:
         if row.role == "prior" and row.steps is not None:
             series.setdefault(row.label.replace(f", {row.steps} steps", ""), []).append(row)
     measured_steps = sorted({row.steps for rows in series.values() for row in rows if row.steps is not None})
-    columns = [_published_column(step, step, "none") for step in steps]
+    columns = [replace(_published_column(step, "fid", step), better="none") for step in steps]
     fids = [row.cells["fid"] for rows in series.values() for row in rows if "fid" in row.cells]
     fid = measured_column("fid", fids)
     columns += [replace(fid, key=f"measured:{step}", title=str(step), group=fid.title, short="")
@@ -96,7 +96,7 @@ def table4(group: Group) -> Table:
     if any("bits_per_token_T" in row.cells for row in group.rows):
         metrics += ("bits_per_token_T",)
     titles = {"fid": "FID", "bits_per_token": "NLL (BPD)"}
-    columns = [_published_column(f"{dataset}:{metric}", titles[metric], "lower", NAMES[dataset])
+    columns = [_published_column(f"{dataset}:{metric}", metric, titles[metric], NAMES[dataset])
                for dataset in ("churches", "ffhq") for metric in titles]
     columns += [_measured(group, metric) for metric in metrics]
     rows, used = [], set()
@@ -115,7 +115,7 @@ def table4(group: Group) -> Table:
 
 def table5(group: Group) -> Table:
     """What the tokenizer's two modifications do to the FID of reconstructions."""
-    columns = [_published_column(dataset, f"FID {NAMES[dataset]}", "lower") for dataset in ("churches", "ffhq")]
+    columns = [_published_column(dataset, "fid", f"FID {NAMES[dataset]}") for dataset in ("churches", "ffhq")]
     columns += [_measured(group, "fid")]
     rows = []
     for name, cells in _by_row(published(5)):
@@ -188,8 +188,9 @@ def _printed(cell: PublishedCell) -> Cell:
     return Cell(cell.metric, cell.value, note=cell.note, basis=f"{where}, as printed", printed=cell.printed)
 
 
-def _published_column(key: str, title: str, better: str, heading: str = "") -> Column:
-    return Column(key, title, "published", better, heading)   # type: ignore[arg-type]
+def _published_column(key: str, metric: str, title: str, heading: str = "") -> Column:
+    listed = metric_of(metric)
+    return Column(key, title, "published", listed.better, heading, listed.about)
 
 
 def _measured(group: Group, metric: str) -> Column:

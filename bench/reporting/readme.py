@@ -16,7 +16,7 @@ from bench.errors import BenchError, InputError
 from bench.reporting import glance
 from bench.reporting.claims import ledger
 from bench.reporting.escaping import markdown_text
-from bench.reporting.render import markdown
+from bench.reporting.render import legend, markdown
 from bench.reporting.rows import Book, Group
 from bench.reporting.tables import BOLD, headline, repeats, summary
 from bench.reporting.verdicts import Verdict, limits
@@ -72,6 +72,8 @@ def block(book: Book, command: str) -> str:
                   markdown(replace(headline(summary(group)), title="", caption=repeats(group))),
                   *(["\n", claims_markdown(run)] if run else [])]
     open_claims = [claim for text, claim in claims.items() if text not in judged]
+    columns = [column for group in book.groups for column in headline(summary(group)).columns]
+    parts += [f"\nWhat each number is for:\n\n{legend(columns)}"] if columns else []
     parts += [f"\n{note}\n" for note in limits(every)]
     return "".join(parts) + ("\nNot run: " + " ".join(open_claims) + "\n" if open_claims else "")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import string
+from collections.abc import Iterable
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
@@ -79,6 +80,17 @@ def markdown(table: Table) -> str:
     text += f"\n{markdown_text(table.caption)}\n" if table.caption else ""
     return text + "".join(f"\n({letter}) {markdown_text(reason)}  " for reason, letter in notes.letters.items()) \
         + ("\n" if notes.letters else "")
+
+
+def legend(columns: Iterable[Column]) -> str:
+    """What each column's number is for, one line each in Markdown; columns of one name once."""
+    lines = dict.fromkeys(f"- {markdown_text(title)}: {markdown_text(about)}" for title, about in meanings(columns))
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def meanings(columns: Iterable[Column]) -> list[tuple[str, str]]:
+    """(title, what it is for) of each column that says, one of each name."""
+    return list({c.title.partition("@")[0]: c.about for c in columns if c.about}.items())
 
 
 def latex(table: Table) -> str:

@@ -201,7 +201,7 @@ def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: 
                          "`python -m bench.run prior=absorbing`, or point at them with results_dir=...")
     timings = [record for record in records if record.role == TIMING]
     groups = [replace(group, timings=tuple(r for r in timings if dataset_of(r.spec) == group.dataset))
-              for group in _groups([record for record in records if record.role != TIMING], sweeps)]
+              for group in groups_of(records, sweeps)]
     for key, wanted, names in (("dataset", datasets, lambda g: {g.dataset}),
                                ("protocol", protocols, lambda g: {g.protocol, g.protocol_name})):
         exists = {name for group in groups for name in names(group)}
@@ -212,7 +212,9 @@ def gather(results_dir: str | Path, *, datasets: Sequence[str] = (), protocols: 
     return Book(Path(results_dir), tuple(groups), {r.id: r for r in records}, tuple(damaged))
 
 
-def _groups(records: list[Record], sweeps: list[Sweep]) -> list[Group]:
+def groups_of(records: list[Record], sweeps: Sequence[Sweep] = ()) -> list[Group]:
+    """Records of rows, and the cells that sweeps asked for, by data set and protocol."""
+    records = [record for record in records if record.role != TIMING]
     placed: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         key = row_key(role_of(record), record.label, record.spec)

@@ -116,10 +116,16 @@ class Table:
 
 def lacks_diversity(row: TableRow, column: Column) -> bool:
     """Whether a measured fidelity is of samples whose recall, by its interval, may be as good as none."""
-    recall = row.cells.get("recall")
-    if column.key not in NEEDS_RECALL or column.block != "measured" or recall is None or recall.value is None:
+    cell = row.cells.get(column.key)
+    if cell is None or column.block != "measured" or cell.metric not in NEEDS_RECALL:
         return False
-    return (recall.value if recall.low is None else recall.low) < NO_RECALL
+    return has_no_recall([*row.cells.values(), *(row.source.cells.values() if row.source else ())])
+
+
+def has_no_recall(cells: Iterable[Cell]) -> bool:
+    """Whether a measured recall among them, by its interval, may be as good as none."""
+    return any((cell.value if cell.low is None else cell.low) < NO_RECALL for cell in cells
+               if cell.metric == "recall" and not cell.printed and cell.value is not None)
 
 
 def _competes(row: TableRow, column: Column) -> bool:

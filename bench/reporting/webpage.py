@@ -26,15 +26,17 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.printable import clean
+from bench.reporting.expected import comparisons
+from bench.reporting.expected_views import HEAD, lines_of, notes, tally
 from bench.reporting.figures import Drawing, Skipped, svg, value_of
 from bench.reporting.numbers import Text, text_of
 from bench.reporting.pagedata import PageData
 from bench.reporting.paper import paper_tables
 from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, has_row_per_label, join, row_to_show, rows_of
 from bench.reporting.readme import hardware
-from bench.reporting.render import ARROWS
+from bench.reporting.render import ARROWS, meanings
 from bench.reporting.rows import Book, Cell, Group, Row
-from bench.reporting.tables import Column, Table, TableRow, repeats, summary
+from bench.reporting.tables import NO_DIVERSITY, Column, Table, TableRow, lacks_diversity, repeats, summary
 from bench.reporting.verdicts import Verdict, limits
 
 TEMPLATES = Path(__file__).parent / "page"
@@ -69,6 +71,7 @@ class Section:
     tally: list[tuple[str, int]]
     figures: list[dict[str, Any]]
     skipped: list[Skipped]
+    expected: dict[str, Any] | None = None
     browser: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)
 
@@ -84,11 +87,12 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     environment.filters |= {"code": _with_code, "symbol": lambda verdict: SYMBOLS[verdict],
                             "groupby_in_order": _by_section, "sentence": _sentence, "breakable": _breakable}
     environment.globals |= {"views_of": lambda table, row: _views(data, table, row), "bar": _interval_bar,
-                            "arrow": lambda column: ARROWS[column.better], "spans": _spans,
+                            "arrow": lambda column: ARROWS[column.better], "spans": _spans, "meanings": meanings,
                             "essential": essential}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
-        book=book, sections=sections, budget=budget, data=data, holes=_holes(sections),
+        book=book, sections=sections, budget=budget, data=data, holes=_holes(sections), expected_head=HEAD,
+        no_diversity=NO_DIVERSITY,
         notes=" ".join(limits([v for found in ledgers.values() for v in found])), policy=_policy(script),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")), script=Markup(script),
         data_json=lambda: Markup(data.as_json()))   # called last: the cells are numbered as they are written
@@ -109,6 +113,9 @@ def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Draw
     where = f"{hardware(group)} {repeats(group)}".rstrip()
     section = Section(group, where, _facts(group, data), summary(group), paper_tables(group), verdicts,
                       [(name, counts[name]) for name in SYMBOLS], figures, [d for d in drawn if isinstance(d, Skipped)])
+    if found := comparisons([group]):
+        section.expected = {"lines": [(c.verdict, line) for c, line in zip(found, lines_of(found), strict=True)],
+                            "tally": tally(found), "notes": notes(found)}
     section.browser = _browser(group, book, data, budget)
     section.pictures, skipped = _pictures(group, book, budget)
     section.skipped += skipped
@@ -156,8 +163,11 @@ def _cell_view(data: PageData, table: Table, row: TableRow, column: Column) -> d
     if cell is None:
         return None
     text = text_of(cell, at_most="≤") if cell.value is not None or cell.printed else Text("–")
+    empty = row.contest and lacks_diversity(row, column)
     return {"value": text.value, "interval": text.interval, "best": table.is_best(row, column),
-            "sort": None if cell.value is None else f"{cell.value:.8g}", "note": cell.note,
+            "warning": NO_DIVERSITY if empty else "",
+            "sort": None if cell.value is None else f"{cell.value:.8g}",
+            "note": "; ".join(filter(None, [NO_DIVERSITY if empty else "", cell.note])),
             "hole": cell.value is None and not cell.printed,
             "index": data.cell(cell, column.title, row.source.label if row.source else row.label)}
 

@@ -10,6 +10,7 @@ import pytest
 from bench.metrics.columns import COLUMNS, Column, column_of, columns, in_order
 from bench.registry import names, resolve
 from bench.reporting.catalogue import metric_of
+from bench.reporting.paper import paper_tables
 from bench.reporting.rows import gather
 from bench.reporting.tables import summary
 
@@ -51,3 +52,10 @@ def test_a_column_of_a_plug_in_comes_last_under_its_own_name_with_its_own_direct
 def test_the_columns_need_no_torch():
     code = "import sys, bench.metrics.columns; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_every_column_of_every_table_says_what_its_number_is_for():
+    silent = {(table.name, column.title) for group in gather(ROOT / "results/reference").groups
+              for table in (summary(group), *paper_tables(group)) for column in table.columns if not column.about}
+    assert silent == set()
+    assert not [name for name, column in COLUMNS.items() if not column.about.endswith(".") or "plug-in" in column.about]

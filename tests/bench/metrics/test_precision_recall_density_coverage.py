@@ -40,6 +40,21 @@ def test_prdc_equals_the_package(n, m, d, k, shift):
     assert ours.values() == pytest.approx(by_definition(fake, real, k), abs=1e-12)
 
 
+def test_precision_and_recall_equal_torch_fidelity():
+    from bench.assets.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    import torch
+    from torch_fidelity.metric_prc import calculate_precision_recall_full
+
+    fake, real = gaussian(150, 8, scale=1.1), gaussian(170, 8, seed=1, shift=0.1)
+    theirs = calculate_precision_recall_full(*(torch.from_numpy(x.astype(np.float64)) for x in (fake, real)),
+                                             neighborhood=3)
+    ours = prdc(fake, real, k=3)
+    assert not ours.ties
+    assert (ours.values()["precision"], ours.values()["recall"]) == pytest.approx(theirs, abs=1e-6)
+
+
 def test_prdc_does_not_depend_on_the_block(monkeypatch):
     fake, real = gaussian(300, 8), gaussian(280, 8, seed=1)
     whole = prdc(fake, real, k=5)

@@ -1,11 +1,18 @@
 """Who is bold, against whom, and on how many images."""
 
 import csv
+from pathlib import Path
 
+from bench import report
+from bench.metrics.columns import COLUMNS
 from bench.records import Measurement
+from bench.reporting.compare import comparison
+from bench.reporting.paper import paper_tables, table1
 from bench.reporting.render import csv_text, latex, markdown
 from bench.reporting.rows import Cell, gather
-from bench.reporting.tables import Column, Table, TableRow, headline, summary
+from bench.reporting.tables import NO_DIVERSITY, Column, Table, TableRow, headline, summary
+
+ROOT = Path(__file__).parents[3]
 
 
 def table_of(synthetic, root, rows):
@@ -151,3 +158,56 @@ def test_a_row_with_recall_is_best_in_precision_without_a_remark(synthetic, tmp_
     table = fidelity_of(synthetic, tmp_path, (measured("recall", 0.1, 0.02), measured("recall", 0.4, 0.02)))
     assert best_of(table, "precision") == best_of(table, "density") == ["unigram"]
     assert "no part" not in markdown(table) and "no part" not in latex(table)
+
+
+COSTS = ("seconds_per_", "images_per_", "network_evaluations", "token_forwards")
+
+
+def leads(table):
+    """(column, its cell) of every quality in which the unigram prior is ahead of all rivals, or bold."""
+    for column in (c for c in table.columns if c.better != "none" and c.block == "measured"):
+        rivals = [row for row in table.rows if row.contest and (cell := row.cells.get(column.key))
+                  and cell.value is not None and not cell.metric.startswith(COSTS)]
+        best = (min if column.better == "lower" else max)([r.cells[column.key].value for r in rivals], default=None)
+        for row in (r for r in rivals if r.source and r.source.name == "unigram"):
+            if row.cells[column.key].value == best or table.is_best(row, column):
+                yield row, column
+
+
+def test_the_unigram_prior_of_the_committed_records_leads_no_quality_without_a_remark():
+    for group in gather(ROOT / "results/reference").groups:
+        for table in (summary(group), *paper_tables(group)):
+            for row, column in leads(table):
+                assert not table.is_best(row, column) and table.remark(row, column) == NO_DIVERSITY, (
+                    table.name, column.title)
+
+
+def test_in_the_paper_s_first_table_a_row_without_recall_is_not_best_either(synthetic, tmp_path):
+    none = Measurement("recall", 0.004, "demo-x", n=500, ci_low=0.0014, ci_high=0.0111)
+    fidelity_of(synthetic, tmp_path, (none, measured("recall", 0.4, 0.02)))
+    table = table1(gather(tmp_path).groups[0])
+    found = [(column.key, table.is_best(row, column), table.remark(row, column)) for row, column in leads(table)]
+    assert found == [("measured:precision", False, NO_DIVERSITY), ("measured:density", False, NO_DIVERSITY)]
+
+
+def test_a_comparison_calls_nobody_better_in_precision_where_recall_may_be_0(synthetic, tmp_path):
+    none = Measurement("recall", 0.004, "demo-x", n=500, ci_low=0.0014, ci_high=0.0111)
+    fidelity_of(synthetic, tmp_path, (none, measured("recall", 0.4, 0.02)))
+    group, = gather(tmp_path).groups
+    rows = {row.name: row for row in group.rows}
+    said = {row.label: row.cells["verdict"].printed
+            for row in comparison(group, rows["unigram"], rows["autoregressive"]).rows}
+    assert said == {"Precision": "no contest: recall of A may be 0", "Density": "no contest: recall of A may be 0",
+                    "Recall": "B better"}
+
+
+def test_the_page_and_the_markdown_mark_it_and_explain_every_column(synthetic, tmp_path):
+    none = Measurement("recall", 0.004, "demo-x", n=500, ci_low=0.0014, ci_high=0.0111)
+    fidelity_of(synthetic, tmp_path / "results", (none, measured("recall", 0.4, 0.02)))
+    assert report.main([f"results_dir={tmp_path / 'results'}", f"out={tmp_path}", "figures=false"]) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert page.count(f'<abbr title="{NO_DIVERSITY}">*</abbr>') == 4   # precision and density, in two tables
+    text = (tmp_path / "tables" / "summary-cifar10-demo.md").read_text()
+    for name in ("precision", "recall", "density"):
+        assert f"- {COLUMNS[name].title}: {COLUMNS[name].about}" in text
+        assert f"<dt>{COLUMNS[name].title}</dt><dd>{COLUMNS[name].about}</dd>" in page
