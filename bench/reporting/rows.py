@@ -228,8 +228,7 @@ def groups_of(records: list[Record], sweeps: Sequence[Sweep] = ()) -> list[Group
         rows = _rows(placed.get((dataset, protocol), {}), protocol, holes.get((dataset, protocol), []))
         name = next((protocol_name_of(row.spec) for row in rows if row.spec), protocol)
         told = next((condition for row in rows if (condition := condition_of(row.spec))), "")
-        slug = slugify(f"{dataset}-{name}-{told}")
-        free = untaken(slug, {group.slug for group in groups})
+        free = untaken(slugify(f"{dataset}-{name}-{told}"), {group.slug for group in groups})
         groups.append(Group(dataset, protocol, name, free, rows, f"{name}, condition={told}" if told else name))
     shared = Counter((group.dataset, group.heading) for group in groups)
     return [replace(group, heading=group.protocol) if shared[group.dataset, group.heading] > 1 else group
