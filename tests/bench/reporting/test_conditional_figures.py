@@ -1,5 +1,8 @@
 """Figures of conditional runs, drawn from records made up for it: what they show, and when there are none."""
 
+import base64
+import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,7 @@ from bench.reporting.conditional_figures import captioned_samples, figures_of, s
 from bench.reporting.guidance_figure import fidelity_against_obedience, guidance_of, guidance_sweeps
 from bench.reporting.pictures import first_tiles
 from bench.reporting.rows import gather
+from bench.reporting.webpage import render_page
 
 GUIDANCES, CLASSES = (0.0, 1.0, 2.0, 4.0), ("cat", "dog", "frog")
 
@@ -145,3 +149,15 @@ def test_every_picture_of_a_text_run_has_its_caption_below(synthetic, tmp_path):
     assert below[:2] == captions[:2] and below[3] == "flag" and below[2].endswith("…")
     assert [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes[:4]] == [10, 20, 30, 40]
     assert samples_by_class(group, tmp_path) is None
+
+
+def test_the_page_shows_every_class_of_a_sheet_and_names_them(synthetic, tmp_path):
+    names = [f"class {number}" for number in range(10)]
+    with_sheet(synthetic, tmp_path, "absorbing", "class", names, 10, 2, shades=range(20),
+               created="2026-01-02T00:00:00Z")
+    book, sizes = gather(tmp_path), []
+    group = book.groups[0]
+    page = render_page(book, {group.slug: []}, {group.slug: []})
+    for uri in re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page):
+        sizes.append(Image.open(io.BytesIO(base64.b64decode(uri))).size)
+    assert "a row a class: class 0, class 1" in page and (17, 89) in sizes   # 10 tiles of 8 pixels, a line between
