@@ -131,8 +131,8 @@ def comparisons(groups: Iterable[Group], scores: Sequence[Score] | None = None) 
     found = []
     for group in groups:
         for row in group.rows:
+            keys = (key_of(row), key_of(row, selection="shared"))
             for metric in in_order(set(row.cells)):
-                keys = (key_of(row), key_of(row, selection="shared"))
                 score = next((known[place] for key in keys
                               if (place := (group.dataset, group.protocol, key, metric)) in known), None)
                 if score and row.cells[metric].value is not None and _records_of(row.cells[metric]) != score.records:
@@ -143,8 +143,8 @@ def comparisons(groups: Iterable[Group], scores: Sequence[Score] | None = None) 
 def sigmas(ours: Side, theirs: Side) -> tuple[float | None, bool]:
     """(ours - theirs in standard errors of the difference, whether the scatter between trainings is in them).
 
-    With k trainings a side, two means differ by s sqrt(1/k + 1/k') where s is their pooled standard deviation; that is
-    put as the sigmas of a normal that are as rare as Student's t of its degrees of freedom. No narrower than what each
+    With k and k' trainings two means differ by s sqrt(1/k + 1/k') where s is the pooled standard deviation; that is put
+    as the sigmas of a normal that are as rare as Student's t of its degrees of freedom. No more than by what each
     side knows of its own draws: three trainings may agree by chance.
     """
     same = math.isclose(ours.value, theirs.value, rel_tol=1e-8)   # the file has nine digits
@@ -152,16 +152,18 @@ def sigmas(ours: Side, theirs: Side) -> tuple[float | None, bool]:
     errors = [side.standard_error for side in sides if side.standard_error is not None]
     sampling = math.hypot(*errors) if len(errors) == 2 else 0.0
     degrees = sum(side.trainings - 1 for side in sides if side.scatter is not None)
-    known, between = degrees >= LEAST_DEGREES, 0.0
+    known = degrees >= LEAST_DEGREES
+    found = [gap / sampling] if sampling else [0.0] if same else []
     if known:
         squares = sum((side.trainings - 1) * side.scatter**2 for side in sides if side.scatter is not None)
         between = math.sqrt(squares / degrees * sum(1 / side.trainings for side in sides))
-    if max(sampling, between) == 0:
-        return (0.0 if same else None), known
-    if sampling >= between:
-        return gap / sampling, known
-    rare = float(stats.norm.isf(stats.t.sf(abs(gap) / between, degrees)))
-    return math.copysign(min(rare, abs(gap) / between), gap), known
+        found += [_as_normal(gap / between, degrees)] if between else []
+    return min(found, key=abs, default=None), known
+
+
+def _as_normal(t: float, degrees: int) -> float:
+    """What a normal is as seldom beyond as Student's t is beyond `t`."""
+    return math.copysign(min(abs(t), float(stats.norm.isf(stats.t.sf(abs(t), degrees)))), t)
 
 
 def side_of(cell: Cell) -> Side:
