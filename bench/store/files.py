@@ -50,6 +50,19 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file. Raises OSError or ValueError for anything else; a pipe is not waited for."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file")
+    try:
+        value = json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError("JSON of too many levels") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, not {type(value).__name__}")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, default=str))
 
@@ -91,6 +104,11 @@ def is_as_written(path: Path) -> bool:
 def discard(path: Path, reason: str) -> None:
     """Remove a damaged file with a message; its digests stay, as another process may be about to replace it."""
     print(f"{path} is damaged ({reason}): it is removed and made again.", file=sys.stderr, flush=True)
+    clear(path)
+
+
+def clear(path: Path) -> None:
+    """Remove whatever lies there: a file, a folder with all it holds, a link, or nothing."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
