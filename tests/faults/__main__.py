@@ -19,10 +19,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.faults.bed import Bed, warm_up  # noqa: E402
-from tests.faults.campaign import Counts, Part, run_part  # noqa: E402
+from tests.faults.campaign import Counts, run_part  # noqa: E402
+from tests.faults.damages import Damages  # noqa: E402
 from tests.faults.kills import Kills  # noqa: E402
 
-FULL = {"kills": 200}
+FULL = {"kills": 200, "damages": 200}
+PARTS = {"kills": Kills, "damages": Damages}
 OTHER = ("seed", "only", "case", "minutes", "out")
 
 
@@ -38,16 +40,11 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         say("building what faults are tried on")
         bed = Bed(Path(folder) / "bed")
-        parts = parts_of(bed)
-        found = [run_part(parts[name], num=int(given.get(name, FULL[name])), seed=int(given.get("seed", 0)),
+        found = [run_part(PARTS[name](bed).part(), num=int(given.get(name, FULL[name])), seed=int(given.get("seed", 0)),
                           only=case, until=until, say=say) for name in only]
     for counts in found:
         say(summary(counts))
     return 1 if any(counts.num_faults for counts in found) else 0
-
-
-def parts_of(bed: Bed) -> dict[str, Part]:
-    return {part.name: part for part in (Kills(bed).part(),)}
 
 
 def summary(counts: Counts) -> str:
