@@ -18,13 +18,18 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from bench.store.cache import CACHE_VARIABLE  # noqa: E402
 from tests.faults.bed import Bed, warm_up  # noqa: E402
 from tests.faults.campaign import Counts, run_part  # noqa: E402
 from tests.faults.damages import Damages  # noqa: E402
 from tests.faults.kills import Kills  # noqa: E402
 
-FULL = {"kills": 200, "damages": 200}
-PARTS = {"kills": Kills, "damages": Damages}
+from tests.faults.lines import Lines  # noqa: E402
+from tests.faults.strangers import Strangers  # noqa: E402
+
+PARTS = {"kills": Kills, "damages": Damages, "commands": Lines, "files": Strangers}
+FULL = {"kills": 200, "damages": 200, "commands": 1500, "files": 500}
+IN_PROCESS = ("commands", "files")   # these need nothing that is built
 OTHER = ("seed", "only", "case", "minutes", "out")
 
 
@@ -36,15 +41,25 @@ def main(arguments: list[str]) -> int:
     only = given["only"].split(",") if "only" in given else [name for name in FULL if name in given] or list(FULL)
     case = int(given["case"]) if "case" in given else None
     until = time.monotonic() + 60 * float(given.get("minutes", "inf"))
-    warm_up()
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        say("building what faults are tried on")
-        bed = Bed(Path(folder) / "bed")
-        found = [run_part(PARTS[name](bed).part(), num=int(given.get(name, FULL[name])), seed=int(given.get("seed", 0)),
-                          only=case, until=until, say=say) for name in only]
+    began = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
+        bed = _bed(Path(folder)) if set(only) - set(IN_PROCESS) else None
+        os.environ |= {CACHE_VARIABLE: f"{folder}/cache", "VQ_PRIOR_BENCH_OFFLINE": "1"}
+        os.chdir(folder)
+        try:
+            found = [run_part(PARTS[name](bed).part(), num=int(given.get(name, FULL[name])),
+                              seed=int(given.get("seed", 0)), only=case, until=until, say=say) for name in only]
+        finally:
+            os.chdir(began)
     for counts in found:
         say(summary(counts))
     return 1 if any(counts.num_faults for counts in found) else 0
+
+
+def _bed(folder: Path) -> Bed:
+    say("building what faults are tried on")
+    warm_up()
+    return Bed(folder / "bed")
 
 
 def summary(counts: Counts) -> str:

@@ -147,11 +147,13 @@ def _own_copy(place: Place, name: str) -> None:
 
 
 def _interrupted(bed: Bed, command: str) -> dict[str, list[Path]]:
-    """Stage -> work folders as a kill leaves them: those of every stage that keeps something."""
+    """Stage -> work folders as a kill leaves them: of one artefact of every stage that keeps something."""
     found: dict[str, list[Path]] = {}
     place = bed.copy(f"interrupted-{command}")
-    for stage in STAGES:
-        for folder in place.artefacts(stage):
+    for stage in STAGES[:-1]:
+        for folder in place.artefacts(stage)[:1]:
+            if command == "edit" and stage != "edits":
+                continue   # the same as of a run
             aside = bed.folder / f"work-{command}-{stage}-{folder.name}" / f"{folder.name}.work"
             whole = Store(place.cache / "artefacts").root / stage / folder.name
             shutil.move(whole, bed.folder / "aside")
