@@ -155,6 +155,8 @@ def digests_of(path: Path) -> Path:
 
 def _add_digest(path: Path, temporary: str) -> None:
     """Append to the digests of earlier versions, so that one matches whenever a process dies or another one writes."""
+    if not digests_of(path).is_file():
+        clear(digests_of(path))
     with open(digests_of(path), "ab") as stream:
         stream.write(f"\n{sha256_of(Path(temporary))}\n".encode())
         stream.flush()
