@@ -296,8 +296,12 @@ def load_record(path: str | Path) -> Record:
 
 def load_sweeps(results_dir: str | Path) -> tuple[list[Sweep], list[tuple[Path, str]]]:
     """All sweep manifests in order of creation, and the damaged files with what is wrong with each."""
-    return _load_all(Path(results_dir) / "sweeps", lambda path: _fit_named(Sweep, _unsealed(read_json(path), "sweep"), "sweep",
-                                                                              path))
+    return _load_all(Path(results_dir) / "sweeps", _load_sweep)
+
+
+def _load_sweep(path: Path) -> Sweep:
+    sweep: Sweep = _fit_named(Sweep, _unsealed(read_json(path), "sweep"), "sweep", path)
+    return sweep
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -235,7 +235,8 @@ def test_whatever_lies_in_the_place_of_what_is_ours_beside_an_artefact_it_is_bui
     assert [path.name for path in place.parent.iterdir()] == [RECIPE.key]
 
 
-@pytest.mark.parametrize("status", ['["a list"]', '{"attempts": "many"}', '{"attempts": null, "state": []}', "[" * 10**5])
+@pytest.mark.parametrize("status", ['["a list"]', '{"attempts": "many"}', '{"attempts": null, "state": []}',
+                                    "[" * 10**5])
 def test_an_odd_status_is_no_status_and_stops_no_build(tmp_path, status):
     store = Store(tmp_path)
     place = store._base(RECIPE).with_name(f"{RECIPE.key}.status.json")

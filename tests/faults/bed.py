@@ -159,10 +159,11 @@ class Place:
     def bytes_of_artefacts(self) -> dict[str, dict[str, str]]:
         """Key -> file -> sha256, of sound artefacts, but for files that hold times."""
         return {artefact.key: {entry["name"]: entry["sha256"] for entry in artefact.manifest["files"]
-                               if "seconds" not in entry["name"]} for artefact in Store(self.cache / "artefacts").artefacts()}
+                               if "seconds" not in entry["name"]}
+                for artefact in Store(self.cache / "artefacts").artefacts()}
 
     def compare(self, bed: Bed, command: str) -> None:
-        """Raises Fault where a number of the command's records, or a file of an artefact, is not the undisturbed one."""
+        """Raises Fault where a number of the command's records, or a file of an artefact, is another than undisturbed."""
         mine = self.numbers()
         if lost := [key for key, value in bed.numbers[command].items() if mine.get(key) != value]:
             key = lost[0]
@@ -170,7 +171,7 @@ class Place:
                                         f"{bed.numbers[command][key]}")
         for key, files in self.bytes_of_artefacts().items():
             if key in bed.bytes and bed.bytes[key] != files:
-                folders = [next(self.cache.glob(f"artefacts/*/{key}")), next(bed.template.cache.glob(f"artefacts/*/{key}"))]
+                folders = [next(place.cache.glob(f"artefacts/*/{key}")) for place in (self, bed.template)]
                 names = [name for name in files if files[name] != bed.bytes[key].get(name)
                          and not _hold_the_same(*(folder / name for folder in folders))]
                 if names:

@@ -8,6 +8,7 @@ data sets and of assets, records, manifests of sweeps, and media.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -130,7 +131,7 @@ def _beside(place: Place, draw: random.Random) -> tuple[str, Path]:
     if draw.random() < 0.7:
         shutil.rmtree(folder)
     path = folder.with_name(folder.name + draw.choice(BESIDE))
-    path.write_text(draw.choice(('{"host": "%s", "pid": %d, "token": "x"}' % (socket.gethostname(), 2**22 + 1),
+    path.write_text(draw.choice((json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "token": "x"}),
                                  '{"state": "failed", "attempts": 3, "message": "no"}', "", "\x00\xff", "[]")))
     return f"artefacts/*/{path.name[len(folder.name):]}", path
 

@@ -47,7 +47,8 @@ def call(door: str, arguments: list[str], *, also: tuple[str, ...] = ()) -> tupl
     said = io.StringIO()
     stops = [*(f"bench.{name}.launch" for name in ("run", "edit")), "bench.encode.begun", "bench.export._write",
              "bench.speed.measure", "bench.timing.claim_turns.compare_speeds", "bench.stages.base.begun",
-             "bench.fid_doctor.examine", "bench.assets.__main__.asset_folder", "bench.store.store.Store.artefacts", *also]
+             "bench.fid_doctor.examine", "bench.assets.__main__.asset_folder",
+             "bench.store.store.Store.artefacts", *also]
     with contextlib.ExitStack() as stack:
         for name in stops:
             stack.enter_context(mock.patch(name, side_effect=Accepted))

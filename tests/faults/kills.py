@@ -41,7 +41,7 @@ class Kills:
         command = draw.choice(self.bed.commands)
         place = self.bed.copy(f"kill-{number}")
         try:
-            stage = _take_away(place, draw, command)
+            stage = take_away(place, draw, command)
             if number % 10 == 5:
                 self._stop(place, command, draw)
                 struck = f"stopped: {stage}"
@@ -83,7 +83,7 @@ class Kills:
             raise Fault("stuck", f"woken up after another did its work: exit code {code}; {place.tail()}")
 
 
-def _take_away(place: Place, draw: random.Random, command: str) -> str:
+def take_away(place: Place, draw: random.Random, command: str) -> str:
     """Remove an artefact of a random stage, in one of three cases also of all stages after it; returns the stage."""
     there = [stage for stage in STAGES if place.artefacts(stage)
              and stage not in ({"edits"} if command == "run" else {"samples", "metric"})]

@@ -100,7 +100,8 @@ def _doors() -> list[tuple[str, list[str], list[str]]]:
 
 
 _NEEDED = {"inpaint": ["image=validation:0", "box=0,0,2,2"], "condition": ["image=validation:0", "box=0,0,2,2"],
-           "stitch": ["image=validation:0,validation:1", "box=[0,0,2,2],[2,2,4,4]"], "enlarge": ["canvas=8x8"], "benchmark": ["masks=lower", "status=true"]}
+           "stitch": ["image=validation:0,validation:1", "box=[0,0,2,2],[2,2,4,4]"],
+           "enlarge": ["canvas=8x8"], "benchmark": ["masks=lower", "status=true"]}
 
 
 @cache
