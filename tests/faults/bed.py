@@ -163,7 +163,7 @@ class Place:
                 for artefact in Store(self.cache / "artefacts").artefacts()}
 
     def compare(self, bed: Bed, command: str) -> None:
-        """Raises Fault where a number of the command's records, or a file of an artefact, is another than undisturbed."""
+        """Raises Fault where a number of the command's records, or a file of an artefact, is not the undisturbed."""
         mine = self.numbers()
         if lost := [key for key, value in bed.numbers[command].items() if mine.get(key) != value]:
             key = lost[0]
