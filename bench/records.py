@@ -9,7 +9,8 @@ A results folder (`results_dir`) holds
     records, damaged = load_records("results/runs")
     table = to_frame(records)                       # one row a measurement
 
-The annotations state what a file may hold: whatever is of another type, or out of range, is damaged.
+The annotations state what a file may hold: whatever is of another type, or out of range, is damaged. So is a file whose
+content has not the sha256 it states; older ones state none.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from typing import Annotated, Any, Literal, TypedDict
 import pandas as pd
 
 from bench.printable import one_line
+from bench.provenance import content_id
 from bench.store.files import write_text
-from bench.typed_json import AtMost, Holds, Malformed, Matches, Within, fit, read_json
+from bench.typed_json import AtMost, Holds, Malformed, Matches, Within, bounded, fit, read_json
 
 Status = Literal["ok", "failed", "unsupported", "partial"]
 Role = Literal["prior", "reconstruction", "real", "source", "edit", "speed comparison"]
 FORMAT = 1
+SEAL = "sha256"
 Number = Annotated[float, Within(-1e30, 1e30)]
 Positive = Annotated[float, Within(0, 1e30)]
 Count = Annotated[int, Within(0, 2**53)]
@@ -276,7 +279,7 @@ def load_records(results_dir: str | Path) -> tuple[list[Record], list[tuple[Path
 
 def load_record(path: str | Path) -> Record:
     """One record by its path. Raises Malformed (a ValueError) if the file is damaged, OSError if it cannot be read."""
-    raw = read_json(Path(path))
+    raw = _unsealed(read_json(Path(path)), "record")
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
         raise Malformed(f"format {one_line(repr(raw.get('format')))[:80]}, expected {FORMAT}")
     record: Record = _fit_named(Record, raw, "record", Path(path))
@@ -293,7 +296,12 @@ def load_record(path: str | Path) -> Record:
 
 def load_sweeps(results_dir: str | Path) -> tuple[list[Sweep], list[tuple[Path, str]]]:
     """All sweep manifests in order of creation, and the damaged files with what is wrong with each."""
-    return _load_all(Path(results_dir) / "sweeps", lambda path: _fit_named(Sweep, read_json(path), "sweep", path))
+    return _load_all(Path(results_dir) / "sweeps", _load_sweep)
+
+
+def _load_sweep(path: Path) -> Sweep:
+    sweep: Sweep = _fit_named(Sweep, _unsealed(read_json(path), "sweep"), "sweep", path)
+    return sweep
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -332,5 +340,17 @@ def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> Path:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False))
+    read_back = bounded(json.loads(json.dumps(value)))
+    write_text(path, json.dumps({SEAL: content_id(read_back, 64), **value}, indent=1, allow_nan=False))
     return path
+
+
+def _unsealed(raw: Any, what: str) -> Any:
+    """The content without its sha256. Raises Malformed where it is of another content."""
+    if not isinstance(raw, dict) or SEAL not in raw:
+        return raw
+    content = {key: value for key, value in raw.items() if key != SEAL}
+    if raw[SEAL] != content_id(content, 64):
+        raise Malformed(f"{what} is not as it was written: its content is not that of its sha256. Restore it, run it "
+                        "again, or take the line away if the change was meant")
+    return content

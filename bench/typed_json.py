@@ -89,7 +89,7 @@ def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     Raises Malformed, or OSError where the file cannot be opened.
     """
     try:
-        return _bounded(json.loads(read_bytes(path, max_bytes).decode("utf-8")), MAX_DEPTH)
+        return bounded(json.loads(read_bytes(path, max_bytes).decode("utf-8")))
     except RecursionError:
         raise Malformed(f"nested more than {MAX_DEPTH} levels deep") from None
     except Malformed:
@@ -166,15 +166,15 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _bounded(value: Any, depth: int) -> Any:
+def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
     """The value with its texts cleaned. Raises Malformed for a number that is not finite and for one level too many."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, (dict, list)):
         if not depth:
             raise Malformed(f"nested more than {MAX_DEPTH} levels deep")
-        return [_bounded(held, depth - 1) for held in value] if isinstance(value, list) else \
-            {clean(key): _bounded(held, depth - 1) for key, held in value.items()}
+        return [bounded(held, depth - 1) for held in value] if isinstance(value, list) else \
+            {clean(key): bounded(held, depth - 1) for key, held in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise Malformed(f"the number {value}, expected finite ones")
     if isinstance(value, int) and abs(value) > MAX_INTEGER:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -30,8 +31,9 @@ MAX_RATIO = 1032   # deflate cannot shrink more (zlib's technical notes); whoeve
 BLOCK = 4 << 20   # bytes read at once
 RANGES = {"0..1": (0.0, 255.0), "-1..1": (1.0, 127.5), "0..255": (0.0, 1.0)}
 """Of floats: what is added, then multiplied, to come to 0..255."""
-BROKEN = (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error)
-"""What zipfile and numpy raise on damaged files."""
+BROKEN = (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error, SyntaxError,
+          tokenize.TokenError, TypeError, OverflowError, MemoryError)
+"""What zipfile and numpy raise on damaged files; numpy has Python parse the header of an array."""
 
 
 @dataclass(frozen=True)

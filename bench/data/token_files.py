@@ -24,6 +24,8 @@ import numpy as np
 
 from bench.data.arrays import spread_indices
 from bench.data.base import ImageData
+from bench.data.npz import BROKEN
+from bench.data.regular import check_regular
 from bench.data.tokens import TokenArray, id_type
 from bench.errors import InputError
 from bench.provenance import sha256_of
@@ -63,6 +65,9 @@ def check_tokens(folder: Path, splits: Mapping[str, ImageData], *, tokenizer: st
 
     Of tokens from another program, which come without a manifest or a .csv, only their number can be told.
     """
+    for name in (MANIFEST, *(f"{split}.{suffix}" for split in splits for suffix in ("npy", "csv"))):
+        if (folder / name).exists():
+            check_regular(folder / name, f"vq.tokens={folder}: {name}")
     if (folder / MANIFEST).is_file():
         _check_manifest(folder, tokenizer)
     for name, images in splits.items():
@@ -76,7 +81,7 @@ def _check_manifest(folder: Path, tokenizer: str) -> None:
     try:
         found = json.loads(path.read_text())
         made_by, written = found["tokenizer"], dict(found["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}). Encode again.") from error
     if made_by != tokenizer:
         raise InputError(f"vq.tokens={folder}: its {MANIFEST} says that they are of the tokenizer {made_by}, and this "
@@ -91,7 +96,7 @@ def _check_manifest(folder: Path, tokenizer: str) -> None:
 def _check_number(path: Path, num_images: int) -> None:
     try:
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise InputError(f"{path} is not an .npy of numbers: {error}") from error
     if not shape or shape[0] != num_images:
         raise InputError(f"{path} holds an array {shape}, and the data set has {num_images:,} such images: expected a "

@@ -12,7 +12,6 @@ Encoding holds one shard and two batches in memory, whatever the size of the dat
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from bench.assets.fetch import say
 from bench.data.base import ImageData
+from bench.data.npz import BROKEN
 from bench.errors import BenchError, InputError
 from bench.provenance import sha256_of
 from bench.store import files
@@ -78,7 +78,7 @@ class TokenArray:
             path = self.folder / self.manifest["shards"][shard]["file"]
             try:
                 self._maps[shard] = np.load(path, mmap_mode="r")
-            except (OSError, ValueError) as error:
+            except BROKEN as error:
                 raise InputError(f"{path} is damaged: {error}") from error
         return self._maps[shard]
 
@@ -152,7 +152,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = manifest["format"]
         sizes = [manifest[name] for name in ("num_images", "num_tokens", "codebook_size", "shard_size")]
         sizes += [shard["rows"] for shard in manifest["shards"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder} holds no tokens: {type(error).__name__}: {error}") from error
     if version != FORMAT:
         raise InputError(f"{folder / MANIFEST} has format {version!r}, expected {FORMAT}: encode again")
@@ -249,7 +249,7 @@ def _open_tokens(path: Path, key: str) -> np.ndarray:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: expected a .npy or .npz of tokens") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise InputError(f"{path} is not a .npy or .npz of numbers: {error}") from error
     if isinstance(loaded, np.ndarray):
         return loaded
@@ -257,5 +257,5 @@ def _open_tokens(path: Path, key: str) -> np.ndarray:
         raise InputError(f"{path} has no array '{key}', but {', '.join(loaded.files) or 'none'}")
     try:
         return loaded[key]
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+    except BROKEN as error:
         raise InputError(f"{path}: array '{key}' is damaged: {error}") from error

@@ -50,6 +50,19 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file. Raises OSError or ValueError for anything else; a pipe is not waited for."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file")
+    try:
+        value = json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError("JSON of too many levels") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, not {type(value).__name__}")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, default=str))
 
@@ -91,6 +104,11 @@ def is_as_written(path: Path) -> bool:
 def discard(path: Path, reason: str) -> None:
     """Remove a damaged file with a message; its digests stay, as another process may be about to replace it."""
     print(f"{path} is damaged ({reason}): it is removed and made again.", file=sys.stderr, flush=True)
+    clear(path)
+
+
+def clear(path: Path) -> None:
+    """Remove whatever lies there: a file, a folder with all it holds, a link, or nothing."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
@@ -137,6 +155,8 @@ def digests_of(path: Path) -> Path:
 
 def _add_digest(path: Path, temporary: str) -> None:
     """Append to the digests of earlier versions, so that one matches whenever a process dies or another one writes."""
+    if not digests_of(path).is_file():
+        clear(digests_of(path))
     with open(digests_of(path), "ab") as stream:
         stream.write(f"\n{sha256_of(Path(temporary))}\n".encode())
         stream.flush()

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.store.files import clear, read_object
+
 HEARTBEAT_SECONDS = 2.0
 LEASE_SECONDS = 30.0
 """A lease whose heartbeat is older belongs to the dead; on the holder's own host a dead pid says so at once."""
@@ -55,7 +57,7 @@ def is_alive(path: Path) -> bool:
 
 def _take(path: Path, token: str) -> bool:
     """Create the lease file; break it first if its holder is dead."""
-    if path.exists() and not is_alive(path):
+    if os.path.lexists(path) and not is_alive(path):
         _break(path)
     mine = path.with_name(f".{path.name}.{token}")
     mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": token}))
@@ -75,22 +77,21 @@ def _break(path: Path) -> None:
         os.close(os.open(breaker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         if not 0 <= _age(breaker) <= LEASE_SECONDS:   # left behind, or its clock is not ours
-            breaker.unlink(missing_ok=True)
+            clear(breaker)
         time.sleep(0.05)
         return
     try:
         if not is_alive(path):
-            path.unlink(missing_ok=True)
+            clear(path)
     finally:
         breaker.unlink(missing_ok=True)
 
 
 def _holder(path: Path) -> dict[str, Any]:
     try:
-        holder = json.loads(path.read_text())
+        return read_object(path)
     except (OSError, ValueError):
         return {}
-    return holder if isinstance(holder, dict) else {}
 
 
 def _pid_exists(pid: int) -> bool:

@@ -32,7 +32,7 @@ from typing import Any, Literal
 from bench.errors import BenchError
 from bench.provenance import content_id, provenance, sha256_of, utc_now
 from bench.store.cache import cache_root
-from bench.store.files import sync, write_json
+from bench.store.files import clear, digests_of, is_as_written, keeping, read_object, sync, write_json
 from bench.store.leases import is_alive, lease
 
 State = Literal["cached", "running", "queued", "failed", "missing"]
@@ -105,6 +105,8 @@ class Store:
     def work_folder(self, recipe: Recipe) -> Path:
         """Where the recipe keeps what it needs to resume."""
         folder = self._base(recipe).with_name(f"{recipe.key}.work")
+        if not folder.is_dir():
+            clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -123,14 +125,16 @@ class Store:
     def status(self, recipe: Recipe) -> dict[str, Any]:
         """The last status written: {"state", "when", "host", "message", "attempts"}; {} if none."""
         try:
-            return json.loads(self._base(recipe).with_name(f"{recipe.key}.status.json").read_text())
+            return read_object(self._status_file(recipe))
         except (OSError, ValueError):
             return {}
 
     def set_status(self, recipe: Recipe, state: State, message: str = "") -> None:
-        previous = self.status(recipe).get("attempts", 0)
-        attempts = previous + (state == "running")
-        write_json(self._base(recipe).with_name(f"{recipe.key}.status.json"),
+        previous, path = self.status(recipe).get("attempts"), self._status_file(recipe)
+        attempts = (previous if isinstance(previous, int) else 0) + (state == "running")
+        if path.is_dir():
+            clear(path)
+        write_json(path,
                    {"state": state, "when": utc_now(), "host": socket.gethostname(), "pid": os.getpid(),
                     "message": message, "attempts": attempts})
 
@@ -163,9 +167,12 @@ class Store:
     def _base(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / recipe.key
 
+    def _status_file(self, recipe: Recipe) -> Path:
+        return self._base(recipe).with_name(f"{recipe.key}.status.json")
+
     def _open(self, stage: str, key: str) -> Artefact | None:
         path = self.root / stage / key
-        if not path.exists() or _mark_of(path).exists():
+        if not os.path.lexists(path) or _mark_of(path).exists():
             return None
         try:
             manifest = _manifest(path)
@@ -194,7 +201,8 @@ class Store:
             manifest = {"stage": recipe.stage, "key": recipe.key, "version": recipe.version, "config": recipe.config,
                         "inputs": list(recipe.inputs), "wall_seconds": time.perf_counter() - began - self._inside,
                         "built_at": utc_now(), "provenance": provenance(), "files": _listing(out)}
-            write_json(out / "manifest.json", manifest)
+            with keeping(out / "manifest.json") as stream:
+                stream.write(json.dumps(manifest, indent=1, default=str).encode())
             self._publish(out, base)
         except (Interrupted, KeyboardInterrupt, SystemExit):
             self.set_status(recipe, "queued", "interrupted; resumes where it was")
@@ -208,7 +216,7 @@ class Store:
             self._inside = around + time.perf_counter() - began
             shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)
-        base.with_name(f"{recipe.key}.status.json").unlink(missing_ok=True)
+        clear(self._status_file(recipe))
         artefact = self._open(recipe.stage, recipe.key)
         if artefact is None:
             raise BenchError(f"{recipe.stage} {recipe.key} vanished right after it was published in {base}.")
@@ -228,7 +236,7 @@ class Store:
                     replaced.rename(base)
                 raise
         sync(base.parent)
-        _mark_of(base).unlink(missing_ok=True)
+        clear(_mark_of(base))
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _wait(self, recipe: Recipe) -> None:
@@ -246,9 +254,10 @@ def _mark_of(base: Path) -> Path:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a published artefact. Raises OSError or ValueError if it is not there or not this folder's."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    if not isinstance(manifest, dict):
-        raise ValueError(f"expected an object, not {type(manifest).__name__}")
+    path = folder / "manifest.json"
+    manifest = read_object(path)
+    if os.path.lexists(digests_of(path)) and not is_as_written(path):   # earlier versions wrote no sha256 of it
+        raise ValueError("it is not as it was written")
     fields: dict[str, type | tuple[type, ...]] = {"stage": str, "key": str, "config": dict, "inputs": list,
                                                   "files": list, "wall_seconds": (int, float), "built_at": str}
     wrong = [name for name, kind in fields.items() if not isinstance(manifest.get(name), kind)]

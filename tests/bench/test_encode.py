@@ -1,6 +1,7 @@
 """Tokens in a folder of the user's: written with the images they belong to, read back only where they belong."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from bench import encode, run
 from bench.compose import compose
 from bench.data.arrays import ArrayImages
 from bench.data.token_files import check_tokens, write_tokens
-from bench.data.tokens import encode_split
+from bench.data.tokens import encode_split, import_tokens
 from bench.errors import InputError
 from bench.stages.base import Run
 from bench.stages.tokens import TOKENS
 from bench.store.store import Store
+from tests.faults.doors import at_most
 
 TOKENIZER = '''
 from dataclasses import dataclass
@@ -191,9 +193,32 @@ def test_damage_is_an_error_that_names_the_file(written, name, damage):
         check_tokens(folder, splits, tokenizer="one")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"tokenizer": "one", "sha256": 3}'])
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "{}", '{"tokenizer": "one", "sha256": 3}'])
 def test_a_damaged_manifest_is_named(written, text):
     folder, splits = written
     (folder / "tokens.json").write_text(text)
     with pytest.raises(InputError, match="tokens.json is damaged"):
         check_tokens(folder, splits, tokenizer="one")
+
+
+@pytest.mark.parametrize("name", ["tokens.json", "train.csv", "train.npy"])
+def test_a_pipe_in_the_place_of_a_file_is_named_and_never_waited_for(written, name):
+    folder, splits = written
+    if name != "tokens.json":
+        (folder / "tokens.json").unlink()
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match=name), at_most(20):
+        check_tokens(folder, splits, tokenizer="one")
+
+
+@pytest.mark.parametrize("text", ["{'descr': '<u2', (", "{'descr'; '<u2'", "(" * 900])
+def test_an_array_whose_header_is_no_python_is_named(written, tmp_path, text):
+    folder, splits = written
+    (folder / "tokens.json").unlink()
+    line = text.encode().ljust(1000) + b"\n"
+    (folder / "train.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line + bytes(100))
+    with pytest.raises(InputError, match="train.npy is not an .npy"):
+        check_tokens(folder, splits, tokenizer="any")
+    with pytest.raises(InputError, match="train.npy is not a .npy"):
+        import_tokens(folder / "train.npy", tmp_path / "imported", num_tokens=16, codebook_size=70_000)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.store import files
+from tests.faults.doors import at_most
 
 VALUE = {"numbers": list(range(50))}
 
@@ -31,6 +32,17 @@ def test_damaged_digests_cost_the_file_but_are_no_error(tmp_path, damage):
     assert files.read_json(path) is None
     files.keep_json(path, VALUE)
     assert files.read_json(path) == VALUE
+
+
+@pytest.mark.parametrize("odd", ["a folder", "a dangling link", "a pipe"])
+def test_whatever_lies_in_the_place_of_digests_the_file_is_written_again(tmp_path, odd):
+    path = tmp_path / "kept.json"
+    {"a folder": lambda place: (place / "inside").mkdir(parents=True), "a pipe": os.mkfifo,
+     "a dangling link": lambda place: place.symlink_to(tmp_path / "nowhere" / "at all")}[odd](files.digests_of(path))
+    assert not files.is_as_written(path)
+    with at_most(20):
+        files.keep_json(path, VALUE)
+        assert files.read_json(path) == VALUE
 
 
 def test_every_flipped_bit_is_noticed(tmp_path):

@@ -210,6 +210,14 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path):
     assert "not an .npz file" in refusal(npz_of(tmp_path / "a.npz", header, b" " * (8 << 20)))
 
 
+@pytest.mark.parametrize("text", ["{'descr': '|u1', (", "{'descr'; '|u1'", "{'descr': '|u1', 'shape': (1L", "\\",
+                                  "(" * 900, "{[]: 1}"])
+def test_a_header_that_is_no_python_is_refused(tmp_path, text):
+    line = text.encode().ljust(1000) + b"\n"
+    header = b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line
+    assert "not an .npz file" in refusal(npz_of(tmp_path / "a.npz", header, bytes(100)))
+
+
 def test_an_array_in_fortran_order_says_what_to_save(tmp_path):
     assert "np.ascontiguousarray" in refusal(saved(tmp_path / "a.npz", np.asfortranarray(images())))
 

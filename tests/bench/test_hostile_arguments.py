@@ -4,11 +4,9 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
 
@@ -18,16 +16,11 @@ from bench.errors import InputError
 from bench.rules import Number, Several, Whole, rules_of
 from bench.run import main
 from priors.options import AbsorbingOptions, AbsorbingSampler
+from tests.faults.doors import SECONDS, at_most
+from tests.faults.lines import NONSENSE
 from vq.options import VQGANOptions
 
 SMOKE = ["prior=unigram", "dataset=digits", "preset=smoke", "plan=true"]
-SECONDS = 20   # far above what a line takes on a busy machine, far below a hang
-
-NONSENSE = ["-1", "-0.5", "0", "1", "0.5", "nan", "inf", "-inf", "1e400", "99999999999999999999999999", "", "''", "' '",
-            "[]", "[1]", "[nan]", "[[]]", "[a,b]", "{}", "{a: 1}", "{a: nan}", "true", "null", "text", "a/b", "../x",
-            "a:b", "os:getcwd", ".:X", "/dev/zero", "/usr", "/", "glob(*)", "interval(0,1)", "range(0,100000)",
-            "range(0,3,0)", "choice(1,2)", "shuffle(1,2)", "int(x)", "${nothing}", "${seed}", "${oc.env:HOME}",
-            "\\${oc.env:HOME}", "'\u202e'", "é", "'=,()'", "????", "[" * 50]
 
 HOSTILE = [   # (arguments, what the message must hold beside the key and value)
     (["vq.path=/dev/zero"], "a regular file"),
@@ -111,21 +104,6 @@ HOSTILE = [   # (arguments, what the message must hold beside the key and value)
     (["protocol.name=${oc.decode:1}"], "other resolvers"),
     (["protocol.name=a,${oc.env:HOME}"], "the environment"),
 ]
-
-
-@contextmanager
-def at_most(seconds):
-    """Fails, where it stands, what takes longer."""
-    def late(*_):
-        raise AssertionError(f"still at work after {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """A record in a results folder may be anything: it is read, or named and skipped; it never ends a command."""
 
 import copy
+import dataclasses
 import json
 import os
 import random
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench import report, run
-from bench.records import load_record, load_records, load_sweeps
+from bench.records import load_record, load_records, load_sweeps, save_record
+from bench.typed_json import Malformed
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 ODD = [None, True, -1, 0, 1.5, 1e308, -1e308, 10**30, 10**400, "", "x", "../" * 8 + "etc/passwd", "\x1b[2J\x07",
@@ -171,3 +173,28 @@ def test_a_run_is_not_ended_by_the_records_of_others(folder, capsys):
 
 def test_every_committed_record_and_manifest_is_read():
     assert load_records(REFERENCE)[1] == load_sweeps(REFERENCE)[1] == []
+
+
+def test_every_flipped_bit_of_a_saved_record_is_noticed_or_changes_nothing(folder):
+    record = load_records(folder)[0][0]
+    path = save_record(dataclasses.replace(record, label="odd \x1b[2J text"), folder)
+    whole, good = path.read_bytes(), load_record(path)
+    for position in random.Random(0).sample(range(8 * len(whole)), 300):
+        content = bytearray(whole)
+        content[position // 8] ^= 1 << position % 8
+        path.write_bytes(content)
+        try:
+            assert load_record(path) == good, content[position // 8 - 20:position // 8 + 20]
+        except Malformed:
+            pass
+
+
+def test_a_record_changed_by_hand_is_refused_with_the_way_out(folder):
+    path = save_record(load_records(folder)[0][0], folder)
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "label": "mine"}))
+    [(_, problem)] = load_records(folder)[1]
+    assert "not as it was written" in problem and "take the line away" in problem
+    del raw["sha256"]
+    path.write_text(json.dumps({**raw, "label": "mine"}))
+    assert [record.label for record in load_records(folder)[0]] == ["mine"]

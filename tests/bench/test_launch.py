@@ -1,8 +1,8 @@
 """Launching without a scheduler: the graph, what counts as lost, local processes, status from files."""
 
+import dataclasses
 import functools
 import io
-import json
 import os
 import subprocess
 import sys
@@ -29,6 +29,7 @@ from bench.launch.launch import launch
 from bench.launch.local import _Plan, _Task
 from bench.launch.slurm import _started_again_if_killed
 from bench.launch.status import status
+from bench.records import save_record
 from bench.stages.base import Run
 from bench.stages.chain import CHAIN, planned
 from bench.stages.identity import run_key
@@ -299,8 +300,7 @@ def test_a_run_is_done_once_it_has_a_record(folder, root):
     spec = _spec(f"results_dir={root / 'results'}")
     key = run_key(Run(spec))
     record = run_or_record_failure(spec, ValueError("x"))
-    path = root / "results" / "records" / f"{record.id}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "ok"}))
+    save_record(dataclasses.replace(record, status="ok"), root / "results")
     assert _states(spec)[key] == "done"
 
 

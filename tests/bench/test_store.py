@@ -1,5 +1,6 @@
 """Artefacts: built once, whole or absent, rebuilt when damaged, whoever dies."""
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -203,3 +204,63 @@ def test_gc_keeps_what_interrupted_work_resumes_from_unless_asked(tmp_path, caps
     assert f"removing thing/{RECIPE.key}.tmp.host.1" in said and "gc work=true" in said
     gc(store, work=True)
     assert not checkpoint.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["work", "status.json", "lease", "lease.break", "anew"])
+@pytest.mark.parametrize("odd", ["a folder", "a file", "a list", "a dangling link", "a pipe"])
+def test_whatever_lies_in_the_place_of_what_is_ours_beside_an_artefact_it_is_built(tmp_path, name, odd):
+    store = Store(tmp_path)
+    place = store._base(RECIPE).with_name(f"{RECIPE.key}.{name}")
+    place.parent.mkdir(parents=True)
+    if odd == "a folder":
+        (place / "inside").mkdir(parents=True)
+    elif odd == "a pipe":
+        os.mkfifo(place)
+    elif odd == "a dangling link":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place.write_text('["a list"]' if odd == "a list" else "text")
+    if name == "lease.break":
+        place.with_name(f"{RECIPE.key}.lease").write_text("{}")
+        with contextlib.suppress(OSError):
+            os.utime(place, (0, 0))
+    assert store.state(RECIPE) == "missing"
+
+    def build(out, work):
+        (work / "half").write_text("kept")
+        (out / "file.txt").write_text("a")
+
+    assert (store.obtain(RECIPE, build).path / "file.txt").read_text() == "a"
+    assert store.find(RECIPE) and store.state(RECIPE) == "cached"
+    assert [path.name for path in place.parent.iterdir()] == [RECIPE.key]
+
+
+@pytest.mark.parametrize("status", ['["a list"]', '{"attempts": "many"}', '{"attempts": null, "state": []}',
+                                    "[" * 10**5])
+def test_an_odd_status_is_no_status_and_stops_no_build(tmp_path, status):
+    store = Store(tmp_path)
+    place = store._base(RECIPE).with_name(f"{RECIPE.key}.status.json")
+    place.parent.mkdir(parents=True)
+    place.write_text(status)
+    assert store.state(RECIPE) == "missing" and isinstance(store.status(RECIPE), dict)
+    store.set_status(RECIPE, "running")
+    assert store.status(RECIPE)["attempts"] == 1
+
+
+def test_every_flipped_bit_of_a_manifest_costs_the_artefact_and_no_more(tmp_path, capsys):
+    store = Store(tmp_path)
+    path = store.obtain(RECIPE, _write("a")).path / "manifest.json"
+    whole = path.read_bytes()
+    for position in range(0, 8 * len(whole), 7):
+        content = bytearray(whole)
+        content[position // 8] ^= 1 << position % 8
+        path.write_bytes(content)
+        assert store.state(RECIPE) == "missing", (position, content[position // 8 - 10:position // 8 + 10])
+    assert (store.obtain(RECIPE, _write("b")).path / "file.txt").read_text() == "b"
+
+
+def test_an_artefact_of_earlier_versions_whose_manifest_has_no_sha256_is_used(tmp_path):
+    store = Store(tmp_path)
+    folder = store.obtain(RECIPE, _write("a")).path
+    (folder / "manifest.json.sha256").unlink()
+    assert Store(tmp_path).obtain(RECIPE, _write("b")).path == folder and (folder / "file.txt").read_text() == "a"
