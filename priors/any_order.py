@@ -138,7 +138,7 @@ class AnyOrder(nn.Module):
         draws: Draws,
     ) -> Sample:
         """Several positions a call, for the same law; known: (B, N) in the order of drawing."""
-        noise = jacobi.gumbel_noise(draws, *known.shape, self.codebook_size).to(known.device)
+        noise = jacobi.gumbel_noise(draws, len(known), self.num_tokens, self.codebook_size).to(known.device)
         evaluate = speculative.Evaluator(self.net, self.target, order, predict, cached=sampler.cache)
         if sampler.method == "jacobi":
             decode = partial(jacobi.jacobi, window=sampler.jacobi_window)

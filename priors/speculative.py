@@ -103,7 +103,8 @@ class Evaluator:
         twice = (tensor.repeat(2, 1) for tensor in (tokens, indices, given))
         both = self._logits(torch.cat([images, images + self.num]), *twice)   # (2 A, W, K)
         scales = self.predict.guidance.at(indices / self.order.shape[1])
-        return combine(*both.flatten(0, 1).chunk(2), scales.flatten()).view(*indices.shape, -1)
+        conditional, unconditional = both.flatten(0, 1).chunk(2)
+        return combine(conditional, unconditional, scales.flatten()).view(*indices.shape, -1)
 
     def _logits(self, images: Tensor, tokens: Tensor, indices: Tensor, given: Tensor) -> Tensor:
         if self.cache is not None:
