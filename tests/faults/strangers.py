@@ -31,7 +31,7 @@ from tests.faults.campaign import Part
 from tests.faults.doors import call
 
 SMOKE = ["dataset=digits", "preset=smoke", "baselines=false"]
-FOLDER = ["dataset=folder", "preset=smoke", "baselines=false", "dataset.resolution=8", "dataset.path=photos",
+FOLDER = ["dataset=folder", "preset=smoke", "baselines=false", "dataset.resolution=16", "dataset.path=photos",
           "dataset.validation_fraction=0.3"]
 MARK = Path("executed")
 BOMB = 1 << 28   # bytes it unpacks to
@@ -84,7 +84,7 @@ class Strangers:
 
 
 def _samples(draw: random.Random) -> tuple[Path, str, list[str]]:
-    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
     np.savez("samples.npz", arr_0=images if draw.random() < 0.5 else (images / 255).astype(np.float32))
     return Path("samples.npz"), "run", [*SMOKE, "source=samples.npz", "metrics.names=[]"]
 
@@ -160,7 +160,7 @@ READERS: dict[str, Callable[[random.Random], tuple[Path, str, list[str]]]] = {
 
 def _png(seed: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
