@@ -1,5 +1,6 @@
 """Shared by all tests: few threads, and a cache of one's own that borrows the downloaded assets."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,17 @@ def own_cache(cache, monkeypatch) -> Path:
     """That folder as VQ_PRIOR_BENCH_CACHE of this test and of the processes it starts."""
     monkeypatch.setenv("VQ_PRIOR_BENCH_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture
+def by_hand():
+    """Changes a JSON file of ours as a person would who means it: without the line that tells its sha256."""
+    def change(path: Path, edit) -> None:
+        content = json.loads(path.read_text())
+        content.pop("sha256", None)
+        edit(content)
+        path.write_text(json.dumps(content))
+    return change
 
 
 def _flip(path: Path) -> None:

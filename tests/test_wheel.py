@@ -13,13 +13,18 @@ import pytest
 
 pytest.importorskip("setuptools", minversion="77", reason="the wheel is built with what is installed")
 ROOT = Path(__file__).parents[1]
-BUILT_FROM = ("bench", "priors", "vq", "results/__init__.py", "results/published", "slurm/profile.yaml",
+BUILT_FROM = ("bench", "priors", "vq", "results/__init__.py", "results/published", "results/expected.csv", "slurm/profile.yaml",
               "pyproject.toml", "README.md", "LICENSE")
+
+
+def elsewhere():
+    """This process's environment without a path to the tree."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def pip(*words):
     done = subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *words], capture_output=True,
-                          text=True)
+                          text=True, env=elsewhere())
     assert done.returncode == 0, done.stderr
 
 
@@ -52,8 +57,7 @@ def scripts(wheel, tmp_path_factory):
 
 def start(words, folder, **more):
     """Standard output of a command in a folder where there is nothing of ours. Raises if it fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
-    done = subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, env=environment)
+    done = subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, env=elsewhere() | more)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -203,7 +203,8 @@ class Run:
             self._help(stage, recipe)
         found = self.store.find(recipe)
         for needed in stage.inputs(self) if not found else ():
-            self.obtain(needed)   # first, so that what is said is in the order of what is done
+            if needed not in self._opened:
+                self.obtain(needed)   # first, so that what is said is in the order of what is done
         if not found and (reason := what_changed(recipe, self.store.artefacts())):
             self.announce(f"{reason} {title}")
         self.announce(f"{'reusing' if found else 'building'} {title} {recipe.key}")

@@ -1,6 +1,5 @@
 """`bench.speed claims`: which sides are timed, with whose weights, what the record keeps. No test looks at a time."""
 
-import json
 from functools import cache
 
 import pytest
@@ -125,16 +124,11 @@ def test_weights_that_are_gone_are_an_error_that_names_them(folder):
     assert not [r for r in load_records(root)[0] if r.role == "speed comparison"]
 
 
-def test_weights_of_other_sizes_are_an_error_before_anything_is_timed(folder):
+def test_weights_of_other_sizes_are_an_error_before_anything_is_timed(folder, by_hand):
     root, store, keys = folder
-    path = root / "records" / "absorbing-0.json"
-    raw = json.loads(path.read_text())
-    raw["spec"]["prior"]["options"]["width"] = raw["spec"]["backbone"]["width"] = 64
-    path.write_text(json.dumps(raw))
-    other = root / "records" / "autoregressive-0.json"
-    raw = json.loads(other.read_text())
-    raw["spec"]["prior"]["options"]["width"] = 64
-    other.write_text(json.dumps(raw))
+    for name in ("absorbing", "autoregressive"):
+        by_hand(root / "records" / f"{name}-0.json", lambda raw: raw["spec"]["prior"]["options"].update(width=64))
+    by_hand(root / "records" / "absorbing-0.json", lambda raw: raw["spec"]["backbone"].update(width=64))
     with pytest.raises(InputError, match="do not fit the prior of its record"):
         compare_speeds(Options(str(root), **FAST), print, store=store)
 

@@ -118,7 +118,7 @@ def _captions(draw: random.Random) -> tuple[Path, str, list[str]]:
 
 def _photo(draw: random.Random) -> tuple[Path, str, list[str]]:
     _photos()
-    return Path("photos/03.png"), "run", [*FOLDER, "prior=unigram", "plan=true"]
+    return Path("photos/03.png"), "run", [*FOLDER, "prior=unigram"]
 
 
 def _records(draw: random.Random) -> tuple[Path, str, list[str]]:

@@ -1,11 +1,12 @@
 """Regimes of a results folder: table, figures and what is not pooled."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.records import Measurement
+from bench.records import Measurement, save_record
 from bench.report import main
 from bench.reporting.regime_figures import figures_of
 from bench.reporting.regime_map import frame, regimes_of
@@ -27,9 +28,8 @@ def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3, order
     measured = Measurement("bits_per_token", means[-1], "demo-x", n=500, better="lower",
                            extra={"kind": kind})
     record = synthetic.make_record(root, "prior", spec, [measured], created=f"2026-01-0{seed + 1}")
-    path = root / "records" / f"{record.id}.json"
-    path.write_text(path.read_text().replace('"parameters"', f'"regime": {{"images": {images}, '
-                    f'"tokens_per_parameter": 0.13, "passes": 100, "presentations": {800 * 64}}}, "parameters"', 1))
+    regime = {"images": images, "tokens_per_parameter": 0.13, "passes": 100, "presentations": 800 * 64}
+    save_record(replace(record, provenance=record.provenance | {"regime": regime}), root)
     rows = {split: [mean + IMAGES[split] for mean in means] for split in SPLITS}
     folder = root / "media" / record.id
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """From records to rows: grouping, seeds, repeats, holes."""
 
 import dataclasses
-import json
 import shutil
 
 import pytest
@@ -40,12 +39,10 @@ def test_priors_of_several_seeds_are_trainings_of_one_row(synthetic, tmp_path):
     assert len({training for training, _ in row.cells["fid"].seeds()}) == 3
 
 
-def test_a_seed_of_a_prior_that_is_no_number_is_damage(synthetic, tmp_path):
+def test_a_seed_of_a_prior_that_is_no_number_is_damage(synthetic, tmp_path, by_hand):
     record = next(r for r in synthetic.write_demo(tmp_path, media=False) if r.label == "absorbing 16")
     path = tmp_path / "records" / f"{record.id}.json"
-    raw = json.loads(path.read_text())
-    raw["spec"]["prior"]["seed"] = "one"
-    path.write_text(json.dumps(raw))
+    by_hand(path, lambda raw: raw["spec"]["prior"].update(seed="one"))
     assert [damaged for damaged, reason in load_records(tmp_path)[1] if "seed" in reason] == [path]
 
 
