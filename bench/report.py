@@ -4,7 +4,7 @@
     python -m bench.report results_dir=results/reference out=report dataset=cifar10 protocol=demo
     python -m bench.report compare=3f2a,9c41                      # two runs against each other
     python -m bench.report results_dir=results/reference readme=README.md [check=true]
-    python -m bench.report results_dir=results/reference expected=results/expected.csv [check=true]
+    python -m bench.report results_dir=results/reference expected=results/expected/reference.csv [check=true]
 
 A pure function of manifests, records, published numbers and expected scores: the same records give the same files, byte
 for byte. Exit codes: 0 done, 1 a damaged record was named and skipped (or, with check=true, the README or the file of

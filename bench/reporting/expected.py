@@ -5,7 +5,7 @@
 
 The file is made from the records by one command, and a test keeps it fresh:
 
-    python -m bench.report results_dir=results/reference expected=results/expected.csv
+    python -m bench.report results_dir=results/reference expected=results/expected/reference.csv
 
 Runs are known by their configuration, seeds apart. Timings are left out: they are the machine's.
 """
@@ -34,7 +34,7 @@ from bench.reporting.estimates import average_by_training, mean_standard_error
 from bench.reporting.identity import flatten, row_key
 from bench.reporting.rows import Book, Cell, Group, Row
 
-EXPECTED = Path(__file__).parents[2] / "results" / "expected.csv"   # by place: other `results` may be in the way
+EXPECTED = Path(__file__).parents[2] / "results" / "expected"   # by place: other `results` may be in the way
 ROLES = ("real", "reconstruction", "prior", "edit")
 TRAINED = ("reconstruction", "prior", "edit")
 TIMED = ("s", "images/s")
@@ -215,8 +215,9 @@ def read_scores(path: Path) -> tuple[Score, ...]:
 
 @cache
 def expected() -> tuple[Score, ...]:
-    """The committed scores."""
-    return read_scores(EXPECTED)
+    """The committed scores of every file, each once: of several of one number, that of the last file by name."""
+    found = (score for path in sorted(EXPECTED.glob("*.csv")) for score in read_scores(path))
+    return tuple({(s.dataset, s.protocol, s.key, s.metric): s for s in found}.values())
 
 
 def refresh(path: Path, book: Book) -> bool:

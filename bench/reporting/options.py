@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> Options:
         raise InputError(f"compare={','.join(options.compare)}: expected two record ids, as in compare=3f2a,9c41")
     if options.check and not options.readme and not options.expected:
         raise InputError("check=true checks a README or a file of expected scores: say which, as in readme=README.md "
-                         "check=true or expected=results/expected.csv check=true")
+                         "check=true or expected=results/expected/reference.csv check=true")
     if options.readme and options.expected:
         raise InputError("readme= and expected= are two commands: give one of them")
     return options

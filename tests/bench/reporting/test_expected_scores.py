@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from bench import report, run
+from bench.compose import expand
+from bench.data.foreign import as_written
 from bench.records import load_records, save_record
 from bench.reporting import expected, expected_views
 from bench.reporting.expected import Side, comparisons, scores_of, sigmas
-from bench.reporting.rows import gather, groups_of
+from bench.reporting.rows import Row, gather, groups_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,10 +41,12 @@ def with_scores(scores, monkeypatch):
     monkeypatch.setattr(expected, "expected", lambda: scores)
 
 
-def test_the_committed_scores_are_those_of_the_committed_records(monkeypatch):
+@pytest.mark.parametrize("folder", ["reference", "demo"])
+def test_the_committed_scores_are_those_of_the_committed_records(folder, monkeypatch):
     monkeypatch.chdir(ROOT)
-    expected.check(Path("results/expected.csv"), gather("results/reference"),
-                   command="python -m bench.report results_dir=results/reference expected=results/expected.csv")
+    path = f"results/expected/{folder}.csv"
+    expected.check(Path(path), gather(f"results/{folder}"),
+                   command=f"python -m bench.report results_dir=results/{folder} expected={path}")
 
 
 def test_each_number_is_expected_once():
@@ -51,15 +55,22 @@ def test_each_number_is_expected_once():
 
 
 def test_every_prior_that_the_preset_small_documents_has_expected_scores():
-    from bench.compose import expand
-    from bench.data.foreign import as_written
-    from bench.reporting.rows import Row
-
     known = {score.key for score in expected.expected()}
     for asked in expand(["preset=small", "prior=unigram,autoregressive,absorbing", "sampler.steps=8,16,32,64"],
                         announce=lambda text: None):
         row = Row("", "prior", "", "", "ok", spec=json.loads(json.dumps(as_written(asked.spec))))
         assert {expected.key_of(row), expected.key_of(row, selection="shared")} & known
+
+
+def test_every_row_of_make_demo_has_expected_scores():
+    lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if "bench.run preset=demo" in line]
+    known = {score.key for score in expected.expected()}
+    asked = [one for line in lines
+             for one in expand(line.split("bench.run ")[1].removesuffix(" && \\").split(), announce=lambda text: None)]
+    assert len(lines) == 3 and len(asked) > 8
+    for one in asked:
+        row = Row("", "prior", "", "", "ok", spec=json.loads(json.dumps(as_written(one.spec))))
+        assert expected.key_of(row) in known, one.overrides
 
 
 def test_timings_are_expected_of_no_machine(scores):
