@@ -91,7 +91,12 @@ def run_all(arguments: list[str]) -> int:
     door, rest = split_off(arguments)
     if door.keys or door.help or door.list:
         return print_reference(door, rest)
-    runs, wanted = asked(rest, console)
+    try:
+        runs, wanted = asked(rest, console)
+    except InputError as error:
+        if not door.config:
+            raise
+        raise InputError(f"{error} (Some keys are those of config={door.config}.)") from None
     if wanted and any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
     command = " ".join(["python -m bench.run", *arguments])

@@ -134,15 +134,20 @@ def imported(model: Any, config: ModelConfig, *, section: str) -> Any:
                          "than native.")
     try:
         if config.layout != "native":
-            return model.load_official(config.path, layout=config.layout)
-        state, head = load_file(config.path), _own_head(model)
-        model.load_state_dict(state if head.keys() & state.keys() else head | state)
+            model = model.load_official(config.path, layout=config.layout)
+        else:
+            state, head = load_file(config.path), _own_head(model)
+            model.load_state_dict(state if head.keys() & state.keys() else head | state)
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:600]
         expected = (f"the {WEIGHTS} of a run with the same options" if config.layout == "native" else
                     f"a checkpoint of layout {config.layout} and of the sizes that {section}.* and the preset give")
         raise InputError(f"{section}.path={config.path} is not a checkpoint of this model, or is damaged: {reason}."
                          f" Expected {expected}.") from None
+    for name, value in model.named_parameters():   # a buffer may say by nan that nothing is known yet
+        if value.isnan().any():
+            raise InputError(f"{section}.path={config.path}: {name} holds values that are not numbers, so all that is "
+                             "made with it would be none. Its training went wrong, or the file is damaged: give another.")
     return model
 
 

@@ -24,6 +24,13 @@ def start(words, folder, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+def test_a_wrong_key_of_a_file_names_the_file(tmp_path, capsys):
+    (tmp_path / "sweep.yaml").write_text("pruor: absorbing\n")
+    assert run.main([f"config={tmp_path / 'sweep.yaml'}", "plan=true"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Did you mean 'prior'" in said and f"config={tmp_path / 'sweep.yaml'}" in said
+
+
 def test_the_commands_are_listed_with_a_line_each(capsys):
     assert commands.main([]) == 0
     shown = capsys.readouterr().out

@@ -173,6 +173,17 @@ def test_a_damaged_tokenizer_file_is_named(capsys, tmp_path, name, layout):
     assert f"vq.path={tmp_path / name}" in said and "damaged" in said
 
 
+@pytest.mark.parametrize("layout", ["native", "taming"])
+def test_a_tokenizer_of_values_that_are_not_numbers_is_refused(capsys, tmp_path, layout):
+    model = tokenizer_like(layout)
+    model.decoder.blocks[0].weight.data[3, 1] = float("nan")
+    path = checkpoint(model, layout, tmp_path)
+    assert main([*COMMAND, "prior=unigram", f"vq.path={path}", f"vq.layout={layout}",
+                 f"results_dir={tmp_path / 'runs'}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "decoder.blocks.0.weight holds values that are not numbers" in said and str(path) in said
+
+
 def test_a_file_that_holds_something_else_is_named(capsys, tmp_path):
     torch.save(torch.zeros(3), tmp_path / "model.th")
     assert "holds a Tensor" in refused(capsys, tmp_path, f"vq.path={tmp_path / 'model.th'}", "vq.layout=unleashing")
