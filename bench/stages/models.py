@@ -146,8 +146,9 @@ def imported(model: Any, config: ModelConfig, *, section: str) -> Any:
                          f" Expected {expected}.") from None
     for name, value in model.named_parameters():   # a buffer may say by nan that nothing is known yet
         if value.isnan().any():
-            raise InputError(f"{section}.path={config.path}: {name} holds values that are not numbers, so all that is "
-                             "made with it would be none. Its training went wrong, or the file is damaged: give another.")
+            raise InputError(f"{section}.path={config.path}: {name} holds values that are not numbers, and all that is "
+                             "made with it would be none. Its training went wrong, or the file is damaged: give "
+                             "another.")
     return model
 
 
