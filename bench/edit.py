@@ -45,8 +45,7 @@ from bench.needs import (
     assets_of_edits,
     assets_of_models,
     check_checkpoints,
-    check_data,
-    check_own_files,
+    check_present,
     have_assets,
     refuse,
 )
@@ -58,7 +57,6 @@ from bench.stages.condition import given_of
 from bench.stages.identity import run_key
 from bench.store.files import write_json
 from bench.store.store import Store
-from bench.tracking import check_tracking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,11 +142,9 @@ def check_runs(runs: list[Request], rest: Sequence[str]) -> None:
     for run in runs:
         if run.unsupported:
             raise InputError(run.unsupported)
-    check_data([run.spec for run in runs])
+    check_present([run.spec for run in runs])
     for run in runs:
         given_of(Run(run.spec))
-    check_own_files(run.spec for run in runs)
-    check_tracking(run.spec for run in runs)
 
 
 def edit_all(options: EditOptions, runs: list[Request], console: Console) -> int:

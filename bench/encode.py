@@ -22,19 +22,10 @@ from bench.compose import compose
 from bench.config import RunSpec
 from bench.data.token_files import write_tokens
 from bench.errors import InputError
-from bench.needs import (
-    LAUNCHED,
-    assets_of_models,
-    check_checkpoints,
-    check_data,
-    check_own_files,
-    have_assets,
-    refuse,
-)
+from bench.needs import LAUNCHED, assets_of_models, check_checkpoints, check_present, have_assets, refuse
 from bench.rules import Place, check
 from bench.stages.base import begun
 from bench.stages.tokens import SPLITS, TOKENS, tokenizer_id
-from bench.tracking import check_tracking
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def encode(arguments: list[str]) -> int:
     """Encode what the arguments describe, and write the folder that `out=` names."""
     folder, spec = _asked(arguments)
-    check_data([spec])
-    check_own_files([spec])
-    check_tracking([spec])
+    check_present([spec])
     have_assets(assets_of_models([spec]))
     check_checkpoints([spec])
     run = begun(spec)

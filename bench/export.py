@@ -22,17 +22,8 @@ from bench.command import run_command
 from bench.compose import expand
 from bench.config import RunSpec
 from bench.errors import InputError
-from bench.needs import (
-    LAUNCHED,
-    assets_of_models,
-    check_checkpoints,
-    check_data,
-    check_own_files,
-    have_assets,
-    refuse,
-)
+from bench.needs import LAUNCHED, assets_of_models, check_checkpoints, check_present, have_assets, refuse
 from bench.printable import cell
-from bench.tracking import check_tracking
 
 OWN_KEYS = ("samples", "statistics", "of")
 
@@ -54,9 +45,7 @@ def export(arguments: list[str]) -> int:
     if len(runs) != 1 or runs[0].unsupported:
         raise InputError(f"{len(runs)} runs are named: expected one that can be had. Give every key one value.")
     spec = runs[0].spec
-    check_data([spec], announce=say)
-    check_own_files([spec])
-    check_tracking([spec])
+    check_present([spec], announce=say)
     have_assets(assets_of_models([spec], features="statistics" in wanted))
     check_checkpoints([spec])
     for key, path in wanted.items():

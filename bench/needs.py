@@ -1,6 +1,6 @@
 """What a run must have before it starts: data, checkpoints, weights. bench.run, bench.edit and bench.doctor ask it.
 
-    check_data(specs); check_own_files(specs)         # in a moment and without torch: InputError says what is not there
+    check_present(specs)                          # in a moment and without torch: InputError says what is not there
     assets_of(specs)                              # ["inception", "lpips-alex"]: weights and public data sets to fetch
     have_assets(assets_of(specs)); check_checkpoints(specs)     # fetched and read, before anything is built
 """
@@ -19,6 +19,7 @@ from bench.data.foreign import name_of
 from bench.errors import InputError
 from bench.stages.base import Run
 from bench.stages.models import is_foreign, is_frozen, perceptual_net
+from bench.tracking import check_tracking
 
 WITH_TOKENIZER = ("prior", "reconstruction")   # the sources that pass through one
 
@@ -32,6 +33,13 @@ def refuse(arguments: Iterable[str], unused: tuple[str, ...]) -> None:
     for argument in arguments:
         if argument.startswith(unused):
             raise InputError(f"{argument}: a key of bench.run that is not used here. Leave it out.")
+
+
+def check_present(specs: Sequence[RunSpec], announce: Callable[[str], None] = print) -> None:
+    """Raise InputError, before torch is imported, for data, files or packages that runs need and that are not there."""
+    check_data(specs, announce)
+    check_own_files(specs)
+    check_tracking(specs)
 
 
 def check_data(specs: Sequence[RunSpec], announce: Callable[[str], None] = print) -> None:

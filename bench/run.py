@@ -41,7 +41,7 @@ from bench.labels import label_as_asked
 from bench.launch.launch import launch
 from bench.launch.status import print_status
 from bench.listing import print_entries
-from bench.needs import assets_of, check_checkpoints, check_data, check_own_files, have_assets
+from bench.needs import assets_of, check_checkpoints, check_present, have_assets
 from bench.planning import print_plan
 from bench.printable import cell, one_line
 from bench.provenance import utc_now
@@ -50,7 +50,6 @@ from bench.stages.base import Run
 from bench.stages.identity import run_key
 from bench.store.store import Store
 from bench.summary import print_summary, summaries_of
-from bench.tracking import check_tracking
 from bench.words import arguments_of
 
 
@@ -121,9 +120,7 @@ def asked(arguments: Sequence[str], console: Console) -> tuple[list[Request], li
     say = lambda text: console.print(cell(text), soft_wrap=True)   # noqa: E731
     wanted, rest = rebuild.split_off(arguments)
     runs = with_baselines(expand(rest, announce=say))
-    check_data([run.spec for run in runs], announce=say)
-    check_own_files(run.spec for run in runs if not run.unsupported)
-    check_tracking(run.spec for run in runs)
+    check_present([run.spec for run in runs if not run.unsupported], announce=say)
     rebuild.check_names(runs, wanted)
     return runs, wanted
 

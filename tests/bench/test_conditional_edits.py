@@ -1,6 +1,8 @@
 """Editing with a class and known tokens: whose condition a completion has, its distribution, and what is refused."""
 
 import itertools
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,35 +27,14 @@ from priors.base import UNKNOWN, Draws, Sample
 from priors.conditions import Condition
 from priors.options import AutoregressiveOptions, AutoregressiveSampler
 
-PATCHES = '''
-from dataclasses import dataclass
-import torch
-
-class Patches(torch.nn.Module):
-    """The mean of each 4x4 patch in four steps."""
-
-    @dataclass(frozen=True)
-    class Options:
-        pass
-
-    def __init__(self, *, options, resolution):
-        super().__init__()
-        self.resolution, self.codebook_size, self.grid = resolution, 4, (resolution // 4, resolution // 4)
-
-    def encode(self, images):
-        return (torch.nn.functional.avg_pool2d(images.double(), 4).mean(1) / 64).long().flatten(1)
-
-    def decode(self, tokens):
-        canvas = (tokens.view(-1, *self.grid) if tokens.ndim == 2 else tokens).to(torch.uint8) * 64 + 32
-        return canvas[:, None].repeat(1, 3, 1, 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
-'''
-MODELS = ["vq=tests_patches:Patches", "preset=smoke", "dataset=digits", "prior=unigram", "condition=class"]
+TOKENIZER_FILE = Path(__file__).with_name("patch_means.py")
+MODELS = ["vq=patch_means:PatchMeans", "preset=smoke", "dataset=digits", "prior=unigram", "condition=class"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def patches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "tests_patches.py").write_text(PATCHES)
+    shutil.copy(TOKENIZER_FILE, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         patch.setenv("VQ_PRIOR_BENCH_CACHE", str(folder / "cache"))

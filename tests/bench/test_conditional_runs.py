@@ -1,6 +1,7 @@
 """condition= from the command line to the record: keys, refusals, whose conditions, and what is measured."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,31 +29,8 @@ from bench.store.store import Store
 from bench.training.trajectories import Trajectory
 from priors.base import Draws, Sample
 
-GREY = '''
-from dataclasses import dataclass
-import torch
-
-class Grey(torch.nn.Module):
-    """The mean of each 4x4 patch in four steps."""
-
-    @dataclass(frozen=True)
-    class Options:
-        pass
-
-    def __init__(self, *, options, resolution):
-        super().__init__()
-        self.codebook_size, self.grid = 4, (resolution // 4, resolution // 4)
-
-    def encode(self, images):
-        if images.dtype != torch.uint8:
-            raise ValueError(f"images are {images.dtype}: expected uint8")
-        return (torch.nn.functional.avg_pool2d(images.double(), 4).mean(1) / 64).long().flatten(1)
-
-    def decode(self, tokens):
-        canvas = (tokens.view(-1, *self.grid) if tokens.ndim == 2 else tokens).to(torch.uint8) * 64 + 32
-        return canvas[:, None].repeat(1, 3, 1, 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
-'''
-SMALL = ["vq=tests_grey:Grey", "preset=smoke", "metrics.names=[nll,condition_information,class_accuracy]"]
+TOKENIZER_FILE = Path(__file__).with_name("patch_means.py")
+SMALL = ["vq=patch_means:PatchMeans", "preset=smoke", "metrics.names=[nll,condition_information,class_accuracy]"]
 DIGITS = [*SMALL, "dataset=digits", "baselines=false"]
 CLASS = [*DIGITS, "condition=class", "prior.training.selection=shared"]
 
@@ -60,7 +38,7 @@ CLASS = [*DIGITS, "condition=class", "prior.training.selection=shared"]
 @pytest.fixture(scope="module", autouse=True)
 def grey(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "tests_grey.py").write_text(GREY)
+    shutil.copy(TOKENIZER_FILE, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         patch.setattr("bench.metrics.classifier.STEPS", (50, 50))   # enough to tell digits from chance
