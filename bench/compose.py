@@ -14,7 +14,6 @@ import math
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -22,17 +21,16 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import registry
+from bench import conf_files, registry
+from bench.conf_files import CONF, ConfFiles
 from bench.config import RunSpec
 from bench.config.models import ModelConfig, PriorConfig, TokenizerConfig
 from bench.errors import InputError, did_you_mean
 from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec, why_no_condition
 from bench.words import GROUPS
 
-CONF = Path(__file__).parent / "conf"
 LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
          "launcher.setup": "'module load cuda'"}   # with an example each
 NOT_KEYS = ("autoencoder", "edit")   # what presets say, and what bench.edit asks of a run
@@ -67,6 +65,7 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Request]:
 
     Of a key given twice the last counts.
     """
+    files, arguments = conf_files.split_off(arguments)
     assignments = list({assignment.key: assignment for assignment in map(_parse, arguments)}.values())
     for assignment in assignments:
         _check_key(assignment.key)
@@ -76,11 +75,11 @@ def expand(arguments: Sequence[str], announce: Any = print) -> list[Request]:
     collapsed: set[tuple[str, str]] = set()
     for texts in itertools.product(*(assignment.texts for assignment in assignments)):
         chosen = [(a.key, text, a.swept) for a, text in zip(assignments, texts, strict=True)]
-        kept, dropped, unsupported = _fit_to_prior(chosen, assignments)
+        kept, dropped, unsupported = _fit_to_prior(chosen, assignments, files)
         overrides = tuple(f"{key}={text}" for key, text, _ in kept)
         collapsed |= {(name, key) for name, key in dropped}
         if overrides not in runs:
-            spec = _compose(overrides)
+            spec = _compose(overrides, files)
             runs[overrides] = Request(spec, overrides, unsupported or why_no_condition(spec))
     for prior, key in sorted(collapsed):
         announce(f"{prior} has no {key}: its runs over that list collapse to one.")
@@ -176,7 +175,7 @@ def _schema_keys(cls: type, prefix: str = "") -> Iterable[str]:
 
 
 def _fit_to_prior(chosen: list[tuple[str, str, bool]], assignments: list[_Assignment],
-                  ) -> tuple[list[tuple[str, str, bool]], list[tuple[str, str]], str]:
+                  files: ConfFiles) -> tuple[list[tuple[str, str, bool]], list[tuple[str, str]], str]:
     """Drop swept keys the chosen prior lacks but another prior of the sweep has; tell why a lone one is unsupported."""
     priors = next((a.texts for a in assignments if a.key == "prior"), (_default_prior(),))
     prior = next((text for key, text, _ in chosen if key == "prior"), priors[0])
@@ -185,13 +184,14 @@ def _fit_to_prior(chosen: list[tuple[str, str, bool]], assignments: list[_Assign
         section, _, name = key.partition(".")
         of_stage = STAGE_FIELDS.get(section, {"seed"})
         own = section in ("sampler", "prior") and name and "." not in name and name not in of_stage
-        if not own or name in _option_names(prior, section):
+        if not own or name in _option_names(prior, section, files):
             kept.append((key, text, swept))
             continue
-        owners = [p for p in registry.names("priors") if _is_built_in(p) and name in _option_names(p, section)]
-        others = [p for p in priors if p != prior and name in _option_names(p, section)]
+        owners = [p for p in registry.names("priors")
+                  if files.find("prior", p) and name in _option_names(p, section, files)]
+        others = [p for p in priors if p != prior and name in _option_names(p, section, files)]
         if not owners and not others:
-            raise InputError(f"unknown key '{key}'. {did_you_mean(name, _option_names(prior, section))}")
+            raise InputError(f"unknown key '{key}'. {did_you_mean(name, _option_names(prior, section, files))}")
         if others:
             dropped.append((prior, key))
         else:
@@ -199,59 +199,47 @@ def _fit_to_prior(chosen: list[tuple[str, str, bool]], assignments: list[_Assign
     return kept, dropped, unsupported
 
 
-def _option_names(prior: str, section: str) -> set[str]:
-    options, sampler = schema_of(_stage_choice("prior", prior), "priors")
+def _option_names(prior: str, section: str, files: ConfFiles) -> set[str]:
+    options, sampler = schema_of(_stage_choice("prior", prior, files), "priors")
     cls = sampler if section == "sampler" else options
     return {field.name for field in dataclasses.fields(cls)} if cls else set()
 
 
-def _is_built_in(prior: str) -> bool:
-    return (CONF / "prior" / f"{prior}.yaml").is_file()
-
-
 def _default_prior() -> str:
-    return next(entry["prior"] for entry in _load(CONF / "config.yaml").defaults if "prior" in entry)
+    return next(entry["prior"] for entry in conf_files.whole().defaults if "prior" in entry)
 
 
-def _load(path: Path) -> DictConfig:
-    loaded = OmegaConf.load(path)
-    assert isinstance(loaded, DictConfig), path
-    return loaded
-
-
-def _stage_choice(group: str, name: str) -> ModelConfig:
+def _stage_choice(group: str, name: str, files: ConfFiles) -> ModelConfig:
     """Name, target and schema of a prior or tokenizer, without composing the rest."""
-    path = CONF / group / f"{name}.yaml"
-    if path.is_file():
-        raw = _load(path)
+    if raw := files.load(group, name):
         return ModelConfig(name=raw.name, target=raw.get("target"), schema=raw.get("schema"))
     return ModelConfig(name="plugin" if ":" in name else name, target=name if ":" in name else None)
 
 
-def _kept_recipe(spec: RunSpec) -> str | None:
+def _kept_recipe(spec: RunSpec, files: ConfFiles) -> str | None:
     """The recipe of conf/prior, unless the command line changed what it trains or how it samples, steps apart.
 
     Then its name would mislead.
     """
     if not spec.prior.recipe:
         return None
-    recipe = _load(CONF / "prior" / f"{spec.prior.recipe}.yaml")
-    samplers = [_load(CONF / "sampler" / f"{name}.yaml") for entry in recipe.get("defaults", [])
+    recipe = files.load("prior", spec.prior.recipe)
+    samplers = [files.load("sampler", name) for entry in recipe.get("defaults", [])
                 for name in entry.values()]
     stated = {str(key): value for sampler in samplers for key, value in sampler.items() if key not in ("seed", "steps")}
     kept = all(spec.prior.options.get(key) == value for key, value in recipe.options.items())
     return spec.prior.recipe if kept and all(spec.sampler.get(key) == value for key, value in stated.items()) else None
 
 
-def _compose(overrides: tuple[str, ...]) -> RunSpec:
+def _compose(overrides: tuple[str, ...], files: ConfFiles) -> RunSpec:
     """Compose conf/ with single-valued overrides and turn the result into a checked RunSpec."""
-    hydra_overrides = _with_preset([_to_hydra(*override.split("=", 1)) for override in overrides])
-    flat = [text for texts in hydra_overrides for text in texts]
+    hydra_overrides = _with_preset([_to_hydra(*override.split("=", 1), files) for override in overrides], files)
+    flat = [*files.overrides, *(text for texts in hydra_overrides for text in texts)]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("config", flat)
         spec = to_spec(composed)
-        spec.prior.recipe = _kept_recipe(spec)
+        spec.prior.recipe = _kept_recipe(spec, files)
         return spec
     except InputError:
         raise
@@ -260,11 +248,11 @@ def _compose(overrides: tuple[str, ...]) -> RunSpec:
                          "python -m bench.run without arguments shows some.") from None
 
 
-def _to_hydra(key: str, value: str) -> list[str]:
+def _to_hydra(key: str, value: str, files: ConfFiles) -> list[str]:
     """One override of ours as Hydra's: plug-ins by dotted path, options of classes under `.options`."""
     plain = value.strip("'\"")
     if key in GROUPS:
-        known = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+        known = files.names(key)
         if plain in known:
             return [f"{key}={plain}"]
         if key in PLUGGABLE and (":" in plain or registry.is_registered(PLUGGABLE[key], plain)):
@@ -281,11 +269,11 @@ def _to_hydra(key: str, value: str) -> list[str]:
     return [f"++{key}={value}"]
 
 
-def _with_preset(overrides: list[list[str]]) -> list[list[str]]:
+def _with_preset(overrides: list[list[str]], files: ConfFiles) -> list[list[str]]:
     """Add the data set's own preset where the command names none: big data sets want the paper's settings."""
     choices = dict(text.split("=", 1) for texts in overrides for text in texts if text.split("=", 1)[0] in GROUPS)
     if "preset" in choices:
         return overrides
     dataset = choices.get("dataset", "cifar10")
-    preset = _load(CONF / "dataset" / f"{dataset}.yaml").get("default_preset", "small")
+    preset = files.load("dataset", dataset).get("default_preset", "small")
     return [*overrides, [f"preset={preset}"]]

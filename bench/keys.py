@@ -46,6 +46,7 @@ DOOR = (("keys", "true or false", "print this list"),
         ("list", f"one of {', '.join(KINDS)}", "print what there is of a kind"),
         ("config", "the path of a YAML file", "read key: value pairs; what the command line says goes before them"),
         ("config_out", "the path of a YAML file", "keep this command's pairs there, for config="),
+        ("config_dir", "the path of a folder", "choose launchers, protocols, presets ... from its files too"),
         ("rebuild", "stages and metrics", "build these anew, and what is made of them"),
         ("json", "true or false", "print plan, status or summary as JSON"))
 """What a command line may hold besides the keys of a run."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.compose import CONF
+from bench.conf_files import CONF, ConfFiles
 from bench.errors import InputError, did_you_mean
 from bench.printable import cell
 
@@ -48,7 +48,7 @@ def entries(kind: str) -> list[Entry]:
 
 def choices_of(group: str) -> list[str]:
     """The files of a group of conf/, without the one that stands for plug-ins."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "plugin")
+    return [name for name in ConfFiles().names(group) if name != "plugin"]
 
 
 def first_comment(path: Path) -> str:

@@ -38,7 +38,7 @@ from bench.errors import InputError
 from bench.face import tidy
 from bench.keys import print_keys, sections, sections_of
 from bench.labels import label_as_asked
-from bench.launch.launch import launch
+from bench.launch.launch import check_launcher, launch
 from bench.launch.status import print_status
 from bench.listing import print_entries
 from bench.needs import assets_of, check_checkpoints, check_present, have_assets
@@ -148,6 +148,7 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
             if record.status == "ok" and record.run_key not in again}
     missing = [run for key, run in zip(keys, runs, strict=True) if not run.unsupported and not (
         key in done and run.spec.label in (None, done[key].spec.get("label")))]   # a new label is a new record
+    check_launcher([run.spec for run in missing])
     have_assets(assets_of(run.spec for run in missing))
     check_checkpoints([run.spec for run in missing])
     if not missing:

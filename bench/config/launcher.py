@@ -30,10 +30,12 @@ class LauncherConfig(Checked):
     name: local, slurm or debug (in this process).
     partition, account, constraint, qos: what the site asks for, as sbatch has them.
     setup: shell commands of the batch script before the work.
+    python: the command that is Python in a job, such as "apptainer exec image.sif python" (None: the one that submits).
     additional: any other option of sbatch, one by one, as launcher.additional.exclude=node17.
     wait: wait for the records; false returns once the jobs are in the queue.
     retries: how often work that vanished is tried again; a time limit or a preemption is no loss.
     max_parallel: processes at once, of launcher=local.
+    array_parallelism: tasks of one array job that run at once, of launcher=slurm, as after `%` in sbatch --array.
     signal_delay_s: seconds of warning before a time limit: long enough to write a checkpoint.
     folder: where scripts and logs go, seen by all nodes (None: below the cache).
     """
@@ -44,10 +46,12 @@ class LauncherConfig(Checked):
     constraint: Annotated[str | None, SITE] = None
     qos: Annotated[str | None, SITE] = None
     setup: Annotated[list[str], Several(Text("a shell command of one line"))] = field(default_factory=list)
+    python: Annotated[str | None, Text("a command of one line")] = None
     additional: Annotated[dict[str, Any], Plain()] = field(default_factory=dict)
     wait: bool = True
     retries: Annotated[int, Whole(0, 1000, of="retries")] = 3
     max_parallel: Annotated[int, Whole(1, 10_000, of="jobs")] = 2
+    array_parallelism: Annotated[int, Whole(1, 10_000, of="tasks")] = 256
     signal_delay_s: Annotated[int, Whole(0, 10**6, of="seconds")] = 90
     folder: Annotated[str | None, Place(("folder",), null="a folder in the cache", made=True)] = None
     training: ResourcesConfig = field(default_factory=lambda: ResourcesConfig(minutes=720))

@@ -39,11 +39,8 @@ def launch(specs: Sequence[RunSpec], *, console: Any) -> list[Record]:
     """
     if not specs:
         return []
+    check_launcher(specs)
     launcher = specs[0].launcher
-    if launcher.name not in LAUNCHERS:
-        raise InputError(f"launcher={launcher.name}: {did_you_mean(launcher.name, LAUNCHERS)}")
-    if any(spec.launcher != launcher for spec in specs):
-        raise InputError("launcher.* differs between the runs of one sweep: start one sweep for each setting.")
     if launcher.name != "debug":
         announce_changed_code(specs, console)
     if launcher.name == "slurm":
@@ -51,6 +48,18 @@ def launch(specs: Sequence[RunSpec], *, console: Any) -> list[Record]:
     if launcher.name == "local":
         return launch_local.launch(specs, sweep_folder(launcher), console)
     return _in_this_process(specs, console)
+
+
+def check_launcher(specs: Sequence[RunSpec]) -> None:
+    """Raise InputError, before anything is fetched, if runs cannot be launched as they ask for."""
+    launchers = [spec.launcher for spec in specs]
+    for launcher in launchers:
+        if launcher.name not in LAUNCHERS:
+            raise InputError(f"launcher={launcher.name}: {did_you_mean(launcher.name, LAUNCHERS)}")
+        if launcher != launchers[0]:
+            raise InputError("launcher.* differs between the runs of one sweep: start one sweep for each setting.")
+    if launchers and launchers[0].name == "slurm":
+        launch_slurm.check(specs)
 
 
 def announce_changed_code(specs: Sequence[RunSpec], console: Any) -> None:

@@ -28,6 +28,16 @@ def active_jobs(states: str = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING"
     return set(answer.stdout.split()) if answer.returncode == 0 else None
 
 
+def most_tasks() -> int | None:
+    """The most tasks an array job of this cluster may have; None if the controller does not answer."""
+    try:
+        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=20)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
 def is_still_wanted() -> bool:
     """Whether SLURM lists the job that asks as running; yes if there is no answer."""
     return _of_this_job("%T") in ("RUNNING", "PREEMPTED", "SUSPENDED", None)

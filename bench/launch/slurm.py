@@ -8,6 +8,7 @@ submitted again by its run's last job; both at most `launcher.retries` times. Th
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ from bench.launch.jobs import (
     units_of,
 )
 from bench.launch.pace import Tally
-from bench.launch.queue import active_jobs
+from bench.launch.queue import active_jobs, most_tasks
 from bench.records import Record, load_record
 from bench.stages.base import Run
 from bench.stages.chain import planned
@@ -49,13 +50,24 @@ UNREACHABLE = ("Unable to contact", "Socket timed out", "Connection refused", "c
 
 def launch(specs: Sequence[RunSpec], folder: SweepFolder, console: Any) -> list[Record]:
     """Submit everything; unless launcher.wait=false, wait for the records."""
-    _check_limits(specs[0].launcher)
     jobs = submit(specs, folder, join_runs=True)
     listed = ", ".join(dict.fromkeys(job.split("_")[0] for job in jobs))
     console.print(f"{len(specs)} runs as jobs {listed}; logs in {folder.path / 'logs'}.\n"
                   "The jobs no longer need this terminal; the same command with status=true shows where they stand.",
                   highlight=False, soft_wrap=True)
     return _wait(specs) if specs[0].launcher.wait else []
+
+
+def check(specs: Sequence[RunSpec]) -> None:
+    """Raise InputError for what the cluster would refuse, or where there is none, before anything is fetched."""
+    if shutil.which("srun") is None:
+        raise InputError("launcher=slurm: there is no srun on this machine. Start from a login node of the cluster, "
+                         "use launcher=local, or try it with slurm/up.sh.")
+    _check_limits(specs[0].launcher)
+    shards, most = max(spec.sampling.shards for spec in specs), most_tasks()
+    if most is not None and shards > most:
+        raise InputError(f"sampling.shards={shards}: an array of this cluster has at most {most} tasks (MaxArraySize). "
+                         f"Ask for sampling.shards={most} or fewer.")
 
 
 def _check_limits(launcher: LauncherConfig) -> None:
@@ -115,16 +127,14 @@ def _submit_run(spec: RunSpec, jobs: dict[str, str], folder: SweepFolder) -> str
 
 def _executor(launcher: LauncherConfig, resources: ResourcesConfig, folder: SweepFolder, *, name: str, unit: str,
               dependency: str | None) -> submitit.SlurmExecutor:
-    try:
-        executor = submitit.SlurmExecutor(folder.path / "logs", max_num_timeout=MAX_TIME_LIMITS)
-    except RuntimeError:
-        raise InputError("launcher=slurm: there is no srun on this machine. Start from a login node of the cluster, "
-                         "use launcher=local, or try it with slurm/up.sh.") from None
+    executor = submitit.SlurmExecutor(folder.path / "logs", max_num_timeout=MAX_TIME_LIMITS,
+                                      python=launcher.python)
     options = {"partition": launcher.partition, "account": launcher.account, "qos": launcher.qos,
                "constraint": launcher.constraint, "dependency": dependency,
                "gpus_per_node": resources.gpus or None}
     executor.update_parameters(
         job_name=name, time=resources.minutes, nodes=resources.nodes, ntasks_per_node=resources.tasks,
+        array_parallelism=launcher.array_parallelism,
         cpus_per_task=resources.cpus, mem=f"{resources.memory_gb}GB", signal_delay_s=launcher.signal_delay_s,
         srun_args=[f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=1"], setup=list(launcher.setup),
         teardown=_started_again_if_killed(folder.losses_file(unit), launcher.retries),

@@ -87,7 +87,8 @@ class Metric(Protocol):
         measurements are reused while these, the samples and the versions of its columns stay the same.
     A metric that reads weights states `assets(spec)`, their names in the catalogue: had before anything is built.
     A metric with `is_machine_bound = True` is measured anew on other hardware. One with `ignores_samples = True` is of
-    the prior and the seed alone, and is measured once for all samplers.
+    the prior and the seed alone, and is measured once for all samplers. One of conditional runs alone names
+    their `conditions`, such as ("class",): asked of another prior's run, it is a hole that says so.
     """
 
     name: str

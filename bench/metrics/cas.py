@@ -32,6 +32,7 @@ class ClassificationAccuracyScore:
 
     name = "cas"
     columns = columns("cas")
+    conditions = ("class",)
     depends_on = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:

@@ -35,6 +35,7 @@ class ClassAccuracy:
 
     name = "class_accuracy"
     columns = columns("class_accuracy")
+    conditions = ("class",)
     depends_on = ("protocol",)
 
     def applies(self, evidence: Evidence) -> bool:

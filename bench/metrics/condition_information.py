@@ -27,6 +27,7 @@ class ConditionInformation:
 
     name = "condition_information"
     columns = columns(COLUMN)
+    conditions = ("class", "text")
     depends_on = ("protocol", "metrics.nll")
     ignores_samples = True
 

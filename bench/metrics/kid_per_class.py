@@ -29,6 +29,7 @@ class KernelDistancePerClass(OfFeatures):
     name: str = COLUMN
     columns: dict[str, Column] = field(default_factory=lambda: columns(COLUMN))
     depends_on: tuple[str, ...] = ("protocol",)
+    conditions: tuple[str, ...] = ("class",)
 
     def applies(self, evidence: Evidence) -> bool:
         return evidence.labels is not None and evidence.judged_as is not None

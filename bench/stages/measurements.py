@@ -72,8 +72,18 @@ class Measured(Stage):
 
 
 def measure(run: Run, name: str) -> list[Measurement]:
-    """One metric's measurements; none where it does not apply."""
-    return run.open(Measured(metric=name)) if metric_of(name).applies(evidence_of(run)) else []
+    """One metric's measurements; none where it does not apply, and holes where it is the run's condition that lacks."""
+    metric = metric_of(name)
+    return run.open(Measured(metric=name)) if metric.applies(evidence_of(run)) else _holes(run, metric)
+
+
+def _holes(run: Run, metric: Metric) -> list[Measurement]:
+    conditions, given = getattr(metric, "conditions", ()), run.spec.condition.name
+    if run.role != "prior" or not conditions or given in conditions:
+        return []
+    note = f"only with condition={' or '.join(conditions)}: this run has condition={given}"
+    return [Measurement(column, None, protocol_id(run), unit=info.unit, better=info.better, note=note)
+            for column, info in metric.columns.items()]
 
 
 def metric_of(name: str) -> Metric:

@@ -151,6 +151,14 @@ def test_a_condition_adds_its_metrics_to_those_of_every_run():
     assert named == [*plain, "condition_information", "class_accuracy"]
 
 
+def test_a_measure_of_conditional_runs_is_a_hole_with_its_reason_in_others(place):
+    record = record_of(place, *DIGITS, "prior=unigram", "metrics.names=[nll,condition_information,cas,kid_per_class]")
+    notes = {m.metric: m.note for m in record.measurements if m.value is None}
+    assert set(notes) == {"condition_information", "cas", "kid_per_class"}
+    assert notes["cas"] == "only with condition=class: this run has condition=none"
+    assert notes["condition_information"] == "only with condition=class or text: this run has condition=none"
+
+
 def test_each_chunk_is_drawn_for_the_conditions_of_its_own_samples_in_whole_chunks(place):
     told = begun(*CLASS, "prior=autoregressive", "protocol.num_fake=13", "sampling.chunk=5", place=place)
     asked = []

@@ -30,6 +30,7 @@ from bench.launch.local import _Plan, _Task
 from bench.launch.slurm import _started_again_if_killed
 from bench.launch.status import status
 from bench.records import save_record
+from bench.run import main
 from bench.stages.base import Run
 from bench.stages.chain import CHAIN, planned
 from bench.stages.identity import run_key
@@ -252,6 +253,41 @@ def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatc
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
     with pytest.raises(InputError, match="there is no srun on this machine"):
         launch([_spec("launcher=slurm")], console=Console(file=io.StringIO()))
+
+
+def test_slurm_without_its_programs_fails_before_anything_is_fetched(root, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
+    monkeypatch.setattr("bench.run.have_assets", lambda names: pytest.fail("fetched"))
+    assert main(["prior=unigram", "dataset=digits", "preset=smoke", "launcher=slurm"]) == 2
+    assert "there is no srun on this machine" in capsys.readouterr().err
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Programs that answer like those of a cluster whose arrays have at most eight tasks."""
+    for name, text in {"srun": "", "scontrol": "echo MaxArraySize            = 8"}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+
+
+def test_more_tasks_than_an_array_of_the_cluster_may_have_are_refused(cluster, root):
+    with pytest.raises(InputError, match=r"sampling.shards=9: .* at most 8 tasks"):
+        launch([_spec("launcher=slurm", "sampling.shards=9")], console=Console(file=io.StringIO()))
+
+
+def test_a_batch_script_throttles_its_array_and_starts_the_python_asked_for(cluster, root, tmp_path):
+    from bench.launch.slurm import _executor
+
+    launcher = _spec("launcher=slurm", "launcher.array_parallelism=3",
+                     "launcher.python='enter image.sif python'").launcher
+    executor = _executor(launcher, launcher.sampling, SweepFolder(tmp_path / "sweep"), name="a", unit="b",
+                         dependency=None)
+    script = executor._make_submission_file_text(executor._submitit_command_str, "uid")
+    assert "enter image.sif python -u -m submitit.core._submit" in script
+    executor.parameters["map_count"] = 8   # what submitit adds for an array
+    assert "#SBATCH --array=0-7%3" in executor._make_submission_file_text("command", "uid")
 
 
 def test_launching_imports_no_torch():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from bench.compose import CONF, compose
+from bench.compose import compose
+from bench.conf_files import CONF
 from bench.labels import label_of
 from bench.reporting.identity import identity
 from bench.reporting.rows import describe
