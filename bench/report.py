@@ -32,9 +32,10 @@ from bench.reporting import conditional_figures, expected, expected_views, regim
 from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
 from bench.reporting.escaping import csv_cell
-from bench.reporting.figures import Drawing, Skipped, curves_of, write
+from bench.reporting.figures import Drawing, Skipped, write
 from bench.reporting.options import Options, parse
 from bench.reporting.paper import paper_tables
+from bench.reporting.paper_figures import curves_of
 from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.regime_map import frame, regimes_of

@@ -5,18 +5,19 @@ import math
 import pytest
 
 from bench.reporting.claims import ledger
-from bench.reporting.figures import (
-    COLOURS,
+from bench.reporting.figures import COLOURS, value_of
+from bench.reporting.paper_figures import (
+    MANY_SERIES,
     after_the_start,
     beyond,
     bound_during_training,
+    fid_against_evaluations,
     fid_against_seconds,
     fid_against_steps,
     frame_top,
     series_label,
     step_series,
     styles_of,
-    value_of,
 )
 from bench.reporting.pictures import samples_figure
 from bench.reporting.rows import gather
@@ -132,3 +133,20 @@ def test_a_group_of_real_images_alone_has_no_claims(synthetic, tmp_path):
 def test_legends_drop_the_section_of_an_option(group):
     row = next(row for row in group.rows if value_of(row, "fid") is not None and row.temperature < 1)
     assert series_label(row) == "absorbing, t = 0.9"
+
+
+def test_evaluations_are_drawn_where_many_samplers_stand_side_by_side(synthetic, tmp_path):
+    def folder_of(num):
+        for index in range(num):
+            spec = synthetic.spec_of("absorbing", steps=8)
+            spec["sampler"]["top_p"] = 0.5 + 0.05 * index
+            measured = [synthetic.measurement("fid", 80.0 - index, 1.0, "demo-x"),
+                        synthetic.measurement("network_evaluations", 8.0 + index, 0.0, "demo-x")]
+            synthetic.make_record(tmp_path / str(num), "prior", spec, measured)
+        return gather(tmp_path / str(num)).groups[0]
+
+    assert fid_against_evaluations(folder_of(MANY_SERIES - 1)) == []
+    drawing, = fid_against_evaluations(folder_of(MANY_SERIES))
+    axes, = drawing.figure.axes
+    assert axes.get_xlabel() == "network evaluations per image"
+    assert len(axes.get_legend_handles_labels()[1]) == MANY_SERIES + 1   # and the front

@@ -13,7 +13,8 @@ from bench import report, run
 from bench.printable import clean, last_line, one_line
 from bench.records import load_records, save_record
 from bench.reporting.escaping import csv_cell, markdown_text, tex_label, tex_text
-from bench.reporting.figures import Drawing, curves_of
+from bench.reporting.figures import Drawing
+from bench.reporting.paper_figures import curves_of
 from bench.reporting.pictures import pictures_of
 from bench.reporting.render import terminal
 from bench.reporting.rows import gather

@@ -9,7 +9,8 @@ import re
 import pytest
 
 from bench.reporting.claims import ledger
-from bench.reporting.figures import Drawing, Skipped, curves_of
+from bench.reporting.figures import Drawing, Skipped
+from bench.reporting.paper_figures import curves_of
 from bench.reporting.pictures import pictures_of, rows_of, sheet_file
 from bench.reporting.rows import gather
 from bench.reporting.webpage import _breakable, render_page

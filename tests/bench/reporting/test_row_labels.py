@@ -50,7 +50,7 @@ def test_of_a_module_that_a_record_names_nothing_is_imported(synthetic):
 
 @pytest.mark.parametrize("steps", [8, 16])
 def test_steps_of_one_prior_are_one_series_whatever_else_was_run(synthetic, tmp_path, steps):
-    from bench.reporting.figures import step_series
+    from bench.reporting.paper_figures import step_series
     specs = [spec_with(synthetic, steps=n) for n in (8, 16, 32)] + [spec_with(synthetic, steps=steps, order="halton")]
     labels_of(synthetic, tmp_path, *specs)
     series = step_series(gather(tmp_path).groups[0], lambda row: row.steps, top=1000.0)
