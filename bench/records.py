@@ -210,8 +210,8 @@ class Record:
         comparison" for several samplers timed in turn in one process, which is of no row.
     spec: the complete configuration of the run, nested (spec["prior"]["name"], spec["sampler"]["steps"]).
     run_key: hash of what the run measures; two records of one run_key are repeats.
-    provenance: {"artefacts": {stage: {"key", "wall_seconds", "built_at"}}, "git_commit", "git_dirty",
-        "versions": {...}, "hardware": {...}, "protocol": {...}}.
+    provenance: {"artefacts": {stage: {"key", "wall_seconds", "peak_resident_gb", "built_at"}}, "git_commit",
+        "git_dirty", "versions": {...}, "hardware": {...}, "protocol": {...}}.
     media: name -> Sheet, such as "samples", "neighbours", "reconstruction".
     curves: name -> path of a CSV (columns step, metric, value) relative to the results folder.
     message: the reason of an "unsupported" run, the traceback of a "failed" one.

@@ -98,7 +98,7 @@ def run_all(arguments: list[str]) -> int:
         raise InputError(f"{error} (Some keys are those of config={door.config}.)") from None
     if wanted and any(run.spec.plan or run.spec.status for run in runs):
         raise InputError("rebuild= marks what is to be built anew, plan=true and status=true only look. Leave one out.")
-    command = " ".join(["python -m bench.run", *arguments])
+    command, began = " ".join(["python -m bench.run", *arguments]), utc_now()
     if door.config_out:
         keep(door.config_out, rebuild.split_off(rest)[1], command=one_line(command))
     if any(run.spec.plan for run in runs):
@@ -111,7 +111,7 @@ def run_all(arguments: list[str]) -> int:
     if door.json:
         print(json.dumps(summaries_of(records), indent=1, allow_nan=False))
     else:
-        print_summary(records)
+        print_summary(records, since=began)
     return 1 if any(record.status == "failed" for record in records) else 0
 
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bench.metrics.columns import column_of, in_order
 from bench.printable import cell, last_line, one_line
+from bench.progress import duration
 from bench.records import Measurement, Record
 from bench.reporting import expected_views
 from bench.reporting.expected import comparisons
@@ -45,9 +46,11 @@ def summaries_of(records: list[Record]) -> list[dict[str, Any]]:
              "expected": expected[record.id]} for record in records]
 
 
-def print_summary(records: Sequence[Record]) -> None:
-    """One row a run and one column a metric that any of them measured, with N and 95% interval; then the failures, and
-    the scores that the committed records of the same configurations have, where there are any.
+def print_summary(records: Sequence[Record], *, since: str = "") -> None:
+    """One row a run and one column a metric that any of them measured, with N and 95% interval; then the failures, the
+    scores that the committed records of the same configurations have, where there are any, and what took how long.
+
+    since: when the command began, as `utc_now` has it: what was built before took none of its time.
     """
     console = Console(width=WIDE if not sys.stdout.isatty() else None)
     groups: dict[tuple[str, str], list[Record]] = {}
@@ -62,10 +65,51 @@ def print_summary(records: Sequence[Record]) -> None:
         console.print(expected_views.terminal(found))
         for line in (expected_views.tally(found), *expected_views.notes(found)):
             print(one_line(line))
+    if since and (took := durations(records, since)):
+        console.print(_durations_table(took))
     if records:
         results_dir = records[0].spec.get("results_dir", "results/runs")
         option = "" if results_dir == "results/runs" else f" results_dir={one_line(results_dir)}"
         print(f"{len(records)} records in {one_line(results_dir)}; tables and figures: python -m bench.report{option}")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """What was built of one kind: how many, in how many seconds, and the most memory that a build came to hold."""
+
+    stage: str
+    num: int
+    seconds: float
+    peak_gb: float | None
+
+
+def durations(records: Sequence[Record], since: str) -> list[Duration]:
+    """Of every kind of artefact that was built since then, the longest first; each artefact counts once."""
+    built = {made["key"]: (title, made) for record in records
+             for title, made in record.provenance.get("artefacts", {}).items() if _is_built(made, since)}
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for title, made in built.values():
+        kinds.setdefault(title, []).append(made)
+    found = [Duration(title, len(held), sum(made["wall_seconds"] for made in held),
+                      max((peak for made in held if isinstance(peak := made.get("peak_resident_gb"), float)),
+                          default=None))
+             for title, held in kinds.items()]
+    return sorted(found, key=lambda kind: -kind.seconds)
+
+
+def _is_built(made: dict[str, Any], since: str) -> bool:
+    """Whether it is of this command; records are files, so each field may be anything."""
+    return (isinstance(made.get("key"), str) and isinstance(made.get("wall_seconds"), int | float)
+            and isinstance(built_at := made.get("built_at"), str) and built_at >= since)
+
+
+def _durations_table(found: Sequence[Duration]) -> Table:
+    table = Table("what took how long", "built", "time", "memory", box=SIMPLE_HEAD, pad_edge=False)
+    for kind in found:
+        table.add_row(cell(kind.stage), str(kind.num), duration(kind.seconds),
+                      "-" if kind.peak_gb is None else f"{kind.peak_gb:.1f} GB")
+    table.add_row("together", "", duration(sum(kind.seconds for kind in found)), "")
+    return table
 
 
 def _table(records: Sequence[Record], title: str) -> Table:

@@ -10,18 +10,17 @@ of them; the device is synchronised at both ends of every lap. Medians are print
 from __future__ import annotations
 
 import dataclasses
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.memory import forget_peak_memory, peak_memory_gb
 from bench.metrics.base import Evidence
 from bench.metrics.columns import columns
 from bench.provenance import provenance
@@ -154,28 +153,6 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def forget_peak_memory(device: str) -> None:
-    """Start a new peak: of the device, or of this process where the kernel can forget it (Linux)."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass   # then the peak is that of the process's whole life, an upper bound
-
-
-def peak_memory_gb(device: str) -> float:
-    """Since `forget_peak_memory`: allocated on a CUDA device, else resident in this process."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def conditions_of(evidence: Evidence) -> dict[str, Any]:

@@ -179,6 +179,7 @@ class Run:
     def made_of(self) -> dict[str, dict[str, Any]]:
         """Of every artefact used so far, by its title, what a record keeps of it."""
         return {title: {"key": a.key, "wall_seconds": a.manifest["wall_seconds"], "built_at": a.manifest["built_at"],
+                        "peak_resident_gb": a.manifest.get("peak_resident_gb"),
                         "git_commit": a.manifest["provenance"].get("git_commit")} for title, a in self.used.items()}
 
     def recipe(self, stage: Stage) -> Recipe:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import BenchError
+from bench.memory import forget_peak_memory, peak_memory_gb
 from bench.provenance import content_id, provenance, sha256_of, utc_now
 from bench.store.cache import cache_root
 from bench.store.files import clear, digests_of, is_as_written, keeping, read_object, sync, write_json
@@ -75,6 +76,7 @@ class Store:
     def __init__(self, root: str | Path | None = None):
         self.root = Path(root) if root else cache_root() / "artefacts"
         self._inside = 0.0   # seconds of what was built while the present one was
+        self._peak = 0.0   # gigabytes, of the present one up to what was built meanwhile
 
     def find(self, recipe: Recipe) -> Artefact | None:
         """The artefact if it exists undamaged. A damaged one is moved aside with a message, and counts as missing."""
@@ -194,12 +196,14 @@ class Store:
         out = base.with_name(f"{recipe.key}.tmp.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         out.mkdir(parents=True)
         self.set_status(recipe, "running")
-        began, around = time.perf_counter(), self._inside
-        self._inside = 0.0
+        began, around, peak_around = time.perf_counter(), self._inside, max(self._peak, peak_memory_gb("cpu"))
+        self._inside = self._peak = 0.0
+        forget_peak_memory("cpu")
         try:
             build(out, self.work_folder(recipe))
             manifest = {"stage": recipe.stage, "key": recipe.key, "version": recipe.version, "config": recipe.config,
                         "inputs": list(recipe.inputs), "wall_seconds": time.perf_counter() - began - self._inside,
+                        "peak_resident_gb": round(max(self._peak, peak_memory_gb("cpu")), 3),
                         "built_at": utc_now(), "provenance": provenance(), "files": _listing(out)}
             with keeping(out / "manifest.json") as stream:
                 stream.write(json.dumps(manifest, indent=1, default=str).encode())
@@ -213,7 +217,8 @@ class Store:
             self.set_status(recipe, "failed", traceback.format_exc())
             raise
         finally:
-            self._inside = around + time.perf_counter() - began
+            self._inside, self._peak = around + time.perf_counter() - began, peak_around
+            forget_peak_memory("cpu")
             shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(base.with_name(f"{recipe.key}.work"), ignore_errors=True)
         clear(self._status_file(recipe))

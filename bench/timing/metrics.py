@@ -21,6 +21,7 @@ from bench.assets.cache import asset_status
 from bench.assets.weights import cifar10_arrays, lpips_model
 from bench.data.arrays import ArrayImages
 from bench.data.base import ImageData
+from bench.memory import forget_peak_memory, peak_memory_gb
 from bench.metrics.embedding_cache import Candidates, open_candidates
 from bench.metrics.frechet import ReferenceStatistics, fid, fid_to, fid_torch_fidelity
 from bench.metrics.inception import InceptionCompat, inception_oracle
@@ -28,7 +29,6 @@ from bench.metrics.kernel import kid
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.metrics.neighbours import nearest
 from bench.metrics.prdc import prdc, prdc_reference
-from bench.metrics.speed import forget_peak_memory, peak_memory_gb
 from bench.timing.turns import Settings, TimedLaps, Timing, blas_kernels, in_turn, seconds_of, timed
 
 

@@ -15,7 +15,8 @@ import torch
 from threadpoolctl import threadpool_info
 from torch.nn import functional as F
 
-from bench.metrics.speed import Laps, forget_peak_memory, peak_memory_gb, take_turns
+from bench.memory import forget_peak_memory, peak_memory_gb
+from bench.metrics.speed import Laps, take_turns
 from priors.base import Draws
 from priors.linear import linear
 

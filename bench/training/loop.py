@@ -30,12 +30,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.config.models import TrainingConfig
 from bench.errors import BenchError
+from bench.memory import give_back
 from bench.progress import Bar
 from bench.store import files
 from bench.store.store import Interrupted
 from bench.training.processes import make_fabric
 from bench.training.trajectories import Trajectory, is_measured
 from priors.base import Draws
+
+GIVE_BACK_EVERY = 10   # steps
 
 if TYPE_CHECKING:   # importing Fabric takes longer than importing torch: only trainings pay for it
     from lightning_fabric import Fabric
@@ -169,6 +172,8 @@ class _Loop:
         with self.fabric.autocast():
             logged = self.task.update(batch, self.step, self._draws("step", self.step), self._optimize)
         self.step += 1
+        if self.step % GIVE_BACK_EVERY == 0:
+            give_back()
         if self.step % self.config.ema_every == 0:
             self.average.update_parameters(self.task.model)
         for name, value in logged.items():

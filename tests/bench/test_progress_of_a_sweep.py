@@ -125,6 +125,48 @@ def test_the_time_of_an_artefact_is_without_what_was_built_inside(tmp_path, monk
     assert store.find(Recipe("inner", {}, (), 1)).manifest["wall_seconds"] == pytest.approx(100.0)
 
 
+def test_the_memory_of_an_artefact_is_without_what_was_built_inside(tmp_path, monkeypatch):
+    held, peak, store = [1.0], [1.0], Store(tmp_path)   # gigabytes, of a machine whose memory is this list
+
+    def hold(gigabytes):
+        held[0] = gigabytes
+        peak[0] = max(peak[0], gigabytes)
+
+    monkeypatch.setattr("bench.store.store.peak_memory_gb", lambda device: peak[0])
+    monkeypatch.setattr("bench.store.store.forget_peak_memory", lambda device: peak.__setitem__(0, held[0]))
+
+    def inner(out, work):
+        hold(9.0)
+        hold(1.0)
+        (out / "made").write_text("")
+
+    def outer(out, work):
+        hold(3.0)
+        hold(1.0)
+        store.obtain(Recipe("inner", {}, (), 1), inner)
+        hold(2.0)
+        (out / "made").write_text("")
+
+    assert store.obtain(Recipe("outer", {}, (), 1), outer).manifest["peak_resident_gb"] == 3.0
+    assert store.find(Recipe("inner", {}, (), 1)).manifest["peak_resident_gb"] == 9.0
+
+
+def test_what_took_how_long_is_told_of_what_this_command_built(capsys):
+    def made(key, seconds, built_at, peak=None):
+        return {"key": key, "wall_seconds": seconds, "built_at": built_at, "peak_resident_gb": peak}
+
+    tokenizer = made("a", 780.0, "2026-03-01T10:00:00", 1.25)
+    one, two = (replace(record(name, fid(1.0)), provenance={"artefacts": {
+        "tokenizer": tokenizer, "prior": made(name, 60.0, built_at, 2.04), "metric fid": {}}})
+        for name, built_at in (("p", "2026-03-01T10:20:00"), ("q", "2026-02-28T10:00:00")))
+    summary.print_summary([one, two], since="2026-03-01T09:00:00")
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "tokenizer 1 13 min 1.2 GB" in lines and "prior 1 60 s 2.0 GB" in lines   # the other is of yesterday
+    assert any(line.startswith("together") for line in lines)
+    summary.print_summary([two], since="2026-03-02T09:00:00")
+    assert "what took how long" not in capsys.readouterr().out
+
+
 def test_a_plan_ends_in_a_total():
     steps = [Step("a", "1", "cached"), Step("b", "2", "missing", seconds=200.0), Step("c", "3", "missing")]
     assert total_of(steps) == ("To build before measuring: 2 stages, 1 in about 3 min, 1 unknown until one was built "

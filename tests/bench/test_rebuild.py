@@ -135,7 +135,7 @@ def test_a_finished_run_is_launched_again_and_so_it_is_after_an_interruption(bui
                        provenance={"artefacts": {"prior": {"key": prior.key}}}), tmp_path / "results")
     launched: list[list[Request]] = []
     for name in ("have_assets", "print_summary"):
-        monkeypatch.setattr(run, name, lambda *args: None)
+        monkeypatch.setattr(run, name, lambda *args, **keys: None)
     monkeypatch.setattr(run, "launch", lambda missing, console: launched.append(missing) or [])
     for more in ([], ["rebuild=prior"], []):
         assert run.run_all([*command, *more]) == 0

@@ -2,6 +2,7 @@
 
     python -m tests.faults kills=200 damages=200 surroundings=60 commands=1500 files=500 seed=0
     python -m tests.faults only=kills kills=200 case=17          # that case alone, again
+    python -m tests.faults jobs=2                                # cases of a part by two processes
     python -m tests.faults minutes=20                            # begin no case of a part after so long
     python -m tests.faults out=docs/reliability.md               # write the counts down
 
@@ -31,7 +32,7 @@ from tests.faults.surroundings import Surroundings  # noqa: E402
 PARTS = {"kills": Kills, "damages": Damages, "surroundings": Surroundings, "commands": Lines, "files": Strangers}
 FULL = {"kills": 200, "damages": 200, "surroundings": 60, "commands": 1500, "files": 500}
 IN_PROCESS = ("commands", "files")   # these need nothing that is built
-OTHER = ("seed", "only", "case", "minutes", "out")
+OTHER = ("seed", "only", "case", "minutes", "jobs", "out")
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +50,8 @@ def main(arguments: list[str]) -> int:
         os.chdir(folder)
         try:
             found = [run_part(PARTS[name](bed).part(), num=int(given.get(name, FULL[name])), only=case, say=say,
-                              seed=int(given.get("seed", 0)), until=time.monotonic() + seconds) for name in only]
+                              seed=int(given.get("seed", 0)), until=time.monotonic() + seconds,
+                              jobs=int(given.get("jobs", 1))) for name in only]
         finally:
             os.chdir(began)
     for counts in found:
