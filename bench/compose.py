@@ -28,7 +28,8 @@ from bench.conf_files import CONF, ConfFiles
 from bench.config import RunSpec
 from bench.config.models import ModelConfig, PriorConfig, TokenizerConfig
 from bench.errors import InputError, did_you_mean
-from bench.schema import PLUGGABLE, one_line, refuse_resolvers, schema_of, to_spec, why_no_condition
+from bench.rules import refuse_resolvers
+from bench.schema import PLUGGABLE, one_line, schema_of, to_spec, why_no_condition
 from bench.words import GROUPS
 
 LISTS = {"metrics.names": "fid,nll", "metrics.orders": "raster,halton",
@@ -233,7 +234,7 @@ def _kept_recipe(spec: RunSpec, files: ConfFiles) -> str | None:
 
 def _compose(overrides: tuple[str, ...], files: ConfFiles) -> RunSpec:
     """Compose conf/ with single-valued overrides and turn the result into a checked RunSpec."""
-    hydra_overrides = _with_preset([_to_hydra(*override.split("=", 1), files) for override in overrides], files)
+    hydra_overrides = _with_preset([_to_hydra(override, files) for override in overrides], files)
     flat = [*files.overrides, *(text for texts in hydra_overrides for text in texts)]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -248,8 +249,9 @@ def _compose(overrides: tuple[str, ...], files: ConfFiles) -> RunSpec:
                          "python -m bench.run without arguments shows some.") from None
 
 
-def _to_hydra(key: str, value: str, files: ConfFiles) -> list[str]:
+def _to_hydra(override: str, files: ConfFiles) -> list[str]:
     """One override of ours as Hydra's: plug-ins by dotted path, options of classes under `.options`."""
+    key, _, value = override.partition("=")
     plain = value.strip("'\"")
     if key in GROUPS:
         known = files.names(key)

@@ -16,14 +16,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import InputError
-from bench.rules import Place, check
-from bench.schema import one_line, refuse_resolvers
+from bench.printable import last_line
+from bench.rules import Place, check, refuse_resolvers
 from bench.words import GROUPS, written_value
 
 CONF = Path(__file__).parent / "conf"
 KEY = "config_dir"
 WAY = f"Expected a folder of <group>/<name>.yaml, with groups {', '.join(GROUPS)}, such as launcher/mysite.yaml."
-MOST_BYTES, MOST_FILES = 1_000_000, 1_000
+MOST_BYTES, MOST_FILES, MOST_LEVELS = 1_000_000, 1_000, 10
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,17 @@ class ConfFiles:
         return next((path for path in paths if path.is_file()), None)
 
     def load(self, group: str, name: str) -> DictConfig:
-        """What that file holds, not composed; empty where there is none."""
+        """What that file holds, on top of those of its group that it builds on; empty where there is none."""
         path = self.find(group, name)
-        return _load(path) if path else OmegaConf.create({})
+        return self._with_defaults(path, MOST_LEVELS) if path else OmegaConf.create({})
+
+    def _with_defaults(self, path: Path, depth: int) -> DictConfig:
+        held, group = _load(path), path.parent.name
+        below = [found for name in held.get("defaults", []) if isinstance(name, str) and name != path.stem
+                 and (found := self.find(group, name))]
+        merged = OmegaConf.merge(*(self._with_defaults(found, depth - 1) for found in below if depth), held)
+        assert isinstance(merged, DictConfig)
+        return merged
 
     @property
     def overrides(self) -> list[str]:
@@ -104,7 +112,7 @@ def _check_file(path: Path) -> None:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:   # whatever YAML and OmegaConf make of it
-        raise InputError(f"{path}: cannot be read ({one_line(error)}). Write key: value, one a line.") from None
+        raise InputError(f"{path}: cannot be read ({last_line(str(error))}). Write key: value, one a line.") from None
 
 
 def _load(path: Path) -> DictConfig:

@@ -222,6 +222,17 @@ def check_all(schema: type, values: dict[str, Any], prefix: str = "") -> None:
             check(prefix + field.name, value, rule)
 
 
+NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
+
+
+def refuse_resolvers(argument: str) -> None:
+    """Raise InputError for an interpolation that reads anything but another key: records must not hold a secret."""
+    if "${" in NODE.sub("", argument):
+        raise InputError(f"'{shown(argument)}': expected interpolations of other keys alone, such as ${{seed}}; the "
+                         "environment and other resolvers are not read, since records would keep what they say. Let "
+                         "the shell insert the value: key=\"$NAME\".")
+
+
 def shown(value: Any) -> str:
     """A refused value, as it would be written, not longer than a line."""
     text = "null" if value is None else str(value)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Sequence
 from typing import Any, cast
@@ -18,12 +17,11 @@ from bench.config import SEED, ConditionConfig, RunSpec
 from bench.config.models import ModelConfig
 from bench.errors import InputError, did_you_mean
 from bench.plugin_code import is_ours
-from bench.rules import check, check_all, is_plain, shown
+from bench.rules import check, check_all, is_plain, refuse_resolvers, shown
 
 OPTIONS_OF = {"class": ("num_labels",), "text": ("text_width", "text_length")}
 """The fields of a prior's Options that a condition sets."""
 PLUGGABLE = {"vq": "tokenizers", "prior": "priors", "dataset": "datasets"}
-NODE = re.compile(r"\$\{[\w.]+\}")   # an interpolation of another key, such as ${seed}
 NOT_MEASURED = {
     "fid_per_class": "its covariances are rank-deficient with fewer images of each class than features (2,048 of "
                      "Inception), and the number would tell of the number of images. Use kid_per_class, which is "
@@ -253,14 +251,6 @@ def _converted(value: Any, hint: Any, key: str) -> Any:
             raise InputError(f"{key}={value}: {did_you_mean(str(value), map(str, typing.get_args(option)))}")
     expected = " or ".join(getattr(option, "__name__", str(option)).replace("NoneType", "null") for option in options)
     raise InputError(f"{key}={value}: expected {expected}, not {type(value).__name__}.")
-
-
-def refuse_resolvers(argument: str) -> None:
-    """Raise InputError for an interpolation that reads anything but another key: records must not hold a secret."""
-    if "${" in NODE.sub("", argument):
-        raise InputError(f"'{shown(argument)}': expected interpolations of other keys alone, such as ${{seed}}; the "
-                         "environment and other resolvers are not read, since records would keep what they say. Let "
-                         "the shell insert the value: key=\"$NAME\".")
 
 
 def one_line(error: object) -> str:

@@ -20,7 +20,7 @@ def folder(tmp_path):
     (place / "preset" / "tiny.yaml").write_text("# @package _global_\ndefaults: [smoke, _self_]\n"
                                                  "backbone: {width: 16}\n")
     (place / "protocol" / "mine.yaml").write_text("defaults: [smoke, _self_]\nname: mine\nnum_fake: 77\n")
-    (place / "dataset" / "mine.yaml").write_text("name: digits\nmax_train: 123\ndefault_preset: tiny\n")
+    (place / "dataset" / "mine.yaml").write_text("name: digits\nresize: plain\ndefault_preset: tiny\n")
     (place / "prior" / "wide.yaml").write_text("defaults: [autoregressive, _self_]\noptions: {dropout: 0.25}\n")
     return place
 
@@ -38,7 +38,7 @@ def test_a_file_of_ones_own_is_chosen_by_its_name(folder):
 
 def test_the_preset_of_ones_own_data_set_is_ones_own(folder):
     spec = compose(["dataset=mine", given(folder), "metrics.names=[nll]"])
-    assert (spec.dataset.name, spec.dataset.max_train, spec.backbone.width) == ("digits", 123, 16)
+    assert (spec.dataset.name, spec.dataset.resize, spec.backbone.width) == ("digits", "plain", 16)
 
 
 def test_a_prior_with_other_defaults_takes_the_keys_of_its_class(folder):

@@ -142,7 +142,7 @@ def test_evaluations_are_drawn_where_many_samplers_stand_side_by_side(synthetic,
             spec["sampler"]["top_p"] = 0.5 + 0.05 * index
             measured = [synthetic.measurement("fid", 80.0 - index, 1.0, "demo-x"),
                         synthetic.measurement("network_evaluations", 8.0 + index, 0.0, "demo-x")]
-            synthetic.make_record(tmp_path / str(num), "prior", spec, measured)
+            synthetic.make_record(tmp_path / str(num), "prior", spec, measured, created=f"2026-01-{index + 1:02d}")
         return gather(tmp_path / str(num)).groups[0]
 
     assert fid_against_evaluations(folder_of(MANY_SERIES - 1)) == []
