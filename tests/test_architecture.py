@@ -14,7 +14,7 @@ import bench
 from bench.compose import compose
 from bench.stages import chain
 from bench.stages.base import Run
-from bench.testing import check_metric, check_tokenizer
+from bench.testing import check_dataset, check_metric, check_tokenizer
 
 ROOT = Path(__file__).parents[1]
 PAGE, EXAMPLES = ROOT / "docs" / "architecture.md", ROOT / "docs" / "examples"
@@ -67,6 +67,10 @@ def test_the_tokenizer_keeps_the_contract(examples):
 
 def test_the_metric_keeps_the_contract(examples):
     assert len(check_metric("brightness_metric:Brightness").passed) == 5
+
+
+def test_the_data_set_keeps_the_contract(examples):
+    assert len(check_dataset("gradients_dataset:Gradients").passed) == 20
 
 
 def test_the_data_set_has_two_splits_of_images(examples):

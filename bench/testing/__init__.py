@@ -1,4 +1,4 @@
-"""What the author of a plug-in runs: does my prior, tokenizer or metric keep the contract the benchmark relies on?
+"""What the author of a plug-in runs: does my prior, tokenizer, data set or metric keep its contract?
 
     from bench.testing import check_prior
     print(check_prior("my_package.prior:Mine"))   # raises CheckFailed, which names every fault and what was expected
@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.testing.checks import Report, check_metric, check_prior, check_tokenizer
+    from bench.testing.checks import Report, check_dataset, check_metric, check_prior, check_tokenizer
     from bench.testing.contracts import CheckFailed
 
-__all__ = ["CheckFailed", "Report", "check_metric", "check_prior", "check_tokenizer"]
+__all__ = ["CheckFailed", "Report", "check_dataset", "check_metric", "check_prior", "check_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

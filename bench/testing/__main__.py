@@ -1,11 +1,15 @@
-"""Check a prior, tokenizer or metric of yours against the contract that the benchmark relies on; all faults at once.
+"""Check a prior, tokenizer, data set or metric of yours against the contract that the benchmark relies on.
+
+All faults are told at once.
 
     python -m bench.testing prior=my_package.prior:Mine
     python -m bench.testing prior=my_package.prior:Mine prior.width=16 sampler.steps=4 grid=2x3 codebook_size=5
     python -m bench.testing vq=my_package:Tokenizer vq.levels=4 resolution=32
+    python -m bench.testing dataset=my_package:Data dataset.resolution=16 dataset.path=photos
     python -m bench.testing metric=my_package:Metric,fid           # several, one after the other
 
 prior.*, sampler.* and vq.* are fields of the class's own Options and Sampler: make what is big by default small.
+dataset.* are those of bench.run, with no more than 128 training and 64 validation images unless they say otherwise.
 
 Exit codes: 0 all checks passed, 1 some failed, 2 the input was wrong, 130 Ctrl-C.
 """
@@ -21,18 +25,20 @@ from hydra.errors import HydraException
 
 from bench import registry
 from bench.command import run_command
+from bench.compose import compose
 from bench.errors import InputError
 from bench.printable import clean
 from bench.rules import Whole, check
 from bench.schema import options_of
-from bench.words import pairs_of, split_commas
+from bench.words import arguments_of, pairs_of, split_commas
 
 if TYPE_CHECKING:
     from bench.testing import Report
 
-KINDS = {"prior": "priors", "vq": "tokenizers", "metric": "metrics"}
-SECTIONS = {"prior": ("prior", "Options"), "sampler": ("prior", "Sampler"), "vq": ("vq", "Options")}
-"""Section of keys -> the kind it belongs to, and the class's dataclass whose fields they are."""
+KINDS = {"prior": "priors", "vq": "tokenizers", "dataset": "datasets", "metric": "metrics"}
+SECTIONS = {"prior": ("prior", "Options"), "sampler": ("prior", "Sampler"), "vq": ("vq", "Options"),
+            "dataset": ("dataset", "DatasetConfig")}
+"""Section of keys -> the kind it belongs to, and the dataclass whose fields they are, the class's or bench.config's."""
 SIZES = {"grid": ("prior", Whole(1, 64, of="cells")), "codebook_size": ("prior", Whole(2, 65_536, of="codes")),
          "resolution": ("vq", Whole(1, 4096, of="pixels"))}
 """Size -> the kind that is built with it, and what it may be."""
@@ -53,16 +59,18 @@ def check_all(arguments: list[str]) -> int:
         raise InputError(f"nothing to check: expected {', '.join(f'{kind}=package.module:Name' for kind in KINDS)}.")
     sizes = _sizes(chosen, named)
     values = _values(options, named)
-    classes = {kind: [registry.resolve(KINDS[kind], name) for name in names] for kind, names in named.items()}
-    cases = [(kind, cls, _arguments(kind, cls, values) | sizes.get(kind, {}))
-             for kind, found in classes.items() for cls in found]
+    found = [(kind, name, registry.resolve(KINDS[kind], name)) for kind, names in named.items() for name in names]
+    keys = values.pop("dataset", {})
+    cases = [(kind, cls, _arguments(kind, cls, values) | _config(kind, name, keys) | sizes.get(kind, {}))
+             for kind, name, cls in found]
     return max([_checked(kind, cls, given) for kind, cls, given in cases])
 
 
 def _checked(kind: str, cls: type, given: dict[str, Any]) -> int:
     from bench import testing
     checks: dict[str, Callable[..., Report]] = {
-        "prior": testing.check_prior, "vq": testing.check_tokenizer, "metric": testing.check_metric}
+        "prior": testing.check_prior, "vq": testing.check_tokenizer, "dataset": testing.check_dataset,
+        "metric": testing.check_metric}
     try:
         print(clean(str(checks[kind](cls, **given))))
     except testing.CheckFailed as fault:
@@ -81,6 +89,14 @@ def _arguments(kind: str, cls: Any, values: dict[str, dict[str, Any]]) -> dict[s
                 raise InputError(f"{section}.{next(iter(fields))}: {cls.__name__} has no {name}. Leave it out.")
             given[name.lower()] = options_of(getattr(cls, name), fields, section)
     return given
+
+
+def _config(kind: str, name: str, keys: dict[str, Any]) -> dict[str, Any]:
+    """config= of the check of a data set: what bench.run makes of the same keys at its smallest preset."""
+    if kind != "dataset":
+        return {}
+    words = ["source=real", "preset=smoke", f"dataset={name}", *arguments_of((), {"dataset": keys})]
+    return {"config": compose(words).dataset}
 
 
 def _values(options: Sequence[str], named: dict[str, list[str]]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`check_prior`, `check_tokenizer` and `check_metric`: a class at a tiny size, every check of its kind, one report."""
+"""`check_prior`, `check_tokenizer`, `check_dataset`, `check_metric`: the checks of a kind, all faults in one report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import numpy as np
 import torch
 
 from bench import registry
-from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
+from bench.config import DatasetConfig, MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
 from bench.errors import InputError
 from bench.metrics.base import Evidence
 from bench.testing.contracts import CheckFailed, Note, built, first_line
+from bench.testing.dataset_labels import LABEL_CHECKS
+from bench.testing.dataset_options import OPTION_CHECKS
+from bench.testing.datasets import DATASET_CHECKS, opened_case
 from bench.testing.metrics import METRIC_CHECKS, MetricCase
 from bench.testing.prior_costs import COST_CHECKS
 from bench.testing.priors import PRIOR_CHECKS, PriorCase
@@ -84,6 +87,21 @@ def check_tokenizer(tokenizer_or_target: Any, *, options: object | None = None, 
     else:
         tokenizer = target
     return _run(type(tokenizer).__name__, TOKENIZER_CHECKS, TokenizerCase(tokenizer))
+
+
+def check_dataset(dataset_or_target: Any, *, config: DatasetConfig | None = None) -> Report:
+    """Check a data set: a class, a registered name, `package.module:Name`, or an instance.
+
+    config: what it is opened with; None is 32 pixels, and at most 128 training and 64 validation images.
+    Raises CheckFailed; InputError where the data set refuses the configuration, because its files are not there.
+    """
+    target: Any = _resolved("datasets", dataset_or_target)
+    is_class = inspect.isclass(target)
+    dataset = _made(f"{target.__name__}()", target) if is_class else target
+    name = type(dataset).__name__
+    chosen = config or DatasetConfig(name=name, max_train=128, max_validation=64)
+    case = opened_case(dataset, chosen, f"{target.__module__}:{target.__qualname__}" if is_class else "")
+    return _run(name, DATASET_CHECKS + OPTION_CHECKS + LABEL_CHECKS, case)
 
 
 def check_metric(metric_or_target: Any, *, evidence: Evidence | None = None) -> Report:

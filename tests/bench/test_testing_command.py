@@ -103,7 +103,8 @@ def test_wrong_input_exits_with_2_and_says_what_was_expected(words, problem, cap
     assert problem in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["prior=unigramm"], ["prior=unigram", "gird=2x3"], ["prior=unigram", "grid=2"]])
+@pytest.mark.parametrize("words", [["prior=unigramm"], ["prior=unigram", "gird=2x3"], ["prior=unigram", "grid=2"],
+                                   ["dataset=digits", "dataset.resolution=0"]])
 def test_wrong_input_is_told_before_torch_is_imported(words):
     script = (f"import sys\nfrom bench.testing.__main__ import main\ncode = main({words})\n"
               "assert code == 2 and 'torch' not in sys.modules")
