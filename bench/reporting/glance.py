@@ -7,6 +7,8 @@ What is shown stands in the opening mark of the block, so that the text around i
     columns: fid | bits_per_token
     verdicts: demo | small -->
     <!-- glance:end -->
+
+`rows: all` shows every row, `verdicts: none` the table alone.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ def glance(book: Book, chosen: Chosen, name: str) -> str:
     """The table of the chosen rows, then the verdicts. Raises InputError for a name that no record has."""
     group = _group(book, chosen, name)
     rows = {row.label: row for row in summary(group).rows}
-    for label in chosen.rows:
+    wanted = tuple(rows) if chosen.rows == ("all",) else chosen.rows
+    for label in wanted:
         if label not in rows:
             raise InputError(f"{name}: no row '{label}'. {did_you_mean(label, rows)}")
-    picked = [rows[label].source for label in chosen.rows]
+    picked = [rows[label].source for label in wanted]
     part = replace(group, rows=tuple(row for row in picked if row))
     table = summary(part)
     columns = {column.key: column for column in table.columns}
@@ -65,7 +68,8 @@ def glance(book: Book, chosen: Chosen, name: str) -> str:
         if key not in columns:
             raise InputError(f"{name}: no column '{key}'. {did_you_mean(key, columns)}")
     table = replace(table, title="", caption=repeats(part), columns=tuple(columns[key] for key in chosen.columns))
-    return "\n" + markdown(table) + "\n" + verdicts(book, chosen)
+    judged = "" if chosen.verdicts == ("none",) else verdicts(book, chosen)
+    return "\n" + markdown(table) + "\n" + judged
 
 
 def verdicts(book: Book, chosen: Chosen) -> str:

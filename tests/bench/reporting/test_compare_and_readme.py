@@ -8,6 +8,7 @@ from bench.reporting import glance
 from bench.reporting.compare import compare
 from bench.reporting.readme import BEGIN, END, block, check, refresh
 from bench.reporting.rows import gather
+from bench.reporting.tables import summary
 
 
 def record_of(book, label, group=0):
@@ -117,6 +118,12 @@ def test_a_first_look_has_the_rows_and_columns_its_mark_names(book, tmp_path):
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in table[:3]] == ["| row", "| absorbing, 64 steps", "| autoregressive"]
     assert "KID" in table[0] and "Recall" not in table[0]
+
+
+def test_a_first_look_may_have_every_row_and_no_verdict(book):
+    text = glance.replaced(glance_of(book, rows="all", name="none"), book, "page.md")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len([row for row in summary(book.groups[0]).rows]) and "claim of the paper" not in text
 
 
 def test_a_first_look_says_of_each_claim_what_the_long_tables_say(book):

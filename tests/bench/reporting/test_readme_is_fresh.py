@@ -11,11 +11,12 @@ from bench.reporting.rows import gather
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/tables.md"])
-def test_the_pages_show_the_committed_records(page, monkeypatch):
+@pytest.mark.parametrize(("page", "folder"), [("README.md", "reference"), ("results/tables.md", "reference"),
+                                              ("docs/samplers.md", "samplers")])
+def test_the_pages_show_the_committed_records(page, folder, monkeypatch):
     monkeypatch.chdir(ROOT)
-    command = f"python -m bench.report results_dir=results/reference readme={page}"
-    check(Path(page), gather("results/reference"), command=command)
+    command = f"python -m bench.report results_dir=results/{folder} readme={page}"
+    check(Path(page), gather(f"results/{folder}"), command=command)
 
 
 def test_the_readme_s_regimes_are_those_of_the_committed_trajectories():
