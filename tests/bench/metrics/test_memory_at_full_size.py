@@ -19,7 +19,7 @@ import numpy as np
 from bench import registry
 from bench.config import MetricsConfig
 from bench.metrics import copying, feature_likelihood
-from bench.testing import noise_evidence
+from bench.testing.checks import noise_evidence
 
 def own_bytes():   # without pages of mapped files, which the system takes back when it likes
     return 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
