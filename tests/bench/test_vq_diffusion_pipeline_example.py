@@ -106,7 +106,7 @@ def condition_of(pipeline, words):
     return Condition(features=pipeline.text_encoder(ids.input_ids)[0], lengths=torch.full((len(words),), POSITIONS))
 
 
-@pytest.mark.parametrize(("steps", "guidance", "top_p"), [(None, 1.0, None), (3, 5.0, 0.86), (1, 2.0, 0.3)])
+@pytest.mark.parametrize(("steps", "guidance", "top_p"), [(None, 1.0, None), (3, 5.0, 0.86), (1, 2.0, 0.7)])
 def test_tokens_of_a_text_are_the_pipeline_s_own(example, saved, steps, guidance, top_p):
     pipeline, folder = saved
     theirs = drawn(pipeline, WORDS, num_inference_steps=steps or TIMESTEPS, guidance_scale=guidance,
@@ -114,7 +114,7 @@ def test_tokens_of_a_text_are_the_pipeline_s_own(example, saved, steps, guidance
     ours = loaded(example, folder).sample(
         4, sampler=example.Sampler(steps=steps, guidance=guidance, top_p=top_p), draws=draws(),
         condition=condition_of(pipeline, WORDS))
-    assert torch.equal(ours.tokens, theirs) and len(theirs.unique()) > 2
+    assert torch.equal(ours.tokens, theirs) and len(theirs.unique()) > 1
     evaluations = (steps or TIMESTEPS) * (1 if guidance == 1 else 2)
     assert set(ours.network_evaluations.tolist()) == {evaluations}
     assert set(ours.token_forwards.tolist()) == {16 * evaluations}
