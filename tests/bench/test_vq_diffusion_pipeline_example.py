@@ -18,6 +18,7 @@ from priors.conditions import Condition
 ensure_torchvision()   # which diffusers imports
 diffusers = pytest.importorskip("diffusers", reason="needs the extra: pip install diffusers transformers")
 transformers = pytest.importorskip("transformers", reason="needs the extra: pip install diffusers transformers")
+tokenizers = pytest.importorskip("tokenizers", reason="needs the extra: pip install tokenizers")
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WIDTH, POSITIONS, TIMESTEPS = 8, 10, 5   # of features, of a text, of the diffusion
@@ -226,31 +227,19 @@ def test_without_its_weights_there_is_nothing_to_train(example, saved, own_cache
     assert "nothing to train" in "".join(capsys.readouterr())
 
 
-def test_captions_reach_it_through_the_run(example, saved, own_cache, tmp_path, monkeypatch):
-    """An encoder of that width; its features are of the words alone, without those of padding."""
-    class Encoder:
-        class config:
-            width = WIDTH
-
-        @classmethod
-        def load(cls, folder, device):
-            return cls()
-
-        def __call__(self, texts, *, length):
-            features = torch.randn(len(texts), length, WIDTH, generator=torch.Generator().manual_seed(len(texts[0])))
-            return features, torch.tensor([min(len(text), length) for text in texts])
-
+def test_captions_reach_it_through_the_run(example, saved, own_cache, tmp_path):
+    """Of an encoder of the width it reads; its features are of the words alone, without those of padding."""
     (photos := tmp_path / "photos").mkdir()
     for i in range(40):
         Image.fromarray(np.full((16, 16, 3), 5 * i, np.uint8)).save(photos / f"{i:02}.png")
         (photos / f"{i:02}.txt").write_text(WORDS[i % 2])
-    (encoder := tmp_path / "encoder").mkdir()
-    for name in ("model.safetensors", "tokenizer.json"):
-        (encoder / name).write_text("")
-    (encoder / "config.json").write_text(json.dumps({
-        "model_type": "bert", "hidden_act": "gelu", "hidden_size": WIDTH, "num_hidden_layers": 1,
-        "num_attention_heads": 1, "max_position_embeddings": 12, "layer_norm_eps": 1e-12}))
-    monkeypatch.setattr("bench.training.conditioned.TextEncoder", Encoder)
+    encoder = tmp_path / "encoder"
+    transformers.BertModel(transformers.BertConfig(
+        vocab_size=4, hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=12)).save_pretrained(encoder)
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"b": 0, "a": 1, "red": 2, "fox": 3}, unk_token="b"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(encoder / "tokenizer.json"))
     assert main(command(saved[1], tmp_path / "runs", "dataset=folder", f"dataset.path={photos}",
                         "dataset.validation_fraction=0.25", "condition=text", f"condition.encoder={encoder}",
                         f"condition.length={POSITIONS}", "sampler.guidance=3",
