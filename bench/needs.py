@@ -63,7 +63,7 @@ def check_own_files(specs: Iterable[RunSpec]) -> None:
     """Raise InputError, before torch is imported, if a checkpoint or tokens of the user's are not there."""
     for spec in specs:
         for key, file in files_of(spec):
-            if not (file.exists() if key.startswith("vq.path=") else file.is_file()):
+            if not (file.exists() if key.startswith(("vq.path=", "prior.path=")) else file.is_file()):
                 raise InputError(f"{key}: no such file as {file}. Give the path of a file that is there, or leave "
                                  f"{key.partition('=')[0]} out.")
 

@@ -99,10 +99,10 @@ class VQDiffusion(nn.Module):
         when as many tokens are masked as are unknown, the absorbing prior's rule; exact in the limit of no replacement.
         """
         check_sampler(sampler, self.Sampler)
-        steps = check_steps(sampler.steps, self.options.timesteps)
+        steps = check_steps(sampler.steps, self.corruption.num_timesteps)
         denoise = guided(
             self.denoise, self._checked(condition, num), Guidance.of(sampler), num_prefix=self.options.num_prefix,
-            progress=lambda x_t, t: 1 - t / self.options.timesteps,
+            progress=lambda x_t, t: 1 - t / self.corruption.num_timesteps,
         )
         start, start_time, keep = self._start(num, known, draws)
         adjust = Adjust(sampler.temperature, sampler.top_k, sampler.top_p)
@@ -130,7 +130,7 @@ class VQDiffusion(nn.Module):
         if known is None:
             logits = self.corruption.start_logits().float().to(draws.device)
             x = draws.categorical(logits.expand(num, self.num_tokens, -1)).to(device)
-            return x, torch.full((num,), self.options.timesteps, device=device), torch.zeros_like(x, dtype=torch.bool)
+            return x, torch.full_like(x[:, 0], self.corruption.num_timesteps), torch.zeros_like(x, dtype=torch.bool)
         known = check_known(known, num, self.num_tokens, self.codebook_size, device=device)
         keep = known != UNKNOWN
         return torch.where(keep, known, self.mask), self.matching_time(~keep), keep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from bench.errors import InputError
@@ -137,13 +138,15 @@ class TokenizerConfig(ModelConfig):
 
 @dataclass
 class PriorConfig(ModelConfig):
-    """training: with the number of images it may see.
+    """path: a file, or a folder where the layout is one of folders.
+    training: with the number of images it may see.
 
     seed: of the prior's training alone, so that several share one tokenizer (None: the run's `seed`).
     recipe: the file of conf/prior whose options and sampler these are, where it does not name a prior of its own: what
         labels say, and part of no key. None where they were changed on the command line.
     """
 
+    path: Annotated[str | None, Place(("file", "folder"), null="training one")] = None
     training: PriorTrainingConfig = field(default_factory=PriorTrainingConfig)
     seed: Annotated[int | None, Whole(0, SEED_MOST, null="the run's seed")] = None
     recipe: Annotated[str | None, Text("a recipe of conf/prior", null="none")] = None
@@ -158,6 +161,9 @@ class PriorConfig(ModelConfig):
         if self.path is not None and self.seed is not None:
             raise InputError(f"prior.seed={self.seed}: it is the seed of a training, and prior.path={self.path} is "
                              "trained already. Leave one of them out.")
+        if self.path is not None and self.layout == "native" and Path(self.path).is_dir():
+            raise InputError(f"prior.path={self.path}: expected the path of a regular file, as layout=native is; for a "
+                             "folder name the layout it is of, prior.layout=<name>.")
 
 
 @dataclass

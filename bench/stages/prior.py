@@ -85,6 +85,9 @@ class Prior(Stage):
         if is_fitted:
             _fit(run, model, train_tokens, seen)
             return save_model(model, out)
+        if not num_parameters(model):
+            raise InputError(f"prior={config.entry} has nothing to train. Give its weights: prior.path=<file or "
+                             "folder>, and prior.layout=<name> where another code base wrote them.")
         chooses = held_out_parts(run)[0]
         probes = {"validation": probe(lambda i: read_held_out(chooses[i]), len(chooses), config.training),
                   "train": probe(lambda i: read_train(seen[i]), len(seen), config.training)}

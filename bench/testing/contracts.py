@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from priors.base import Unsupported
 
 Note = str | None
 """What a check returns: None where the fact holds, or why it could not be asked."""
@@ -30,6 +33,18 @@ class CheckFailed(AssertionError):
 def require(holds: bool, found: str) -> None:
     if not holds:
         raise CheckFailed(found)
+
+
+def of_the_loss(check: Callable[[Any], Note]) -> Callable[[Any], Note]:
+    """A check of the training loss, which a frozen prior does not have: its reason is noted."""
+    @functools.wraps(check)
+    def asked(case: Any) -> Note:
+        try:
+            return check(case)
+        except Unsupported as reason:
+            require(bool(str(reason)), "Unsupported was raised without a reason")
+            return f"training_loss is not supported: {reason}"
+    return asked
 
 
 def first_line(function: Callable[..., Any]) -> str:

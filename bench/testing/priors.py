@@ -15,7 +15,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
 
-from bench.testing.contracts import CheckFailed, Note, check_dataclass, require, unchanged
+from bench.testing.contracts import CheckFailed, Note, check_dataclass, of_the_loss, require, unchanged
 from priors.base import UNKNOWN, Draws, Fitted, Likelihood, Sample, Unsupported
 
 NUM = 64   # images in most checks
@@ -316,10 +316,11 @@ def samples_follow_the_likelihood(case: PriorCase) -> Note:
 
 
 PRIOR_CHECKS = (
-    describes_itself, options_are_checked, learns, loss_is_a_finite_scalar, loss_is_a_mean_over_images,
-    logits_cover_the_codebook, samples_are_tokens, sampling_repeats, chunks_are_independent, state_travels,
-    known_tokens_are_kept, known_beginnings_are_kept, likelihood_is_well_formed, likelihood_keeps_its_budget,
-    likelihood_refuses_foreign_tokens, likelihood_is_a_distribution, samples_follow_the_likelihood,
+    describes_itself, options_are_checked, learns, of_the_loss(loss_is_a_finite_scalar),
+    of_the_loss(loss_is_a_mean_over_images), logits_cover_the_codebook, samples_are_tokens, sampling_repeats,
+    chunks_are_independent, state_travels, known_tokens_are_kept, known_beginnings_are_kept, likelihood_is_well_formed,
+    likelihood_keeps_its_budget, likelihood_refuses_foreign_tokens, likelihood_is_a_distribution,
+    samples_follow_the_likelihood,
 )
 
 

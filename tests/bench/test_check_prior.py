@@ -9,7 +9,7 @@ import torch
 from bench import registry
 from bench.testing import CheckFailed, check_prior
 from priors.absorbing import AbsorbingDiffusion
-from priors.base import UNKNOWN, Likelihood, Sample
+from priors.base import UNKNOWN, Likelihood, Sample, Unsupported
 from priors.options import UnigramSampler
 from priors.unigram import Unigram
 
@@ -46,6 +46,18 @@ def test_an_instance_is_checked_as_it_is():
     prior.fit([torch.tensor([[0, 0, 1, 2]])])
     counts = prior.counts.clone()
     assert "exactly as it is" not in str(check_prior(prior)) and torch.equal(prior.counts, counts)
+
+
+class Frozen(Unigram):
+    def training_loss(self, tokens, *, draws):
+        raise Unsupported("its weights are someone else's")
+
+
+def test_a_frozen_prior_keeps_the_contract_without_a_training_loss():
+    prior = Frozen(grid=(2, 2), codebook_size=3, options=Unigram.Options())
+    prior.fit([torch.tensor([[0, 0, 1, 2]])])
+    report = check_prior(prior)
+    assert "training_loss is not supported: its weights are someone else's" in report.notes
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
