@@ -65,7 +65,8 @@ class ConditionConfig(Checked):
     """What the prior is told of each image: nothing, its class, or its caption.
 
     name: none, class or text.
-    encoder: of text, the folder of a BERT encoder as transformers keeps one; None is the pinned sentence encoder.
+    encoder: of text, the folder of a BERT or CLIP text encoder as transformers keeps one; None is the pinned sentence
+        encoder.
     length: of text, how many positions of a caption are read, with its start and end.
     """
 
