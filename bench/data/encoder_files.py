@@ -71,7 +71,8 @@ def check_folder(folder: Path, *, way_out: str = DEFAULT) -> EncoderConfig:
     else:
         _require(folder, (TOKENIZER,), way_out)
     tokenizers_package()
-    return EncoderConfig(*sizes, kind)
+    width, num_layers, num_heads, max_length, epsilon = sizes
+    return EncoderConfig(width, num_layers, num_heads, max_length, epsilon, kind)
 
 
 def check_clip(folder: Path) -> EncoderConfig:
