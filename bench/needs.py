@@ -15,6 +15,7 @@ from bench import registry
 from bench.assets.cache import asset_folder
 from bench.assets.catalogue import ASSETS
 from bench.config import SOURCES, DatasetConfig, RunSpec
+from bench.data.encoder_files import check_clip
 from bench.data.foreign import name_of
 from bench.errors import InputError
 from bench.stages.base import Run
@@ -60,8 +61,10 @@ def dataset_of(config: DatasetConfig) -> Any:
 
 
 def check_own_files(specs: Iterable[RunSpec]) -> None:
-    """Raise InputError, before torch is imported, if a checkpoint or tokens of the user's are not there."""
+    """Raise InputError, before torch is imported, if a checkpoint, tokens or a CLIP of the user's are not there."""
     for spec in specs:
+        if spec.protocol.clip:
+            check_clip(Path(spec.protocol.clip).expanduser())
         for key, file in files_of(spec):
             if not (file.exists() if key.startswith(("vq.path=", "prior.path=")) else file.is_file()):
                 raise InputError(f"{key}: no such file as {file}. Give the path of a file that is there, or leave "

@@ -13,7 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from bench import registry
-from bench.config import SEED, ConditionConfig, RunSpec
+from bench.config import CLIP_METRIC, SEED, ConditionConfig, RunSpec
 from bench.config.models import ModelConfig
 from bench.errors import InputError, did_you_mean
 from bench.plugin_code import is_ours
@@ -70,6 +70,9 @@ def to_spec(composed: DictConfig) -> RunSpec:
     for name in sizes_of_condition:   # 1 stood for what data set and encoder settle (bench.stages.condition)
         del spec.prior.options[name]
     _check_metrics(spec.metrics.names)
+    if spec.protocol.clip and CLIP_METRIC not in spec.metrics.names:
+        raise InputError(f"protocol.clip={spec.protocol.clip}: used by the metric {CLIP_METRIC} alone. Add it to "
+                         "metrics.names, or leave protocol.clip out.")
     autoencoder = schema_of(spec.vq, "tokenizers")[0]
     sizes = _shared(spec.autoencoder, autoencoder)
     implied = _implied_by_layout(autoencoder, spec, sizes | spec.vq.options)

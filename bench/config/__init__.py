@@ -27,6 +27,7 @@ MASKS = ("centre", "lower", "random")
 ORDERS = (*FIXED_ORDERS, "random")
 CONDITIONS = ("none", "class", "text")
 ORDERED_METRIC = "ordered_nll"   # the one metric that looks at metrics.orders
+CLIP_METRIC = "caption_retrieval"   # the one metric that looks at protocol.clip
 SEED = Whole(0, SEED_MOST)
 THREADS = Whole(1, 1024, of="threads", null="torch's own choice")
 GIGABYTES = Number(0.0, 1e6, of="gigabytes", low_open=True)
@@ -65,7 +66,8 @@ class ConditionConfig(Checked):
     """What the prior is told of each image: nothing, its class, or its caption.
 
     name: none, class or text.
-    encoder: of text, the folder of a BERT encoder as transformers keeps one; None is the pinned sentence encoder.
+    encoder: of text, the folder of a BERT or CLIP text encoder as transformers keeps one; None is the pinned sentence
+        encoder.
     length: of text, how many positions of a caption are read, with its start and end.
     """
 
@@ -99,6 +101,7 @@ class ProtocolConfig(Checked):
     num_fake, num_real: how many images; num_real None means the whole `real_split`.
     real_split: "train" (the paper) or "validation".
     reference: an .npz with mu and sigma of reference features computed elsewhere, for FID alone; None: of real images.
+    clip: the folder of a whole CLIP, which judges samples by their captions (caption_retrieval); None: nothing does.
     prdc_num, prdc_k: images of each side and neighbours for precision, recall, density, coverage.
     neighbours_queries, neighbours_candidates, neighbours_top_k: of the LPIPS search, samples looked up, training images
         looked through (None: all) and nearest ones kept.
@@ -113,6 +116,7 @@ class ProtocolConfig(Checked):
     num_real: Annotated[int | None, Whole(2, of="images", null="all")] = 1000
     real_split: Annotated[str, Choice(("train", "validation"))] = "train"
     reference: Annotated[str | None, Place(("file",), null="the real images themselves")] = None
+    clip: Annotated[str | None, Place(("folder",), null="no measure by CLIP")] = None
     prdc_num: Annotated[int, Whole(2, of="images")] = 500
     prdc_k: Annotated[int, Whole(1, 10**6, of="neighbours")] = 5
     neighbours_queries: Annotated[int, Whole(1, of="images")] = 32

@@ -1,9 +1,10 @@
 """A frozen text encoder from a folder as transformers keeps one: BERT's layers (Devlin et al. 2019), nothing trained.
 
-    encoder = TextEncoder.load(default_folder())              # MiniLM (Wang et al. 2020), 6 layers, 384 features
+    encoder = BertEncoder.load(default_folder())              # MiniLM (Wang et al. 2020), 6 layers, 384 features
     features, lengths = encoder(["a red fox", ""], length=16)   # (2, 16, 384) float32, (2,) int64: 5 and 0
 
 The folder holds model.safetensors, config.json and tokenizer.json, which the package `tokenizers` (extra `text`) reads.
+That of a CLIP: bench.data.clip_encoder.
 """
 
 from __future__ import annotations
@@ -25,28 +26,8 @@ BATCH = 64   # texts encoded at once: fixed, so that features do not depend on h
 class TextEncoder:
     """Texts -> the last layer's features of each of their positions, the start and the end included."""
 
-    def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], tokenizer: Any):
-        self.config, self.weights, self.tokenizer = config, weights, tokenizer
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> TextEncoder:
-        """Raises InputError for a folder that is no BERT encoder."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        config = check_folder(folder)
-        try:
-            weights = {name.removeprefix("bert."): value.to(device).float()
-                       for name, value in load_file(folder / WEIGHTS).items()}
-            tokenizer = tokenizers_package().Tokenizer.from_file(str(folder / TOKENIZER))
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{folder / WEIGHTS} cannot be read: {error}.") from None
-        except Exception as error:   # all that `tokenizers` raises
-            raise InputError(f"{folder / TOKENIZER} is no tokenizer: {error}.") from None
-        if absent := sorted(_names(config) - set(weights)):
-            raise InputError(f"{folder / WEIGHTS} lacks {absent[0]} and {len(absent) - 1} other weights that a BERT of "
-                             f"{config.num_layers} layers has.")
-        return cls(config, weights, tokenizer)
+    def __init__(self, config: EncoderConfig, tokenizer: Any):
+        self.config, self.tokenizer = config, tokenizer
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str], *, length: int) -> tuple[Tensor, Tensor]:
@@ -73,7 +54,36 @@ class TextEncoder:
         return padded, lengths
 
     def encode(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, M) ids, (B,) lengths -> (B, M, D)."""
+        """(B, M) ids, (B,) lengths -> (B, M, D) float32 on the CPU, 0 beyond the end."""
+        raise NotImplementedError
+
+
+class BertEncoder(TextEncoder):
+    """Of a BERT: weights by their names, layers as functions of them."""
+
+    def __init__(self, config: EncoderConfig, weights: dict[str, Tensor], tokenizer: Any):
+        super().__init__(config, tokenizer)
+        self.weights = weights
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> BertEncoder:
+        """Raises InputError for a folder that is no BERT encoder."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        config = check_folder(folder)
+        try:
+            weights = {name.removeprefix("bert."): value.to(device).float()
+                       for name, value in load_file(folder / WEIGHTS).items()}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{folder / WEIGHTS} cannot be read: {error}.") from None
+        tokenizer = tokenizer_of(folder)
+        if absent := sorted(_names(config) - set(weights)):
+            raise InputError(f"{folder / WEIGHTS} lacks {absent[0]} and {len(absent) - 1} other weights that a BERT of "
+                             f"{config.num_layers} layers has.")
+        return cls(config, weights, tokenizer)
+
+    def encode(self, ids: Tensor, lengths: Tensor) -> Tensor:
         w = self.weights
         device = w["embeddings.word_embeddings.weight"].device
         ids, given = ids.to(device), (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).to(device)   # (B, M)
@@ -102,6 +112,15 @@ class TextEncoder:
     def _normalised(self, x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"],
                             self.config.epsilon)
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The `tokenizers.Tokenizer` of its tokenizer.json.  Raises InputError where that is none."""
+    package = tokenizers_package()
+    try:
+        return package.Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:   # all that `tokenizers` raises
+        raise InputError(f"{folder / TOKENIZER} is no tokenizer: {error}.") from None
 
 
 def _names(config: EncoderConfig) -> set[str]:

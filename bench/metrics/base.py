@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.base import ImageData
-from bench.data.labels import Labels
+from bench.data.labels import Captions, Labels
 from bench.metrics.columns import Column
 from bench.records import Measurement, Role
 from priors.conditions import Condition
@@ -40,6 +40,9 @@ class Evidence:
     judged_as: of such a run, the held-out image whose condition each judged image has, (n,) int64; None for images
         from elsewhere.
     labels: the classes of both splits, of a run with condition=class.
+    captions: the captions of both splits, of a run with condition=text.
+    caption_means: of such a run, a split and indices (n,) of its images -> (n, D) float32, the mean over its positions
+        of each caption's features by the frozen encoder; 0 where there is no caption.
     real_indices: (n,) positions of the protocol's real images in the split they are of (`protocol.real_split`).
     seen: (n,) positions of the training images that the prior was trained on; None for all of them, and where the row
         has no prior or its training is not known.
@@ -66,6 +69,8 @@ class Evidence:
     condition: Callable[[np.ndarray], Condition] | None = None
     judged_as: np.ndarray | None = None
     labels: Labels | None = None
+    captions: Captions | None = None
+    caption_means: Callable[[Literal["train", "validation"], np.ndarray], np.ndarray] | None = None
     real_indices: np.ndarray | None = None
     seen: np.ndarray | None = None
     device: str = "cpu"

@@ -60,6 +60,15 @@ def order_column(order: str) -> str:
     return f"bits_per_token_{order}_order"
 
 
+def _retrieval(num: int) -> Column:
+    return Column("share of samples", "higher", 1, f"R-precision, {num} captions", 3,
+                  about=f"Share of samples to which CLIP finds their own caption nearest, among {num}.")
+
+
+def retrieval_column(num: int) -> str:
+    return f"caption_retrieval_{num}"
+
+
 COLUMNS: dict[str, Column] = {
     "fid": Column("", "lower", 1, "FID", 2, True,
                   "Quality in one number: Fréchet distance between Inception features of samples and reference "
@@ -132,6 +141,13 @@ COLUMNS: dict[str, Column] = {
     "cas": Column("share of held-out images", "higher", 1, "CAS", 3, moves_with_n=True,
                   about="Classification accuracy score: the share of real held-out images that classifiers get right "
                         "which were trained on samples and the classes asked for."),
+    "caption_agreement": Column("cosine", "higher", 1, "Caption agreement", 3,
+                                about="Likeness of a sample's caption to the caption of the training image that the "
+                                      "sample looks most like."),
+    **{retrieval_column(num): _retrieval(num) for num in (10, 100)},
+    "clip_score": Column("", "higher", 1, "CLIPScore", 3,
+                         about="2.5 times the cosine of image and caption in CLIP's joint space, 0 where it is "
+                               "negative."),
     "lpips_nearest_mean": Column("LPIPS", "none", 1, "LPIPS nearest", 3,
                                  about="Mean LPIPS distance of a sample to its nearest training image."),
     "lpips_nearest_min": Column("LPIPS", "none", 1, "LPIPS nearest, least", 3,

@@ -11,6 +11,7 @@ held-out image does.
 
     candidates = copy_candidates(evidence, images)
     nearness(samples, candidates)                   # n images -> (n,) float64
+    nearest_candidates(samples, candidates)         # n images -> (n,) int64
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 from bench.assets.weights import lpips_model
 from bench.data.base import ImageData
 from bench.metrics.base import Evidence
-from bench.metrics.embedding_cache import BLOCK_IMAGES, Candidates, open_candidates, squared_norms_of
+from bench.metrics.embedding_cache import BLOCK_IMAGES, Block, Candidates, open_candidates, squared_norms_of
 from bench.metrics.lpips_embedding import LpipsEmbedding, full_precision
 from bench.provenance import content_id
 
@@ -116,10 +117,22 @@ def nearness(images: ImageData, candidates: Candidates,
 
     images: n > 0 of them.  0 where the nearest is a copy, however often it is repeated.
     """
-    pieces = [range(at, min(at + BLOCK_IMAGES, len(images))) for at in range(0, len(images), BLOCK_IMAGES)]
-    embedded = torch.cat([candidates.embedding.embed(images.images(piece)) for piece in pieces])   # (n, PROJECTED)
-    found = nearest_distances(embedded.sub_(candidates.centre), candidates, progress)
+    found = nearest_distances(_centred(images, candidates), candidates, progress)
     return (found[:, 0] / found[:, -1].clamp_min(1e-30)).double().cpu().numpy()
+
+
+def nearest_candidates(images: ImageData, candidates: Candidates,
+                       progress: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    """The nearest candidate of n > 0 images, the first of equals: (n,) int64."""
+    queries = _centred(images, candidates)
+    norms = squared_norms_of(queries).float()[:, None]
+    least = torch.full((len(queries),), torch.inf, device=queries.device)
+    found = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    for block in candidates.blocks(progress=progress):
+        squares, places = _squares(queries, norms, block).min(1)
+        found = torch.where(squares < least, places + block.start, found)
+        least = torch.minimum(squares, least)
+    return found.cpu().numpy()
 
 
 def nearest_distances(queries: Tensor, candidates: Candidates,
@@ -128,10 +141,22 @@ def nearest_distances(queries: Tensor, candidates: Candidates,
     norms = squared_norms_of(queries).float()[:, None]
     best = torch.full((len(queries), min(NEIGHBOUR, candidates.count)), torch.inf, device=queries.device)
     for block in candidates.blocks(progress=progress):
-        rows = block.vectors.to(queries.device).float() / block.scale   # (b, D)
-        row_norms = block.squared_norms.to(queries.device).float()
-        with full_precision():
-            squared = norms + row_norms - 2 * queries @ rows.T   # (n, b)
-        squared = squared.masked_fill(squared < SNAP * (norms + row_norms), 0.0)
-        best = torch.cat([best, squared], 1).topk(best.shape[1], dim=1, largest=False).values
+        squares = _squares(queries, norms, block)
+        best = torch.cat([best, squares], 1).topk(best.shape[1], dim=1, largest=False).values
     return best
+
+
+def _centred(images: ImageData, candidates: Candidates) -> Tensor:
+    """n images -> (n, D), as the candidates' vectors are."""
+    pieces = [range(at, min(at + BLOCK_IMAGES, len(images))) for at in range(0, len(images), BLOCK_IMAGES)]
+    embedded = torch.cat([candidates.embedding.embed(images.images(piece)) for piece in pieces])
+    return embedded.sub_(candidates.centre)
+
+
+def _squares(queries: Tensor, norms: Tensor, block: Block) -> Tensor:
+    """Squared distances of (n, D) queries, their squared norms (n, 1), to a block: (n, b) float32."""
+    rows = block.vectors.to(queries.device).float() / block.scale   # (b, D)
+    row_norms = block.squared_norms.to(queries.device).float()
+    with full_precision():
+        squared = norms + row_norms - 2 * queries @ rows.T   # (n, b)
+    return squared.masked_fill(squared < SNAP * (norms + row_norms), 0.0)

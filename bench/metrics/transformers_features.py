@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bench.assets.torchvision_compat import ensure_torchvision
-from bench.errors import InputError
+from bench.assets.transformers_models import loaded
 from bench.metrics.extractor_names import folder_of, weights_of
 from bench.metrics.inception import check_images
 from bench.metrics.lpips_embedding import full_precision
@@ -38,9 +37,8 @@ class TransformersExtractor:
         self.name, self.kind = name, name.partition(":")[0]
         self.weights = weights_of(folder)
         self.device = torch.device(device)
-        transformers = _transformers(name)
-        cls = transformers.Dinov2Model if self.kind == "dinov2" else transformers.CLIPVisionModelWithProjection
-        self.net: Any = _loaded(cls, folder, self.kind).eval().requires_grad_(False).to(self.device)
+        cls = "Dinov2Model" if self.kind == "dinov2" else "CLIPVisionModelWithProjection"
+        self.net: Any = loaded(cls, folder, kind=self.kind, asked=f"protocol.extractor={name}").to(self.device)
         config = self.net.config
         self.num_features = config.hidden_size if self.kind == "dinov2" else config.projection_dim
         self.side = DINOV2_SIDE if self.kind == "dinov2" else config.image_size
@@ -56,28 +54,6 @@ class TransformersExtractor:
                 return self.net(pixel_values=pixels).last_hidden_state[:, 0].float()
             resized = F.interpolate(images.to(self.device).float() / 255, self.side, mode="bicubic")
             return F.normalize(self.net(pixel_values=_normalised(resized, *CLIP)).image_embeds.float(), dim=1)
-
-
-def _transformers(name: str) -> Any:
-    ensure_torchvision()   # which transformers imports
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(f"protocol.extractor={name} needs the package transformers: pip install transformers "
-                         "(the extra `text`), or choose another extractor.") from None
-    return transformers
-
-
-def _loaded(cls: Any, folder: Any, kind: str) -> Any:
-    """The model, every weight from the folder.  Raises InputError for a folder of another model."""
-    try:
-        net, report = cls.from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder} is no {kind} model of transformers: {' '.join(str(error).split())[:300]}") from None
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{folder} is no {kind} model of transformers: {len(missing)} weights are missing, such as "
-                         f"{missing[0]}.")
-    return net
 
 
 def _pil_bicubic(images: Tensor, side: int) -> Tensor:

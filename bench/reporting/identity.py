@@ -21,6 +21,7 @@ IGNORED = {"dataset.path", "dataset.default_preset", "sampler.seed", "prior.seed
            "vq.schema", "prior.schema", "prior.recipe",   # a name for options that stand beside it
            *(f"{stage}.training.{key}" for stage in ("vq", "prior") for key in ("checkpoint_every", "log_every"))}
 LATER = {"prior.training.images": None, "prior.training.measure_order": None, "protocol.reference": None,
+         "protocol.clip": None,
          "prior.training.selection": "shared", "prior.training.measure_at": "none"}
 """Options that older records lack, and the value that does what was done before there was such."""
 MEASURED_SO = tuple(f"prior.training.{key}" for key in ("measure_images", "measure_budget", "patience"))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from priors.conditions import Condition
 
 
+COMPARES_CAPTIONS = "caption_agreement"   # the one metric that looks at features of captions
+
+
 @once
 def given_of(run: Run) -> Given | None:
     """The condition of the run.  Raises InputError where its data set has none."""
@@ -38,7 +41,9 @@ class TextFeatures(Stage):
     resources = "features"
 
     def applies(self, run: Run) -> bool:
-        return run.role == "prior" and run.spec.condition.name == "text"
+        """For priors; and for the rows beside them where these are judged by captions."""
+        judged = run.role != "source" and COMPARES_CAPTIONS in run.spec.metrics.names
+        return run.spec.condition.name == "text" and (run.role == "prior" or judged)
 
     def recipe(self, run: Run) -> Recipe:
         given = given_of(run)
@@ -83,13 +88,30 @@ def conditions_of(run: Run) -> Conditions | None:
 
     if (given := given_of(run)) is None:
         return None
-    return conditioned.conditions_of(given, run.obtain(CONDITION).path if CONDITION.applies(run) else None)
+    return conditioned.conditions_of(given, run.obtain(CONDITION).path if given.captions is not None else None)
 
 
 def condition_of_held_out(run: Run) -> Callable[[np.ndarray], Condition] | None:
     """(n,) indices of held-out images -> their conditions, on the CPU; None without a condition."""
     conditions = conditions_of(run)
     return None if conditions is None else lambda images: conditions.of(conditions.rows("validation", images))
+
+
+def caption_means_of(run: Run) -> Callable[[str, np.ndarray], np.ndarray] | None:
+    """A split and indices (n,) of its images -> (n, D) float32, means of their captions' features; None without.
+
+    Features that are missing are built when first asked for.
+    """
+    from bench.training.conditioned import TextConditions
+
+    given = given_of(run)
+
+    def means(split: str, images: np.ndarray) -> np.ndarray:
+        conditions = conditions_of(run)
+        assert isinstance(conditions, TextConditions)
+        return conditions.means(conditions.rows(split, images))
+
+    return means if given is not None and given.captions is not None else None
 
 
 def judged_as(run: Run, num: int | None = None) -> np.ndarray | None:

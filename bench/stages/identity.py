@@ -9,6 +9,7 @@ from typing import Any
 from bench import registry, selection
 from bench.assets import cache as assets
 from bench.config import ORDERED_METRIC, ProtocolConfig
+from bench.data import encoder_files
 from bench.metrics.extractor_names import folder_of, weights_of
 from bench.plugin_code import marked
 from bench.provenance import content_id, sha256_of
@@ -77,12 +78,19 @@ def _grid_of(run: Run) -> tuple[int, ...]:
 
 
 def protocol_values(config: ProtocolConfig) -> dict[str, Any]:
-    """What of a protocol moves numbers: statistics computed elsewhere by their content."""
+    """What of a protocol moves numbers: statistics computed elsewhere, and a CLIP, by their content."""
     values = dataclasses.asdict(config)
-    if config.reference is None:   # keys stay those of before there were any
-        del values["reference"]
-        return values
-    return values | {"reference": sha256_of(Path(config.reference))}
+    for key, identity in (("reference", sha256_of), ("clip", _clip)):
+        if values[key] is None:   # keys stay those of before there were any
+            del values[key]
+        else:
+            values[key] = identity(Path(values[key]).expanduser())
+    return values
+
+
+def _clip(folder: Path) -> str:
+    encoder_files.check_clip(folder)
+    return encoder_files.identity_of(folder)
 
 
 @once

@@ -18,7 +18,7 @@ from bench.plugin_code import marked
 from bench.provenance import provenance
 from bench.records import Measurement, Sheet
 from bench.stages.base import Run, Stage
-from bench.stages.condition import condition_of_held_out, given_of, judged_as
+from bench.stages.condition import caption_means_of, condition_of_held_out, given_of, judged_as
 from bench.stages.features import JUDGED_FEATURES, REAL_FEATURES, judged_images, real_images
 from bench.stages.identity import protocol_id, protocol_values
 from bench.stages.likelihood import LIKELIHOOD, PIXEL_METRIC
@@ -147,7 +147,8 @@ def evidence_of(run: Run) -> Evidence:
         prior=run.open(PRIOR) if is_prior else None, tokenizer=run.open(TOKENIZER) if run.uses_tokenizer else None,
         likelihood=run.open(LIKELIHOOD) if LIKELIHOOD.applies(run) else None,
         condition=condition_of_held_out(run) if is_prior else None, judged_as=judged_as(run),
-        labels=given.labels if given else None, real_indices=run.real_indices,
+        labels=given.labels if given else None, captions=given.captions if given else None,
+        caption_means=caption_means_of(run), real_indices=run.real_indices,
         seen=seen_images(run) if saw_a_subset(run) else None,
         sampler=sampler_of(run) if is_prior else None, device=run.device, seed=spec.sampler["seed"],
         progress=run.announce,

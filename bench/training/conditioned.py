@@ -20,13 +20,17 @@ import torch
 from torch import Tensor
 
 from bench.config.models import PriorTrainingConfig
+from bench.data.clip_encoder import ClipEncoder
 from bench.data.conditions import Given
-from bench.data.text_encoder import TextEncoder
+from bench.data.encoder_files import CLIPS, check_folder
+from bench.data.text_encoder import BertEncoder, TextEncoder
 from bench.training.tasks import PriorTask
 from priors.conditions import Condition
 
 FEATURES, ENDS, TEXT_OF_ROW = "features.npy", "ends.npy", "text_of_row.npy"
 TEXTS_A_BLOCK = 1024
+ENCODERS: dict[str, type[BertEncoder] | type[ClipEncoder]] = {"bert": BertEncoder, **dict.fromkeys(CLIPS, ClipEncoder)}
+"""By the model_type of a folder's configuration."""
 
 
 class Conditions(Protocol):
@@ -80,6 +84,15 @@ class TextConditions(_Rows):
             row[:length] = self.features[self.ends[text] : self.ends[text] + length]
         return Condition(features=torch.from_numpy(features), lengths=torch.from_numpy(lengths))
 
+    def means(self, rows: np.ndarray) -> np.ndarray:
+        """(B,) rows -> (B, D) float32, the mean of a text's features over its positions; 0 for an empty text."""
+        texts, places = np.unique(self.text_of_row[rows], return_inverse=True)
+        found = np.zeros((len(texts), self.features.shape[1]), np.float32)
+        for row, text in zip(found, texts, strict=True):
+            if len(own := self.features[self.ends[text] : self.ends[text + 1]]):
+                row[:] = own.mean(0, dtype=np.float32)
+        return found[places]
+
 
 def conditions_of(given: Given, folder: Path | None) -> LabelConditions | TextConditions:
     """folder: what `encode_captions` wrote; needed for text only."""
@@ -102,7 +115,7 @@ def encode_captions(given: Given, out: Path, *, device: str = "cpu",
     captions = [*given.captions.train, *given.captions.validation]
     texts = sorted(set(captions))
     number = {text: i for i, text in enumerate(texts)}
-    encoder = TextEncoder.load(given.folder, device)
+    encoder = encoder_of(given.folder, device)
     lengths, parts = [np.zeros(0, np.int64)], [np.zeros((0, encoder.config.width), np.float16)]
     for start in range(0, len(texts), TEXTS_A_BLOCK):
         features, found = encoder(texts[start : start + TEXTS_A_BLOCK], length=given.options["text_length"])
@@ -113,6 +126,11 @@ def encode_captions(given: Given, out: Path, *, device: str = "cpu",
     np.save(out / FEATURES, np.concatenate(parts))
     np.save(out / ENDS, np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
     np.save(out / TEXT_OF_ROW, np.array([number[caption] for caption in captions], dtype=np.int64))
+
+
+def encoder_of(folder: Path, device: str = "cpu") -> TextEncoder:
+    """The text encoder in a folder.  Raises InputError where there is none that can be read."""
+    return ENCODERS[check_folder(folder).kind].load(folder, device)
 
 
 def with_rows(tokens: Tensor, rows: np.ndarray) -> Tensor:

@@ -280,7 +280,7 @@ def captioned(tmp_path, monkeypatch):
     (encoder / "config.json").write_text(json.dumps({
         "model_type": "bert", "hidden_act": "gelu", "hidden_size": 3, "num_hidden_layers": 2, "num_attention_heads": 1,
         "max_position_embeddings": 12, "layer_norm_eps": 1e-12}))
-    monkeypatch.setattr("bench.training.conditioned.TextEncoder", _Letters)
+    monkeypatch.setattr("bench.training.conditioned.encoder_of", _Letters.load)
     return [*SMALL, "dataset=folder", f"dataset.path={folder}", "dataset.resolution=16",
             "dataset.validation_fraction=0.25", "baselines=false", "condition=text", f"condition.encoder={encoder}",
             "condition.length=6", "prior=autoregressive", "protocol.nll_images=8"]

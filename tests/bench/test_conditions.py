@@ -64,7 +64,7 @@ class FakeEncoder:
 
 @pytest.fixture
 def texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.training.conditioned.TextEncoder", FakeEncoder)
+    monkeypatch.setattr("bench.training.conditioned.encoder_of", FakeEncoder.load)
     encode_captions(captions(), tmp_path)
     return conditions_of(captions(), tmp_path)
 

@@ -10,7 +10,7 @@ from torch import nn
 from bench.assets.cache import asset_folder
 from bench.assets.torchvision_compat import ensure_torchvision
 from bench.data.encoder_files import EncoderConfig, check_folder, identity_of
-from bench.data.text_encoder import TextEncoder, _names
+from bench.data.text_encoder import BertEncoder, _names
 from bench.errors import InputError
 
 CONFIG = {"model_type": "bert", "hidden_act": "gelu", "hidden_size": 16, "num_hidden_layers": 2,
@@ -50,7 +50,7 @@ def tiny():
             within = 32 if ".output.dense" in name and "attention" not in name else 16
             shape = (out,) if name.endswith("bias") or "LayerNorm" in name else (out, within)
         weights[name] = torch.randn(shape, generator=generator) * 0.5
-    return TextEncoder(SIZES, weights, Words())
+    return BertEncoder(SIZES, weights, Words())
 
 
 def torchs_layer(weights, name):
@@ -150,7 +150,7 @@ def test_weights_of_fewer_layers_are_an_error(folder, monkeypatch):
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 3}))
     monkeypatch.setattr(Words, "__init__", lambda self, *unused: None)
     with pytest.raises(InputError, match="lacks encoder.layer.2.attention.output.LayerNorm.bias"):
-        TextEncoder.load(folder)
+        BertEncoder.load(folder)
 
 
 @pytest.mark.network
@@ -160,7 +160,7 @@ def test_the_default_encoder_gives_the_features_that_transformers_gives():
     transformers = pytest.importorskip("transformers", reason="transformers, the oracle, is not installed")
     folder = asset_folder("text-encoder")
     texts = ["woman, medium skin tone, rocket", "a photograph of a frog", "", "ß ☃ 漢字 " + "word " * 40]
-    features, lengths = TextEncoder.load(folder)(texts, length=24)
+    features, lengths = BertEncoder.load(folder)(texts, length=24)
     model = transformers.BertModel.from_pretrained(str(folder)).eval()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
     inputs = tokenizer(texts, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
