@@ -111,7 +111,7 @@ def fid_against_evaluations(group: Group) -> list[Drawing]:
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.8), layout="constrained")
         draw_front(axes, [(x, value_of(row, "fid")) for points in series.values() for x, row in points])
-        draw_series(axes, series, styles_of(group), annotate=True)
+        draw_series(axes, series, styles_of(group))
         seconds_axis(axes)
         axes.set_xlabel("network evaluations per image")
         axes.set_ylabel(fid_title(group))
@@ -119,8 +119,8 @@ def fid_against_evaluations(group: Group) -> list[Drawing]:
         return figure
 
     caption = ("An evaluation is one pass of the network; with a key-value cache it is over one token, else over all. "
-               "Numbers at points are diffusion steps; the grey line is the Pareto front: nothing measured needs fewer "
-               "and is better. Bars are 95% intervals." + beyond(group, top))
+               "The grey line is the Pareto front: nothing measured needs fewer and is better. Bars are 95% intervals."
+               + beyond(group, top))
     return [Drawing(f"fid-evaluations-{group.slug}", f"FID against evaluations, {group.title}", caption, draw)]
 
 
