@@ -30,7 +30,7 @@ COLUMN_WIDTH = 3.4
 PAGE_WIDTH = 7.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito (2008), without black and yellow, which vanish on one of the page's two backgrounds."""
-MAX_SERIES = 14
+MAX_SERIES = 10
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDE = 100   # an axis whose ends are as many times apart has no room for more than powers of ten
 INK = "#010203"

@@ -24,6 +24,7 @@ from bench.reporting.figures import (
     INK,
     MARKERS,
     MAX_SERIES,
+    PAGE_WIDTH,
     Drawing,
     Skipped,
     error_line,
@@ -37,7 +38,7 @@ from bench.reporting.figures import (
 from bench.reporting.identity import identity
 from bench.reporting.rows import Group, Row
 
-MAX_LEVELS, MANY_SERIES = 5, 6
+MAX_LEVELS, MANY_SERIES, MOST_SERIES = 5, 6, 24
 PALE = 0.4   # of the ink of points that share the style of others
 Curve = list[tuple[float, float]]
 
@@ -104,18 +105,19 @@ def fid_against_seconds(group: Group) -> Drawing | Skipped:
 def fid_against_evaluations(group: Group) -> list[Drawing]:
     """Quality against what sampling costs on any machine; nothing where few priors and samplers stand side by side."""
     top = frame_top(group)
-    series = step_series(group, lambda row: value_of(row, "network_evaluations") or None, top)   # none: no network
+    series = step_series(group, lambda row: value_of(row, "network_evaluations") or None, top,
+                         MOST_SERIES)   # none: no network
     if len(series) < MANY_SERIES:
         return []
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.8), layout="constrained")
+        figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.4), layout="constrained")
         draw_front(axes, [(x, value_of(row, "fid")) for points in series.values() for x, row in points])
         draw_series(axes, series, styles_of(group))
         seconds_axis(axes)
         axes.set_xlabel("network evaluations per image")
         axes.set_ylabel(fid_title(group))
-        legend(axes)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))   # beside: there are many
         return figure
 
     caption = ("An evaluation is one pass of the network; with a key-value cache it is over one token, else over all. "
@@ -182,10 +184,11 @@ def temperature_rows(group: Group) -> list[Row]:
     return sorted(best, key=lambda row: row.temperature)
 
 
-def step_series(group: Group, x_of: Callable[[Row], float | None], top: float) -> dict[str, list[tuple[float, Row]]]:
+def step_series(group: Group, x_of: Callable[[Row], float | None], top: float,
+                most: int = MAX_SERIES) -> dict[str, list[tuple[float, Row]]]:
     """Legend label -> [(x, row)]: rows of one prior and temperature that have FID (at most `top`) and an x, in order.
 
-    Of more than MAX_SERIES the longest, and of equally long ones the plain; a figure that shows everything shows
+    Of more than `most` the longest, and of equally long ones the plain; a figure that shows everything shows
     nothing.
     """
     series: dict[str, list[tuple[float, Row]]] = {}
@@ -193,7 +196,7 @@ def step_series(group: Group, x_of: Callable[[Row], float | None], top: float) -
         x, fid = x_of(row), value_of(row, "fid")
         if x is not None and fid is not None and fid <= top:
             series.setdefault(series_label(row), []).append((x, row))
-    longest = sorted(series.items(), key=lambda item: (-len(item[1]), item[0] != item[1][0][1].name))[:MAX_SERIES]
+    longest = sorted(series.items(), key=lambda item: (-len(item[1]), item[0] != item[1][0][1].name))[:most]
     return {label: sorted(points, key=lambda point: point[0]) for label, points in longest}
 
 
