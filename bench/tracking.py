@@ -66,7 +66,7 @@ class WeightsAndBiases:
         import wandb
         folder.mkdir(parents=True, exist_ok=True)
         self.library: Any = wandb
-        self.run: Any = wandb.init(
+        self.run: Any = self.library.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT), mode=os.environ.get("WANDB_MODE", "offline"),
             dir=str(folder), name=name, id=key, resume="allow", config=dict(config))
         self.run.define_metric("*", step_metric="step")   # a continued run may go back to its checkpoint
