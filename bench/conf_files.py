@@ -13,17 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from bench.errors import InputError
 from bench.printable import last_line
-from bench.rules import Place, check, refuse_resolvers
+from bench.rules import Place, check, refuse_resolvers, shown
 from bench.words import GROUPS, written_value
 
 CONF = Path(__file__).parent / "conf"
 KEY = "config_dir"
 WAY = f"Expected a folder of <group>/<name>.yaml, with groups {', '.join(GROUPS)}, such as launcher/mysite.yaml."
-MOST_BYTES, MOST_FILES, MOST_LEVELS = 1_000_000, 1_000, 10
+MOST_BYTES, MOST_FILES = 1_000_000, 1_000
+NAMED = {"dataset": "folder", "vq": "vqgan", "prior": "absorbing", "protocol": "ours", "launcher": "slurm"}
+"""Groups whose files say what they are of, each with an example."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,19 @@ class ConfFiles:
     def load(self, group: str, name: str) -> DictConfig:
         """What that file holds, on top of those of its group that it builds on; empty where there is none."""
         path = self.find(group, name)
-        return self._with_defaults(path, MOST_LEVELS) if path else OmegaConf.create({})
+        return self._with_defaults(path) if path else OmegaConf.create({})
 
-    def _with_defaults(self, path: Path, depth: int) -> DictConfig:
+    def _with_defaults(self, path: Path, above: tuple[Path, ...] = ()) -> DictConfig:
+        """above: the files that build on it."""
         held, group = _load(path), path.parent.name
-        below = [found for name in held.get("defaults", []) if isinstance(name, str) and name != path.stem
-                 and (found := self.find(group, name))]
-        merged = OmegaConf.merge(*(self._with_defaults(found, depth - 1) for found in below if depth), held)
+        if path in above:
+            raise InputError(f"{path}: builds on itself. Take {group}={path.stem} out of the defaults of "
+                             f"{above[-1].name}.")
+        names = held.get("defaults", ListConfig([]))
+        if not isinstance(names, ListConfig):
+            raise InputError(f"{path}: defaults={names}: expected a list, such as [{path.stem}, _self_].")
+        below = [found for name in names if isinstance(name, str) and (found := self.find(group, name))]
+        merged = OmegaConf.merge(*(self._with_defaults(found, (*above, path)) for found in below), held)
         assert isinstance(merged, DictConfig)
         return merged
 
@@ -84,11 +92,12 @@ def split_off(arguments: Sequence[str]) -> tuple[ConfFiles, list[str]]:
     own = Path(given[0]).resolve()
     if not own.is_dir():
         raise InputError(f"{KEY}={given[0]}: nothing is there. {WAY}")
-    _check(own)
-    return ConfFiles(own), rest
+    files = ConfFiles(own)
+    _check(files, own)
+    return files, rest
 
 
-def _check(own: Path) -> None:
+def _check(known: ConfFiles, own: Path) -> None:
     groups = sorted(path for path in own.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = [path for group in groups for path in sorted(group.glob("*.yaml"))]
     for group in groups:
@@ -101,6 +110,8 @@ def _check(own: Path) -> None:
             raise InputError(f"{path}: {path.parent.name}={path.stem} is built in, and one name means one thing. Give "
                              "the file another name.")
         _check_file(path)
+    for path in files:
+        _check_name(path, known.load(path.parent.name, path.stem))
 
 
 def _check_file(path: Path) -> None:
@@ -113,6 +124,14 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:   # whatever YAML and OmegaConf make of it
         raise InputError(f"{path}: cannot be read ({last_line(str(error))}). Write key: value, one a line.") from None
+
+
+def _check_name(path: Path, held: DictConfig) -> None:
+    """Raise InputError where a file of a kind that is known by its name has none, on its own or from below."""
+    name = OmegaConf.to_container(held, resolve=False).get("name")   # type: ignore[union-attr]
+    if path.parent.name in NAMED and not (isinstance(name, str) and name and "${" not in name):
+        raise InputError(f"{path}: name={shown(name)}: expected one, such as name: "
+                         f"{NAMED[path.parent.name]}.")
 
 
 def _load(path: Path) -> DictConfig:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.conf_files import CONF, ConfFiles
+from bench.conf_files import ConfFiles
 from bench.errors import InputError, did_you_mean
 from bench.printable import cell
 
@@ -39,8 +39,7 @@ class Entry:
 def entries(kind: str) -> list[Entry]:
     """All of one kind, by name. Raises InputError for a kind there is none of, naming the nearest."""
     if kind in FILES:
-        return [Entry(name, first_comment(CONF / FILES[kind] / f"{name}.yaml"), BUILT_IN)
-                for name in choices_of(FILES[kind])]
+        return [Entry(name, _comment(FILES[kind], name), BUILT_IN) for name in choices_of(FILES[kind])]
     if kind not in REGISTERED:
         raise InputError(f"list={kind}: {did_you_mean(kind, KINDS)}")
     return [Entry(name, _line(kind, name), _source(kind, name)) for name in registry.names(kind)]
@@ -91,9 +90,12 @@ def print_entries(kind: str, *, as_json: bool = False) -> int:
 
 
 def _line(kind: str, name: str) -> str:
-    path = CONF / REGISTERED[kind] / f"{name}.yaml"
-    return (first_comment(path) if REGISTERED[kind] and path.is_file() else "") or first_line(
-        registry.target_of(kind, name))
+    return _comment(REGISTERED[kind], name) or first_line(registry.target_of(kind, name))
+
+
+def _comment(group: str, name: str) -> str:
+    path = ConfFiles().find(group, name) if group else None
+    return first_comment(path) if path else ""
 
 
 def _source(kind: str, name: str) -> str:

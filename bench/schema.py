@@ -81,7 +81,7 @@ def to_spec(composed: DictConfig) -> RunSpec:
         implied = implied | autoencoder.implied(spec.vq.options, sizes)
     spec.vq.options = _checked(autoencoder, sizes | implied | spec.vq.options, "vq")
     _check_grid(autoencoder, spec)
-    seed = sampler.pop("seed")
+    seed = sampler.pop("seed", 0)   # a sampler file of the user's own may leave it out
     check("sampler.seed", seed, SEED)
     usable = {key: value for key, value in sampler.items() if key in _field_names(sampler_class)}
     spec.sampler = {"seed": seed, **_checked(sampler_class, usable, "sampler")}

@@ -27,6 +27,14 @@ def forgotten_examples():
 
 
 @pytest.fixture(scope="session")
+def transformers():
+    """The package, which the extra `text` holds."""
+    from bench.assets.torchvision_compat import ensure_torchvision
+    ensure_torchvision()   # which it imports
+    return pytest.importorskip("transformers", reason="transformers is not installed (the extra `text`)")
+
+
+@pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     """A fresh cache folder whose assets and data sets are those of the machine's cache."""
     from bench.store.cache import cache_root

@@ -1,6 +1,6 @@
 """Does a sample show its caption, as a CLIP of the user's sees it? R-precision and CLIPScore, of text-to-image papers.
 
-    python -m bench.run condition=text protocol.clip=/models/clip-vit-large-patch14
+    python -m bench.run dataset=emoji condition=text protocol.clip=/models/clip metrics.names=[fid,caption_retrieval]
 
 R-precision (Xu et al. 2018, AttnGAN; by CLIP: Park et al. 2021) is the share of samples whose own caption is nearer to
 them in the joint space than all others of 10, or of 100: its own and others of held-out images, drawn at random once

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.assets.torchvision_compat import ensure_torchvision
 from bench.compose import compose
 from bench.pipeline import run as run_of_spec
 from bench.run import main
@@ -131,9 +130,7 @@ def test_a_clip_that_is_not_whole_is_refused_before_anything_is_built(photos, wo
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    ensure_torchvision()
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (the extra `text`)")
+def clip(transformers, tmp_path_factory):
     return save_clip(transformers, tmp_path_factory.mktemp("clip"))
 
 

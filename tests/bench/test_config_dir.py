@@ -78,6 +78,33 @@ def test_what_is_wrong_with_it_is_told_before_anything_is_built(tmp_path, file, 
     assert told in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize(("group", "text"), [
+    ("prior", "defaults: 5\nname: absorbing"), ("prior", "options: {dropout: 0.1}"), ("prior", "name: [absorbing]"),
+    ("prior", "name: absorbing\nschema: 3"), ("prior", "defaults: [mine]\nname: absorbing"),
+    ("prior", "defaults: [other]\nname: absorbing"), ("prior", "name: absorbing\nrecipe: nothing"),
+    ("prior", "name: absorbing\nrecipe: mine"), ("prior", "name: ${prior.name}"),
+    ("dataset", "name: digits\ndefault_preset: [demo]"), ("dataset", "default_preset: nothing"), ("dataset", ""),
+    ("protocol", "num_fake: many"), ("preset", "# @package _global_\nbackbone: 3"), ("vq", "name: vqgan\ntarget: 7"),
+    ("sampler", "seed: x"), ("launcher", "partition: gpu"), ("condition", "condition: {name: x}")])
+def test_nonsense_in_a_file_is_told_without_a_traceback(tmp_path, group, text, capsys):
+    for name in ("mine", "other"):
+        (tmp_path / "own" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own" / group / f"{name}.yaml").write_text(text)
+    chosen = {"preset": "smoke", "dataset": "digits", "prior": "absorbing"} | {group: "mine"}
+    if group == "dataset":
+        del chosen["preset"]   # then its own is asked
+    words = [f"{key}={value}" for key, value in chosen.items()]
+    assert main([*words, f"config_dir={tmp_path / 'own'}", "sampler.steps=4", "plan=true"]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_sampler_file_may_leave_the_seed_out(tmp_path):
+    (tmp_path / "sampler").mkdir()
+    (tmp_path / "sampler" / "mine.yaml").write_text("steps: 4")
+    spec = compose(["prior=absorbing", "dataset=digits", "preset=smoke", "sampler=mine", f"config_dir={tmp_path}"])
+    assert (spec.sampler["steps"], spec.sampler["seed"]) == (4, 0)
+
+
 @pytest.mark.parametrize("words", [["config_dir=/nowhere/at/all"], ["config_dir="], ["config_dir=/dev/zero"],
                                    ["config_dir=.", "config_dir=."]])
 def test_a_folder_that_is_none_is_refused(words, capsys):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench.assets.torchvision_compat import ensure_torchvision
 from bench.config import ConditionConfig
 from bench.data.arrays import ArrayImages
 from bench.data.base import Splits
@@ -20,12 +19,6 @@ from bench.training.conditioned import conditions_of, encode_captions, encoder_o
 from tests.small_clip import SYMBOLS, save_clip
 
 TEXTS = ["a red fox", "fox", "", "A  Red dog of a very long caption", "  "]
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    ensure_torchvision()
-    return pytest.importorskip("transformers", reason="transformers is not installed (the extra `text`)")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench.assets.torchvision_compat import ensure_torchvision
 from bench.compose import compose
 from bench.config import MetricsConfig, ProtocolConfig, SpeedConfig
 from bench.data.arrays import ArrayImages
@@ -24,12 +23,6 @@ from tests.small_clip import save_clip
 
 NUM = 120
 TEXTS = tuple(f"{a}{b} {a}" for a in "abcdefghijkl" for b in "mnopqrstuv")   # 120 different ones
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    ensure_torchvision()
-    return pytest.importorskip("transformers", reason="transformers is not installed (the extra `text`)")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.assets.torchvision_compat import ensure_torchvision
 from bench.compose import compose
 from bench.errors import InputError
 from bench.metrics.cmmd import ClipDiscrepancy, cmmd
@@ -20,12 +19,6 @@ from bench.stages.identity import plugins_of, protocol_id
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 20, 20), dtype=np.uint8))
 RUN = ["preset=smoke", "dataset=digits", "prior=unigram"]
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    ensure_torchvision()
-    return pytest.importorskip("transformers", reason="transformers is not installed (the extra `text`)")
 
 
 @pytest.fixture(scope="module")

@@ -20,21 +20,7 @@ from bench.metrics.memorisation import (
     probability_closer,
 )
 from bench.registry import resolve
-
-
-class TinyLpips(torch.nn.Module):
-    """An lpips.LPIPS in miniature: one layer, whose features are the pixels."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = lambda images: [images + 1.5]
-        self.scaling_layer = torch.nn.Identity()
-        head = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1, bias=False))
-        torch.nn.init.ones_(head[0].weight)
-        self.lins = torch.nn.ModuleList([torch.nn.Module()])
-        self.lins[0].model = head
-        self.lins[0].forward = head.forward
-        self.requires_grad_(False)
+from tests.tiny_lpips import TinyLpips
 
 
 class Darkener:
