@@ -40,6 +40,7 @@ from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
 from bench.reporting.regime_map import frame, regimes_of
 from bench.reporting.regime_map import markdown as markdown_of_regimes
+from bench.reporting.regime_samples import samples_of_regimes
 from bench.reporting.render import csv_text, latex, legend, markdown, terminal
 from bench.reporting.rows import Book, Group, gather
 from bench.reporting.tables import Table, headline, summary
@@ -117,7 +118,8 @@ def terminal_console() -> Console:
 def write_report(book: Book, options: Options, console: Console) -> None:
     """All files of a report under `options.out`; tables and reasons are printed as they are made."""
     out = Path(options.out)
-    tables = [table for group in book.groups for table in (summary(group), *paper_tables(group))]
+    tables = [table for group in book.groups
+              for table in (summary(group), *paper_tables(group), samples_of_regimes(group)) if table]
     verdicts = {group.slug: ledger(group, book.results_dir, book.groups) for group in book.groups}
     written = [*write_tables(tables, out / "tables"), *write_claims(verdicts, out)]
     written += write_regimes(book, out / "tables")

@@ -62,19 +62,23 @@ class Crossover:
 def crossover(first: Sequence[Training], second: Sequence[Training], *, draws: int = DRAWS, seed: int = 0) -> Crossover:
     """Where `first` overtakes `second`; both measured on the same held-out images in the same order."""
     sides = (first, second)
-    counts = {len(t.trajectory.bits[half][0]) for side in sides for t in side for half in ("selection", "scoring")}
-    if len(counts) > 2 or not all(len(side) for side in sides):
+    if not all(len(side) for side in sides) or not measured_alike([t for side in sides for t in side]):
         raise ValueError("a crossover needs trainings of both sides, measured on the same held-out images")
     grid = _grid(first, second)
     whole = [mean_best(side, grid) for side in sides]
     generator = np.random.default_rng(seed)
-    found = [_resampled(sides, grid, generator) for _ in range(draws)]
-    crossings = np.array([crossing for crossing, _ in found])
-    low, high = np.quantile(crossings, (0.025, 0.975), method="closest_observation")
-    difference_low, difference_high = np.quantile([difference for _, difference in found], (0.025, 0.975))
+    found = [curves[0] - curves[1] for curves in (resampled(sides, (grid, grid), generator) for _ in range(draws))]
+    low, high = np.quantile([_crossing(grid, difference) for difference in found], (0.025, 0.975),
+                            method="closest_observation")
+    difference_low, difference_high = np.quantile([difference[-1] for difference in found], (0.025, 0.975))
     difference = whole[0] - whole[1]
     return Crossover(_crossing(grid, difference), float(low), float(high), float(grid[-1]), float(difference[-1]),
                      float(difference_low), float(difference_high), (len(first), len(second)))
+
+
+def measured_alike(trainings: Sequence[Training]) -> bool:
+    """Whether they were measured on as many images of either half, as those on the same images are."""
+    return len({tuple(len(t.trajectory.bits[half][0]) for half in ("selection", "scoring")) for t in trainings}) == 1
 
 
 def best_so_far(training: Training, selection: np.ndarray, scoring: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -98,15 +102,18 @@ def mean_best(side: Sequence[Training], grid: np.ndarray) -> np.ndarray:
                     for t in side], 0)
 
 
-def _resampled(sides: Sequence[Sequence[Training]], grid: np.ndarray, generator: np.random.Generator) \
-        -> tuple[float, float]:
-    """Crossing and last difference of one bootstrap draw."""
+def resampled(sides: Sequence[Sequence[Training]], grids: Sequence[np.ndarray], generator: np.random.Generator) \
+        -> list[np.ndarray]:
+    """`mean_best` of each side at its grid in one bootstrap draw: of each side's trainings, and of the held-out images,
+    the same ones for all sides.
+    """
     sizes = {half: len(sides[0][0].trajectory.bits[half][0]) for half in ("selection", "scoring")}
     weights = {half: np.bincount(generator.integers(size, size=size), minlength=size) / size
                for half, size in sizes.items()}
     curves = []
-    for side in sides:
-        drawn = [side[i] for i in generator.integers(len(side), size=len(side))]
+    for side, grid in zip(sides, grids, strict=True):
+        # One fewer than there are: the spread of so small a bootstrap's means is then that of the trainings' mean.
+        drawn = [side[i] for i in generator.integers(len(side), size=max(len(side) - 1, 1))]
         values = []
         for training in drawn:
             means = {}
@@ -116,8 +123,7 @@ def _resampled(sides: Sequence[Sequence[Training]], grid: np.ndarray, generator:
                 means[half] = np.array(training.trajectory.bits[half]) @ weight + generator.normal() * error
             values.append(best_so_far(training, means["selection"], means["scoring"], grid))
         curves.append(np.mean(values, 0))
-    difference = curves[0] - curves[1]
-    return _crossing(grid, difference), float(difference[-1])
+    return curves
 
 
 def _crossing(grid: np.ndarray, difference: np.ndarray) -> float:

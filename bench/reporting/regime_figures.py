@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from bench.reporting.crossover import mean_best
 from bench.reporting.figures import COLOURS, INK, PAGE_WIDTH, Drawing, Skipped, log_ticks
-from bench.reporting.regime_map import AUTOREGRESSIVE, CAPTION, DIFFUSION, Regimes, regimes_of
+from bench.reporting.regime_map import ANY_ORDER, AUTOREGRESSIVE, CAPTION, DIFFUSION, Regimes, regimes_of
 from bench.reporting.rows import Group
 
-COLOUR = {DIFFUSION: COLOURS[0], AUTOREGRESSIVE: COLOURS[1]}
+COLOUR = {DIFFUSION: COLOURS[0], AUTOREGRESSIVE: COLOURS[1], ANY_ORDER: COLOURS[2]}
 
 
 def figures_of(group: Group, results_dir: Path) -> list[Drawing | Skipped]:
@@ -30,13 +30,13 @@ def bits_against_passes(regimes: list[Regimes], group: Group) -> Drawing:
         figure, axes = plt.subplots(1, len(regimes), figsize=(PAGE_WIDTH, 2.8), sharey=True, squeeze=False,
                                     layout="constrained")
         for panel, regime in zip(axes[0], regimes, strict=True):
-            for name in (AUTOREGRESSIVE, DIFFUSION):
+            for name in (name for name in COLOUR if name in regime.sides):
                 for number, training in enumerate(regime.sides[name]):
                     held_out, best = training.trajectory.mean("scoring"), training.trajectory.best()
                     panel.plot(training.passes, held_out, color=COLOUR[name], linestyle=("-", "--", ":")[number % 3],
                                label=None if number else name)
                     panel.plot(training.passes, training.trajectory.mean("train"), color=COLOUR[name], linewidth=0.6,
-                               alpha=0.6, label=None if number or name == DIFFUSION else "training images (thin)")
+                               alpha=0.6, label=None if number or name != AUTOREGRESSIVE else "training images (thin)")
                     panel.plot(training.passes[best], held_out[best], "o", color=COLOUR[name])
             found = regime.crossing
             if found and np.isfinite(found.passes):

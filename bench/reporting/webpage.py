@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
@@ -34,6 +35,10 @@ from bench.reporting.pagedata import PageData
 from bench.reporting.paper import paper_tables
 from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, has_row_per_label, join, row_to_show, rows_of
 from bench.reporting.readme import hardware
+from bench.reporting.regime_map import CAPTION as ABOUT_REGIMES
+from bench.reporting.regime_map import frame as regime_frame
+from bench.reporting.regime_map import regimes_of
+from bench.reporting.regime_samples import samples_of_regimes
 from bench.reporting.render import ARROWS, meanings
 from bench.reporting.rows import Book, Cell, Group, Row
 from bench.reporting.tables import NO_DIVERSITY, Column, Table, TableRow, lacks_diversity, repeats, summary
@@ -71,6 +76,8 @@ class Section:
     tally: list[tuple[str, int]]
     figures: list[dict[str, Any]]
     skipped: list[Skipped]
+    regimes: pd.DataFrame | None = None
+    regime_samples: Table | None = None
     expected: dict[str, Any] | None = None
     browser: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)
@@ -92,7 +99,8 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         book=book, sections=sections, budget=budget, data=data, holes=_holes(sections), expected_head=HEAD,
-        no_diversity=NO_DIVERSITY,
+        no_diversity=NO_DIVERSITY, about_regimes=ABOUT_REGIMES,
+        has_regimes=any(s.regimes is not None or s.regime_samples for s in sections),
         notes=" ".join(limits([v for found in ledgers.values() for v in found])), policy=_policy(script),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")), script=Markup(script),
         data_json=lambda: Markup(data.as_json()))   # called last: the cells are numbered as they are written
@@ -113,6 +121,9 @@ def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Draw
     where = f"{hardware(group)} {repeats(group)}".rstrip()
     section = Section(group, where, _facts(group, data), summary(group), paper_tables(group), verdicts,
                       [(name, counts[name]) for name in SYMBOLS], figures, [d for d in drawn if isinstance(d, Skipped)])
+    if regimes := regimes_of(group, book.results_dir):
+        section.regimes = regime_frame(regimes)
+    section.regime_samples = samples_of_regimes(group)
     if found := comparisons([group]):
         section.expected = {"lines": [(c.verdict, line) for c, line in zip(found, lines_of(found), strict=True)],
                             "tally": tally(found), "notes": notes(found)}

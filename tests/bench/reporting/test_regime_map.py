@@ -10,6 +10,7 @@ from bench.records import Measurement, save_record
 from bench.report import main
 from bench.reporting.regime_figures import figures_of
 from bench.reporting.regime_map import frame, regimes_of
+from bench.reporting.regime_samples import samples_of_regimes
 from bench.reporting.rows import gather
 from bench.training.trajectories import SPLITS, Trajectory
 
@@ -18,17 +19,19 @@ GENERATOR = np.random.default_rng(0)
 IMAGES = {split: GENERATOR.normal(0, 0.5, 40) for split in SPLITS}
 
 
-def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3, order=None, **options):
-    """One record with a trajectory whose means are these."""
+def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3, order=None, select="best", more=(),
+          **options):
+    """One record with a trajectory whose means are these, and `more` measurements."""
     spec = copy.deepcopy(synthetic.spec_of(prior, seed=seed))
     spec["prior"]["training"] = {**spec["prior"]["training"], "images": images, "learning_rate": rate,
-                                 "measure_images": 80, "measure_at": "log", "measure_order": order}
+                                 "measure_images": 80, "measure_at": "log", "measure_order": order, "select": select}
     spec["prior"]["options"] = {**spec["prior"]["options"], **options}
-    kind = "exact" if prior == "autoregressive" or order else "bound_continuous"
+    kind = "exact" if prior in ("autoregressive", "any_order") or order else "bound_continuous"
     measured = Measurement("bits_per_token", means[-1], "demo-x", n=500, better="lower",
                            extra={"kind": kind})
-    record = synthetic.make_record(root, "prior", spec, [measured], created=f"2026-01-0{seed + 1}")
-    regime = {"images": images, "tokens_per_parameter": 0.13, "passes": 100, "presentations": 800 * 64}
+    record = synthetic.make_record(root, "prior", spec, [measured, *more], created=f"2026-01-0{seed + 1}")
+    regime = {"images": images, "tokens_per_parameter": 0.13, "passes": 100, "presentations": 800 * 64,
+              "best_passes": 64}
     save_record(replace(record, provenance=record.provenance | {"regime": regime}), root)
     rows = {split: [mean + IMAGES[split] for mean in means] for split in SPLITS}
     folder = root / "media" / record.id
@@ -120,3 +123,65 @@ def test_a_control_of_the_autoregressive_prior_does_not_take_its_place(synthetic
     regimes = regimes_of(gather(results).groups[0], results)
     plain, = (regime for regime in regimes if regime.crossing)
     assert len(regimes) == 2 and plain.best("autoregressive").bits == pytest.approx(6.3 + IMAGES["scoring"].mean())
+
+
+def test_the_best_control_of_the_autoregressive_prior_stands_beside_the_usual_one(synthetic, results):
+    write(synthetic, results, "autoregressive", [value - 0.1 for value in OVERFITS], input_mask=0.1)
+    write(synthetic, results, "autoregressive", [value + 0.1 for value in OVERFITS], dropout=0.3)
+    regimes = regimes_of(gather(results).groups[0], results)
+    table = frame(regimes)
+    row, shift = table.iloc[0], IMAGES["scoring"].mean()
+    assert len(table) == 1 and len(regimes) == 3
+    assert row["autoregressive, best bits a token"].startswith(f"{6.3 + shift:.3f}")
+    assert row["autoregressive, tuned"].startswith(f"{6.2 + shift:.3f}")
+    assert row["autoregressive, tuned"].endswith("(input mask 0.1)")
+    assert row["absorbing minus autoregressive, bits"].startswith("-0.300")
+    assert row["absorbing minus tuned, bits"].startswith("-0.200")
+
+
+def test_of_the_usual_controls_alone_nothing_is_tuned(results):
+    table = frame(regimes_of(gather(results).groups[0], results))
+    assert not [name for name in table.columns if "tuned" in name or name == "with"]
+
+
+def test_the_any_order_prior_stands_beside_the_two_and_in_the_figure(synthetic, results):
+    write(synthetic, results, "any_order", [value + 0.2 for value in FALLS])
+    group = gather(results).groups[0]
+    row = frame(regimes_of(group, results)).iloc[0]
+    assert row["any order, best bits a token"].startswith(f"{6.2 + IMAGES['scoring'].mean():.3f} ±")
+    drawing, _ = figures_of(group, results)
+    labels = [line.get_label() for line in drawing.draw().axes[0].lines]
+    assert {"absorbing", "autoregressive", "any_order"} <= set(labels)
+
+
+def test_images_needed_are_told_where_the_other_prior_was_trained_on_other_numbers(synthetic, results):
+    """The autoregressive prior reaches 6.3 bits with 500 images, 5.9 with 2,000: 6.0 three quarters on, in log images."""
+    write(synthetic, results, "autoregressive", [value - 0.4 for value in OVERFITS], images=2000)
+    table = frame(regimes_of(gather(results).groups[0], results))
+    needed = table.loc[table["images"] == "500", "images autoregressive needs, times"].iloc[0]
+    assert needed.startswith(f"{4 ** 0.75:.1f} [")
+
+
+def test_samples_at_best_and_at_last_stand_with_what_tells_copies(synthetic, results, tmp_path):
+    def numbers(kid, copied):
+        return [Measurement("kid", kid, "demo-x", n=500, better="lower", standard_error=0.001),
+                Measurement("memorised_share", copied, "demo-x", n=500, extra={"rule": "tail of relative nearness"})]
+    write(synthetic, results, "absorbing", FALLS, more=numbers(0.05, 0.01))
+    write(synthetic, results, "absorbing", FALLS, more=numbers(0.03, 0.4), select="latest")
+    table = samples_of_regimes(gather(results).groups[0])
+    assert [row.label for row in table.rows] == ["absorbing, best weights (64 passes)",
+                                                 "absorbing, last weights (100 passes)"]
+    assert [(row.cells["kid"].value, row.cells["memorised_share"].value) for row in table.rows] == [(0.05, 0.01),
+                                                                                                 (0.03, 0.4)]
+    assert {row.section for row in table.rows} == {"500 images"}
+    assert main([f"results_dir={results}", f"out={tmp_path / 'out'}", "figures=false"]) == 0
+    assert list((tmp_path / "out/tables").glob("regime-samples-*.md"))
+    page = (tmp_path / "out/index.html").read_text()
+    assert 'id="regimes"' in page and "absorbing, last weights (100 passes)" in page
+
+
+def test_a_page_without_regimes_has_no_section_of_them(synthetic, tmp_path):
+    synthetic.make_record(tmp_path, "prior", synthetic.spec_of("absorbing", seed=0),
+                          [Measurement("bits_per_token", 6.0, "demo-x", n=500, better="lower")], created="2026-01-01")
+    assert main([f"results_dir={tmp_path}", f"out={tmp_path / 'out'}", "figures=false"]) == 0
+    assert 'id="regimes"' not in (tmp_path / "out/index.html").read_text()
