@@ -1,9 +1,13 @@
 """Memory that is freed goes back to the system, and peaks start anew."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from bench.memory import keep_few_kernels
+from priors.linear import HAS_ONEDNN
 
 CHILD = """
 import ctypes, sys
@@ -32,3 +36,32 @@ def test_freed_memory_is_given_back_and_a_new_peak_begins():
     assert ran.returncode == 0, ran.stderr
     full, after = map(float, ran.stdout.split())
     assert full > 0.3 and after < full - 0.25
+
+
+SHAPES = """
+import sys, torch
+from pathlib import Path
+from bench.memory import give_back, keep_few_kernels
+if sys.argv[1:]:
+    keep_few_kernels()
+torch.set_num_threads(1)
+weight = torch.randn(512, 512)
+for rows in range(100, 1_600, 2):
+    torch.ops.mkldnn._linear_pointwise(torch.randn(rows, 512), weight, None, "none", [], "none")
+give_back()
+print(next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this torch has no oneDNN")
+def test_kernels_of_shapes_long_gone_are_not_kept():
+    held = [int(subprocess.run([sys.executable, "-c", SHAPES, *more], capture_output=True, text=True,
+                               check=True).stdout) for more in ([], ["few"])]
+    assert held[1] < held[0] - 20_000   # kB
+
+
+def test_how_many_kernels_are_kept_stays_the_user_s_choice(monkeypatch):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    keep_few_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
