@@ -1,6 +1,6 @@
 """Make faults on purpose and count what became of them.
 
-    python -m tests.faults kills=200 damages=200 surroundings=60 commands=1500 files=500 seed=0
+    python -m tests.faults kills=200 damages=200 surroundings=60 locked=40 commands=1500 files=500
     python -m tests.faults only=kills kills=200 case=17          # that case alone, again
     python -m tests.faults jobs=2                                # cases of a part by two processes
     python -m tests.faults minutes=20                            # begin no case of a part after so long
@@ -25,12 +25,14 @@ from tests.faults.campaign import Counts, run_part  # noqa: E402
 from tests.faults.damages import Damages  # noqa: E402
 from tests.faults.kills import Kills  # noqa: E402
 from tests.faults.lines import Lines  # noqa: E402
+from tests.faults.locked import Locked  # noqa: E402
 from tests.faults.page import write_page  # noqa: E402
 from tests.faults.strangers import Strangers  # noqa: E402
 from tests.faults.surroundings import Surroundings  # noqa: E402
 
-PARTS = {"kills": Kills, "damages": Damages, "surroundings": Surroundings, "commands": Lines, "files": Strangers}
-FULL = {"kills": 200, "damages": 200, "surroundings": 60, "commands": 1500, "files": 500}
+PARTS = {"kills": Kills, "damages": Damages, "surroundings": Surroundings, "locked": Locked, "commands": Lines,
+         "files": Strangers}
+FULL = {"kills": 200, "damages": 200, "surroundings": 60, "locked": 40, "commands": 1500, "files": 500}
 IN_PROCESS = ("commands", "files")   # these need nothing that is built
 OTHER = ("seed", "only", "case", "minutes", "jobs", "out")
 

@@ -26,7 +26,7 @@ CLONE_NEWNS = 0x20000   # linux/sched.h: mounts of this process are its own
 class Surroundings:
     def __init__(self, bed: Bed):
         self.bed = bed
-        self.can_mount = os.geteuid() == 0 and _own_mounts()
+        self.can_mount = own_mounts()
 
     def part(self) -> Part:
         return Part("surroundings", "a disk that fills up at a random byte, times that jump; then the same command "
@@ -81,7 +81,10 @@ def _limit(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
-def _own_mounts() -> bool:
+def own_mounts() -> bool:
+    """Whether this process may mount, from now on out of sight of all others."""
+    if os.geteuid() != 0:
+        return False
     unshare = getattr(ctypes.CDLL(None, use_errno=True), "unshare", None)
     if unshare is None or unshare(CLONE_NEWNS) != 0:
         return False

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.__main__ import FULL, IN_PROCESS
 
 ROOT = Path(__file__).parents[2]
-FEW = {"kills": 2, "damages": 2, "surroundings": 1, "commands": 12, "files": 12}
+FEW = {"kills": 2, "damages": 2, "surroundings": 1, "locked": 2, "commands": 12, "files": 12}
 
 
 def campaign(*arguments: str) -> subprocess.CompletedProcess:
@@ -44,3 +44,12 @@ def test_a_case_is_run_again_by_its_number_and_an_unknown_part_is_refused(tmp_pa
     assert "commands: 1 cases" in campaign("only=commands", "case=7").stderr
     refused = campaign("kill=3")
     assert refused.returncode == 2 and "Valid: kills" in refused.stderr
+
+
+def test_rows_of_other_parts_stay_on_the_page(tmp_path):
+    page = tmp_path / "page.md"
+    for more in (["commands=3"], ["files=2"], ["commands=4"]):
+        assert campaign(*more, f"out={page}").returncode == 0
+    rows = [line for line in page.read_text().splitlines() if line.startswith(("| commands", "| files", "- "))]
+    assert [row.split()[1].rstrip(":") for row in rows] == ["commands", "files"] * 2
+    assert "| 4 |" in rows[0] and "`commands=4`" in rows[0] and "| 2 |" in rows[1]

@@ -155,7 +155,7 @@ def test_the_any_order_prior_stands_beside_the_two_and_in_the_figure(synthetic, 
 
 
 def test_images_needed_are_told_where_the_other_prior_was_trained_on_other_numbers(synthetic, results):
-    """The autoregressive prior reaches 6.3 bits with 500 images, 5.9 with 2,000: 6.0 three quarters on, in log images."""
+    """It reaches 6.3 bits with 500 images, 5.9 with 2,000: 6.0 three quarters on, in log images."""
     write(synthetic, results, "autoregressive", [value - 0.4 for value in OVERFITS], images=2000)
     table = frame(regimes_of(gather(results).groups[0], results))
     needed = table.loc[table["images"] == "500", "images autoregressive needs, times"].iloc[0]
