@@ -8,8 +8,8 @@ Element i of the sequence holds token x_o(i-1) with its own position; the positi
 every LayerNorm (as AO-GPT does), so that the sequence is no longer than the image.
 
 Beyond the autoregressive backbone it has 4 N C + 4 L C + 2 C parameters (L blocks of width C): 574,464 or 0.75% more
-at the paper's sizes. Training follows uniformly random orders or raster order; an order annealed from the one to the
-other (RAR: Yu et al. 2024) would need the number of the training step, which a training loss is not told.
+at the paper's sizes. Training follows uniformly random orders, raster order, or the one annealed to the other (RAR: Yu
+et al. 2024), for which the prior counts its training steps in its own state.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class AnyOrder(nn.Module):
     Options = AnyOrderOptions
     Sampler = AnyOrderSampler
     raster: Tensor
+    steps_trained: Tensor
 
     def __init__(self, *, grid: tuple[int, int], codebook_size: int, options: AnyOrderOptions):
         super().__init__()
@@ -50,6 +51,8 @@ class AnyOrder(nn.Module):
         self.target = TargetConditioning(self.num_tokens, options.width, options.num_layers)
         self.net = backbone(options, grid=grid, vocabulary=codebook_size, num_classes=codebook_size, causal=True)
         self.register_buffer("raster", torch.arange(self.num_tokens), persistent=False)
+        if options.order == "annealed":
+            self.register_buffer("steps_trained", torch.zeros((), dtype=torch.int64))
 
     def logits(self, tokens: Tensor, *, condition: Condition | None = None) -> Tensor:
         """(B, N) int64 -> (B, N, K); the logits of a token depend only on the tokens before it in raster order."""
@@ -61,16 +64,30 @@ class AnyOrder(nn.Module):
         return check_condition(condition, self.options.condition, num, device=self.raster.device)
 
     def training_loss(self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws) -> Tensor:
-        """Mean cross-entropy in bits a token, each image in an order of its own unless the options say raster."""
+        """Mean cross-entropy in bits a token, each image in an order of its own as far as the options say so.
+
+        An annealed prior in evaluation mode takes raster order, in which it ends.
+        """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         condition = self._checked(condition, len(tokens))
         if self.training:
             condition = drop_conditions(condition, self.options.dropped_conditions, draws=draws)
-        order = self.raster.unsqueeze(0)
-        if self.options.order == "random":
-            order = random_orders(*tokens.shape, draws=draws).to(tokens.device)
+        order = self._order_of_training(len(tokens), draws)
         with seeded_dropout(self, draws, len(tokens)):
             return self._nats(tokens, order, condition).mean() / math.log(2)
+
+    def _order_of_training(self, num: int, draws: Draws) -> Tensor:
+        """(1 or num, N); counts a step of an annealed prior in training."""
+        raster, kind = self.raster.unsqueeze(0), self.options.order
+        if kind == "raster" or (kind == "annealed" and not self.training):
+            return raster
+        orders = random_orders(num, self.num_tokens, draws=draws).to(raster.device)
+        if kind == "random":
+            return orders
+        share = max(0.0, 1 - int(self.steps_trained) / (self.options.annealed_over or 1))
+        self.steps_trained += 1
+        is_random = draws.uniform(num, 1).to(raster.device) < share
+        return torch.where(is_random, orders, raster)
 
     def nll(
         self, tokens: Tensor, *, condition: Condition | None = None, draws: Draws, budget: int | None = None
@@ -85,7 +102,7 @@ class AnyOrder(nn.Module):
     def nll_in_order(self, tokens: Tensor, order: Tensor, *, condition: Condition | None = None) -> Likelihood:
         """The same of the tokens taken in another order, (N,) or (B, N), likewise exact by one evaluation.
 
-        Raises Unsupported for a prior trained in raster order alone.
+        Raises Unsupported for a prior trained in raster order, alone or at the end.
         """
         check_tokens(tokens, self.num_tokens, self.codebook_size)
         order = check_order(order, *tokens.shape).to(tokens.device)
@@ -155,9 +172,10 @@ class AnyOrder(nn.Module):
         return schedules.grid_order(sampler.order, self.grid).to(self.raster.device).unsqueeze(0)
 
     def _check_trained(self, order: Tensor) -> None:
-        if self.options.order == "raster" and not torch.equal(order, self.raster.expand_as(order)):
+        if self.options.order != "random" and not torch.equal(order, self.raster.expand_as(order)):
+            how = "in raster order alone" if self.options.order == "raster" else "with orders annealed to raster"
             raise Unsupported(
-                "this any-order prior was trained in raster order alone (order='raster') and can take no other, such "
+                f"this any-order prior was trained {how} (order={self.options.order!r}) and can take no other, such "
                 "as one that begins with tokens known elsewhere; train it with order='random'"
             )
 

@@ -279,14 +279,21 @@ class AnyOrderOptions(BackboneOptions):
     """An autoregressive prior that is told which position comes next (sigma-GPT: Pannatier et al. 2024).
 
     order: of training. "random" draws a new one for every image; "raster" takes them row by row, as a plain
-        autoregressive prior does.
+        autoregressive prior does; "annealed" goes from the one to the other (RAR: Yu et al. 2024).
+    annealed_over: of order="annealed", training steps over which the share of images in random order falls from 1 to 0,
+        linearly; raster order follows.
     """
 
     order: str = "random"
+    annealed_over: int | None = later(None)
 
     def __post_init__(self):
         super().__post_init__()
-        check_choice("order", self.order, ("random", "raster"))
+        check_choice("order", self.order, ("random", "raster", "annealed"))
+        if self.order == "annealed":
+            check_integer("annealed_over", self.annealed_over, "give the number of steps, such as half of all")
+        elif self.annealed_over is not None:
+            raise ValueError(f"annealed_over={self.annealed_over}: of order='annealed' alone; leave it out")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from bench.reporting.identity import seeds_of
 from bench.reporting.rows import Group
 
 DIFFUSION, AUTOREGRESSIVE, ANY_ORDER = "absorbing", "autoregressive", "any_order"
+ANNEALED = f"{ANY_ORDER}, annealed"
 SHARED_OPTIONS = ("width", "num_layers", "num_heads")
 SHARED_TRAINING = ("batch_size", "warmup_steps", "schedule", "betas", "ema_decay", "ema_every", "measure_images",
                    "measure_order")
@@ -90,8 +91,8 @@ def regimes_of(group: Group, results_dir: Path) -> list[Regimes]:
     tokens: dict[tuple[tuple[int, str], str], float] = {}
     for record in (record for row in group.rows for record in row.records):
         regime, trajectory = record.provenance.get("regime") or {}, trajectory_of(results_dir, record)
-        name = str((record.spec.get("prior") or {}).get("name", ""))
-        if name not in (DIFFUSION, AUTOREGRESSIVE, ANY_ORDER) or not regime.get("images") or not trajectory:
+        name = name_of(record.spec)
+        if name not in (DIFFUSION, AUTOREGRESSIVE, ANY_ORDER, ANNEALED) or not regime.get("images") or not trajectory:
             continue
         images, batch = int(regime["images"]), int(record.spec["prior"]["training"]["batch_size"])
         training = Training(trajectory, np.array(trajectory.steps) * batch / images)
@@ -104,6 +105,13 @@ def regimes_of(group: Group, results_dir: Path) -> list[Regimes]:
     regimes = [_regimes(key, own, tokens[key, own], found[key], names) for key in sorted(found)
                for own in sorted(found[key], key=lambda own: (names[own], own))]
     return [replace(regime, equivalence=_equivalence(regime, regimes)) for regime in regimes]
+
+
+def name_of(spec: dict[str, Any]) -> str:
+    """The prior's name, with the order of an any-order prior that is not trained on random ones."""
+    prior = spec.get("prior") or {}
+    order = (prior.get("options") or {}).get("order", "random") if prior.get("name") == ANY_ORDER else "random"
+    return str(prior.get("name", "")) + ("" if order == "random" else f", {order}")
 
 
 def controls_of(spec: dict[str, Any]) -> dict[str, Any]:
@@ -179,8 +187,8 @@ def frame(regimes: list[Regimes]) -> pd.DataFrame:
             row["autoregressive, tuned"] = f"{_best_text(regime.tuned.trainings)} ({regime.tuned.controls})"
             row["absorbing minus tuned, bits"] = _difference_text(regime.tuned.crossing)
             row["absorbing overtakes tuned at"] = regime.tuned.crossing.text
-        if ANY_ORDER in regime.sides:
-            row["any order, best bits a token"] = _best_text(regime.sides[ANY_ORDER])
+        row |= {f"{name}, best bits a token": _best_text(trainings) for name, trainings in regime.sides.items()
+                if name in (ANY_ORDER, ANNEALED)}
         if regime.equivalence is not None:
             row["images autoregressive needs, times"] = regime.equivalence.text
         rows.append(row)

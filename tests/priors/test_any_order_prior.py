@@ -239,9 +239,50 @@ def test_what_a_token_costs_is_told_by_how_many_are_unknown_in_the_order(small):
 
 
 @pytest.mark.parametrize(("cls", "values", "complaint"), [
-    (AnyOrderOptions, {"order": "annealed"}, "order='annealed': expected one of 'random', 'raster'"),
+    (AnyOrderOptions, {"order": "column"}, "order='column': expected one of 'random', 'raster', 'annealed'"),
     (AnyOrderSampler, {"order": "rastr"}, "did you mean 'raster'"),
     (AnyOrderSampler, {"temperature": 0}, "temperature"), (AnyOrderSampler, {"cache": 1}, "cache=1")])
 def test_wrong_options_are_named(cls, values, complaint):
     with pytest.raises(ValueError, match=complaint):
         cls(**values)
+
+
+def annealed(steps=4, **more):
+    torch.manual_seed(0)
+    options = AnyOrderOptions(order="annealed", annealed_over=steps, **TINY, **more)
+    return AnyOrder(grid=(2, 2), codebook_size=3, options=options)
+
+
+def test_annealed_orders_go_from_random_to_raster_with_the_steps_of_training():
+    """Yu et al. 2024: the share of images in random order falls linearly to 0."""
+    prior, seen = annealed(), []
+    for step in range(6):
+        order = prior._order_of_training(4000, Draws.seeded("orders", step))
+        seen.append(float((order != prior.raster).any(1).float().mean()))
+    other_than_raster = 1 - 1 / math.factorial(4)
+    assert seen == pytest.approx([share * other_than_raster for share in (1, 0.75, 0.5, 0.25, 0, 0)], abs=0.03)
+
+
+def test_an_annealed_prior_counts_its_own_steps_alone_and_keeps_the_count():
+    prior = annealed()
+    tokens = torch.randint(0, 3, (5, 4))
+    for step in range(2):
+        prior.training_loss(tokens, draws=Draws.seeded(step))
+    prior.eval().training_loss(tokens, draws=Draws.seeded(9))
+    again = annealed()
+    again.load_state_dict(prior.state_dict())
+    assert int(again.steps_trained) == 2
+    exact = prior.nll(tokens, draws=Draws.seeded(0)).nats.mean() / 4 / math.log(2)
+    assert float(prior.training_loss(tokens, draws=Draws.seeded(1)).detach()) == pytest.approx(float(exact), abs=1e-5)
+
+
+def test_what_does_not_end_in_random_orders_takes_no_other():
+    with pytest.raises(Unsupported, match="annealed to raster"):
+        annealed().nll_in_order(torch.zeros(1, 4, dtype=torch.long), torch.tensor([3, 2, 1, 0]))
+
+
+@pytest.mark.parametrize("options", [{"order": "annealed"}, {"order": "annealed", "annealed_over": 0},
+                                     {"annealed_over": 5}, {"order": "raster", "annealed_over": 5}])
+def test_an_annealing_without_its_length_and_a_length_without_annealing_are_refused(options):
+    with pytest.raises(ValueError, match="annealed_over"):
+        AnyOrderOptions(**options, **TINY)

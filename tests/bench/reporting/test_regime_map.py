@@ -9,7 +9,7 @@ import pytest
 from bench.records import Measurement, save_record
 from bench.report import main
 from bench.reporting.regime_figures import figures_of
-from bench.reporting.regime_map import frame, regimes_of
+from bench.reporting.regime_map import frame, name_of, regimes_of
 from bench.reporting.regime_samples import samples_of_regimes
 from bench.reporting.rows import gather
 from bench.training.trajectories import SPLITS, Trajectory
@@ -148,10 +148,16 @@ def test_the_any_order_prior_stands_beside_the_two_and_in_the_figure(synthetic, 
     write(synthetic, results, "any_order", [value + 0.2 for value in FALLS])
     group = gather(results).groups[0]
     row = frame(regimes_of(group, results)).iloc[0]
-    assert row["any order, best bits a token"].startswith(f"{6.2 + IMAGES['scoring'].mean():.3f} ±")
+    assert row["any_order, best bits a token"].startswith(f"{6.2 + IMAGES['scoring'].mean():.3f} ±")
+    write(synthetic, results, "any_order", FALLS, order="raster", seed=1)   # another order measured: never pooled
     drawing, _ = figures_of(group, results)
     labels = [line.get_label() for line in drawing.draw().axes[0].lines]
     assert {"absorbing", "autoregressive", "any_order"} <= set(labels)
+
+
+def test_an_annealed_order_is_a_prior_of_its_own():
+    spec = {"prior": {"name": "any_order", "options": {"order": "annealed"}}}
+    assert name_of(spec) == "any_order, annealed" and name_of({"prior": {"name": "any_order"}}) == "any_order"
 
 
 def test_images_needed_are_told_where_the_other_prior_was_trained_on_other_numbers(synthetic, results):
