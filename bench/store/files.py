@@ -95,8 +95,10 @@ def read_json(path: Path) -> Any:
 def is_as_written(path: Path) -> bool:
     """Whether a kept file is there and has its sha256."""
     try:
+        if not path.is_file() or not digests_of(path).is_file():   # such as a pipe, which would be waited for
+            return False
         # In this order: whoever replaces the file meanwhile has added the sha256 of the new one before.
-        return path.is_file() and sha256_of(path) in re.findall("[0-9a-f]{64}", digests_of(path).read_text())
+        return sha256_of(path) in re.findall("[0-9a-f]{64}", digests_of(path).read_text())
     except (OSError, UnicodeDecodeError):
         return False
 

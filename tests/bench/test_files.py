@@ -34,13 +34,29 @@ def test_damaged_digests_cost_the_file_but_are_no_error(tmp_path, damage):
     assert files.read_json(path) == VALUE
 
 
-@pytest.mark.parametrize("odd", ["a folder", "a dangling link", "a pipe"])
+ODD = {"a folder": lambda place: (place / "inside").mkdir(parents=True), "a pipe": os.mkfifo,
+       "a dangling link": lambda place: place.symlink_to("nowhere")}
+
+
+@pytest.mark.parametrize("odd", ODD)
 def test_whatever_lies_in_the_place_of_digests_the_file_is_written_again(tmp_path, odd):
     path = tmp_path / "kept.json"
-    {"a folder": lambda place: (place / "inside").mkdir(parents=True), "a pipe": os.mkfifo,
-     "a dangling link": lambda place: place.symlink_to(tmp_path / "nowhere" / "at all")}[odd](files.digests_of(path))
+    ODD[odd](files.digests_of(path))
     assert not files.is_as_written(path)
     with at_most(20):
+        files.keep_json(path, VALUE)
+        assert files.read_json(path) == VALUE
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_lies_in_the_place_of_its_digests_a_file_is_not_used_and_nothing_waits(tmp_path, odd):
+    """A pipe there held the command up for good (damages, seed 0, case 56)."""
+    path = tmp_path / "kept.json"
+    files.keep_json(path, VALUE)
+    files.digests_of(path).unlink()
+    ODD[odd](files.digests_of(path))
+    with at_most(20):
+        assert not files.is_as_written(path) and files.read_json(path) is None
         files.keep_json(path, VALUE)
         assert files.read_json(path) == VALUE
 
