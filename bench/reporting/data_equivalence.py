@@ -1,7 +1,7 @@
 """How many images the one prior needs for what another learns from fewer, with an interval.
 
     found = equivalence(absorbing_on_500, 500, {500: ar_on_500, 800: ar_on_800, 1500: ar_on_1500})
-    found.text        # "1.2 [1.1, 1.3]": times as many; "> 3.0", "< 1.0": beyond what was trained
+    found.text        # "1.20 [1.10, 1.30]": times as many; "> 3.00", "< 1.00": beyond what was trained
 
 Both sides are taken at the best of their trainings, chosen on the selection half of the held-out images and read on the
 scoring half. Between numbers of images that were trained, bits are interpolated in log images. The interval is the
@@ -43,8 +43,8 @@ class Equivalence:
 
     def _end(self, ratio: float) -> str:
         if math.isinf(ratio):
-            return f"> {self.most:.1f}"
-        return f"{ratio:.1f}" if ratio else f"< {self.fewest:.1f}"
+            return f"> {self.most:.2f}"
+        return f"{ratio:.2f}" if ratio else f"< {self.fewest:.2f}"
 
 
 def equivalence(first: Sequence[Training], images: int, others: Mapping[int, Sequence[Training]], *,

@@ -165,7 +165,7 @@ def test_images_needed_are_told_where_the_other_prior_was_trained_on_other_numbe
     write(synthetic, results, "autoregressive", [value - 0.4 for value in OVERFITS], images=2000)
     table = frame(regimes_of(gather(results).groups[0], results))
     needed = table.loc[table["images"] == "500", "images autoregressive needs, times"].iloc[0]
-    assert needed.startswith(f"{4 ** 0.75:.1f} [")
+    assert needed.startswith(f"{4 ** 0.75:.2f} [")
 
 
 def test_samples_at_best_and_at_last_stand_with_what_tells_copies(synthetic, results, tmp_path):
