@@ -15,6 +15,8 @@ from typing import Any
 
 PACKAGES = ("vq-prior-bench", "torch", "torchvision", "torch-fidelity", "lpips", "prdc", "numpy", "scipy", "pandas")
 
+_kernels: dict[str, str] = {}
+
 
 def utc_now() -> str:
     """ISO 8601 with microseconds, so that records sort by it."""
@@ -31,9 +33,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@cache
 def provenance() -> dict[str, Any]:
-    """{"git_commit", "git_dirty", "versions", "hardware"} of this process."""
+    """{"git_commit", "git_dirty", "versions", "hardware"} of this process; "kernels" where it chose some."""
+    return {**_found(), "kernels": dict(_kernels)} if _kernels else dict(_found())
+
+
+def tell_kernels(**names: str) -> None:
+    """Which kernels this process computes by from now on, by what they compute."""
+    _kernels.update(names)
+
+
+@cache
+def _found() -> dict[str, Any]:
     return {**_git(), "versions": {name: found for name in PACKAGES if (found := _version(name))},
             "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "machine": platform.machine(),
                          "python": platform.python_version()}}

@@ -1,9 +1,11 @@
-"""nn.Linear that uses oneDNN's float32 kernels on a CPU.
+"""nn.Linear that may use oneDNN's float32 kernels on a CPU.
 
     Linear(256, 1024)(x)   # the same function as nn.Linear, to rounding
+    use_kernel("torch")    # from now on nn.Linear itself, in this process
 
 torch multiplies float32 matrices by MKL, which leaves half of a current AMD core idle (AVX2 where there is AVX-512): on
-an EPYC core oneDNN reached 225 GFLOP/s where MKL reached 100. Elsewhere, and for few rows, this is nn.Linear itself.
+an EPYC core oneDNN reached 225 GFLOP/s where MKL reached 100. On cores with AVX2 alone MKL is up to 20% ahead, so a
+program may choose (bench.kernels does, by timing both). On other devices, and for few rows, this is nn.Linear itself.
 """
 
 from __future__ import annotations
@@ -12,7 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+KERNELS = ("onednn", "torch")
 FEWEST_ROWS = 16   # below it oneDNN's cost of a call outweighs its kernels (measured, widths 256 to 1024)
+
+
+_in_use = ["onednn"]
+
+
+def use_kernel(name: str) -> None:
+    """For all layers of this process, one of KERNELS; torch's where there is no oneDNN."""
+    if name not in KERNELS:
+        raise ValueError(f"kernel={name!r}: expected one of {', '.join(KERNELS)}")
+    _in_use[0] = name
+
+
+def kernel_in_use() -> str:
+    return _in_use[0] if HAS_ONEDNN else "torch"
 
 
 class Linear(nn.Linear):
@@ -37,6 +54,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         HAS_ONEDNN
+        and _in_use[0] == "onednn"
         and x.numel() >= FEWEST_ROWS * x.shape[-1]
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

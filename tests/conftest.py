@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VQ_PRIOR_BENCH_LINEAR", "onednn")   # the same bits in every cache, however busy the machine
 
 
 def pytest_configure(config):

@@ -17,8 +17,8 @@ from bench.reporting.numbers import text_of
 from bench.reporting.published import SOURCE
 from bench.reporting.rows import Book, Cell
 
-SHOWN_PROVENANCE = ("artefacts", "git_commit", "git_dirty", "versions", "hardware", "device", "threads", "parameters",
-                    "protocol", "dataset_notes", "held_out", "wall_seconds")
+SHOWN_PROVENANCE = ("artefacts", "git_commit", "git_dirty", "versions", "hardware", "kernels", "device", "threads",
+                    "parameters", "protocol", "dataset_notes", "held_out", "wall_seconds")
 
 
 class PageData:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import registry
+from bench import kernels, registry
 from bench.config.models import ModelConfig, TrainingConfig
 from bench.errors import InputError
 from bench.plugin_code import is_ours, marked
@@ -103,6 +103,8 @@ def new_prior(run: Run, tokenizer: Any) -> Any:
     config, given = run.spec.prior, given_of(run)
     cls = registry.resolve("priors", config.entry)
     options = config.options | (given.options if given else {})
+    if run.device == "cpu" and isinstance(width := options.get("width"), int):
+        kernels.settle(width)
     with _seeded("prior", prior_seed(run)):
         return cls(grid=tuple(tokenizer.grid), codebook_size=tokenizer.codebook_size,
                    options=schema_of(config, "priors")[0](**options)).to(run.device)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bench import kernels
 from bench.config.models import TrainingConfig
 from bench.errors import BenchError
 from bench.memory import give_back
@@ -37,6 +38,7 @@ from bench.store.store import Interrupted
 from bench.training.processes import make_fabric
 from bench.training.trajectories import Trajectory, is_measured
 from priors.base import Draws
+from priors.linear import kernel_in_use
 
 GIVE_BACK_EVERY = 10   # steps
 
@@ -242,6 +244,7 @@ class _Loop:
             state = _state_in(earlier)
         if state is None:
             return
+        kernels.take(state.get("linear", "onednn"))   # the one that older checkpoints were made by
         self.task.load_state_dict(state["task"])
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.bare, state["optimizers"], strict=True):
@@ -275,7 +278,7 @@ class _Loop:
                 "precision": self.fabric.strategy.precision.state_dict(),
                 "trajectory": {name: torch.from_numpy(value) for name, value in self.trajectory.arrays().items()
                                if name != "kind"} if len(self.trajectory) else {},
-                "trajectory_kind": self.trajectory.kind}
+                "trajectory_kind": self.trajectory.kind, "linear": kernel_in_use()}
 
     def _averaged(self) -> nn.Module:
         return self.average.module if self.average.n_averaged > 0 else self.task.model

@@ -12,6 +12,7 @@ from torch import nn
 from bench.config.models import TrainingConfig
 from bench.errors import BenchError
 from bench.training.loop import batch_indices, learning_rate_factor, train
+from priors.linear import HAS_ONEDNN, kernel_in_use, use_kernel
 
 CONFIG = TrainingConfig(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=3, ema_decay=0.5, ema_every=2,
                         validate_every=4, checkpoint_every=4, log_every=3)
@@ -76,6 +77,18 @@ def test_interrupted_training_ends_in_bit_identical_weights(tmp_path):
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert (tmp_path / "whole" / "curves.csv").read_text() == (tmp_path / "parts" / "curves.csv").read_text()
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this torch has no oneDNN: there is no choice")
+def test_it_goes_on_with_the_kernels_it_began_with_whatever_this_machine_would_choose(tmp_path):
+    try:
+        use_kernel("torch")
+        _killed_at_six(tmp_path / "work", tmp_path / "out")
+        use_kernel("onednn")
+        _train(CONFIG, tmp_path / "work", tmp_path / "out")
+        assert kernel_in_use() == "torch"
+    finally:
+        use_kernel("onednn")
 
 
 def test_a_longer_budget_continues_a_finished_run(tmp_path):

@@ -21,8 +21,9 @@ def test_between_two_numbers_of_images_it_is_interpolated_in_log_images():
     assert found.ratio == pytest.approx(2.0, rel=0.01) and found.text == "2.00 [2.00, 2.00]"
 
 
-@pytest.mark.parametrize(("bits", "text"), [({500: 6.5, 1500: 6.1}, "> 3.00"), ({500: 5.9, 1500: 5.5}, "< 1.00"),
-                                            ({250: 5.9, 500: 5.5}, "< 0.50"), ({500: 6.0, 1500: 5.5}, "1.00 [1.00, 1.00]")])
+@pytest.mark.parametrize(("bits", "text"), [
+    ({500: 6.5, 1500: 6.1}, "> 3.00"), ({500: 5.9, 1500: 5.5}, "< 1.00"), ({250: 5.9, 500: 5.5}, "< 0.50"),
+    ({500: 6.0, 1500: 5.5}, "1.00 [1.00, 1.00]")])
 def test_beyond_what_was_trained_it_says_so(bits, text):
     assert equivalence([reaching(6.0)], 500, others(bits), draws=20).text == text
 
