@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench import registry
+from bench import kernels, registry
 from bench.timing.turns import Settings, Timing, draws_of, in_turn, timed
 from priors.base import Draws
 from priors.reference import naive_absorbing_sample, naive_autoregressive_sample, textbook_logits
@@ -202,6 +202,8 @@ def same_tokens(theirs: Tensor, ours: Tensor) -> str:
 def new_prior(name: str, size: Size, settings: Settings) -> Any:
     """A registered prior with random weights, frozen."""
     cls = registry.resolve("priors", name)
+    if settings.device == "cpu":
+        kernels.settle(size.width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = cls(grid=(size.side, size.side), codebook_size=size.codes,
