@@ -8,7 +8,7 @@ What is shown stands in the opening mark of the block, so that the text around i
     verdicts: demo | small -->
     <!-- glance:end -->
 
-`rows: all` shows every row, `verdicts: none` the table alone.
+A file may hold several. `rows: all` shows every row, `verdicts: none` the table alone.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ class Chosen:
 
 
 def replaced(text: str, book: Book, name: str) -> str:
-    """The text with what stands between the marks made anew. Raises InputError for marks that cannot be read."""
-    found = list(MARK.finditer(text))
-    if len(found) != 1 or text.count(END) != 1 or text.index(END) < found[0].end():
-        raise InputError(f"{name}: expected one mark as bench/reporting/glance.py shows it, one line {END} below")
-    groups = found[0].groupdict()
-    lists = (tuple(part.strip() for part in groups[key].split("|")) for key in ("rows", "columns", "verdicts"))
-    chosen = Chosen(groups["dataset"], groups["protocol"], *lists)
-    return text[:found[0].end()] + glance(book, chosen, name) + END + text.split(END)[1]
+    """The text with what stands below each mark made anew. Raises InputError for marks that cannot be read."""
+    *blocks, rest = text.split(END)
+    found = [list(MARK.finditer(block)) for block in blocks]
+    if not blocks or text.count(BEGIN) != len(blocks) or any(len(marks) != 1 for marks in found):
+        raise InputError(f"{name}: expected marks as bench/reporting/glance.py shows them, one line {END} below each")
+    made = []
+    for block, (mark,) in zip(blocks, found, strict=True):
+        lists = (tuple(part.strip() for part in mark[key].split("|")) for key in ("rows", "columns", "verdicts"))
+        made.append(block[:mark.end()] + glance(book, Chosen(mark["dataset"], mark["protocol"], *lists), name))
+    return END.join([*made, rest])
 
 
 def glance(book: Book, chosen: Chosen, name: str) -> str:

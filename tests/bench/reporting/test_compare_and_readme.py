@@ -126,6 +126,14 @@ def test_a_first_look_may_have_every_row_and_no_verdict(book):
     assert len(rows) == len([row for row in summary(book.groups[0]).rows]) and "claim of the paper" not in text
 
 
+def test_a_page_may_hold_several_first_looks(book):
+    first, second = glance_of(book, name="none"), glance_of(book, rows="unigram", name="none")
+    text = glance.replaced(f"{first}between\n{second}", book, "page.md")
+    assert text.split("between\n") == [glance.replaced(part, book, "page.md") for part in (first, second)]
+    with pytest.raises(InputError, match="one line"):
+        glance.replaced(first + second.replace(glance.END, ""), book, "page.md")
+
+
 def test_a_first_look_says_of_each_claim_what_the_long_tables_say(book):
     short, long = glance.replaced(glance_of(book), book, "README.md"), block(book, "c")
     claims = [line for line in short.splitlines() if "**" in line and line.startswith("| ") and ", FID" in line]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(("page", "folder"), [("README.md", "reference"), ("results/tables.md", "reference"),
-                                              ("docs/samplers.md", "samplers")])
+                                              ("docs/samplers.md", "samplers"), ("docs/conditional.md", "conditional")])
 def test_the_pages_show_the_committed_records(page, folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     command = f"python -m bench.report results_dir=results/{folder} readme={page}"
