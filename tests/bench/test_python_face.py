@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -34,6 +35,16 @@ assert run is bench.run and report is bench.report
 
 def python(code, **options):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, **options)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(given, expected):
+    """It must be said before torch is loaded."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = "import bench, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env=environment | ({"OMP_WAIT_POLICY": given} if given else {}))
+    assert done.stdout.strip() == expected
 
 
 def test_every_order_of_imports_gives_the_same_functions():
