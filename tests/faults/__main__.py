@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VQ_PRIOR_BENCH_LINEAR", "onednn")   # numbers are compared bit by bit
 
 from bench.store.cache import CACHE_VARIABLE  # noqa: E402
 from tests.faults.bed import Bed, warm_up  # noqa: E402
