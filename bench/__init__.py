@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from bench.report import report as report
     from bench.run import run as run
 
-# OpenMP reads it when torch is loaded: threads that wait for one another sleep. Spinning, two threads beside a third
-# process took 1.5 s for a training step of width 128, so .85 s, and alone .3 s either way.
+# Libraries of torch read these when it is loaded; a choice of the user's stays.
+# Threads that wait for one another sleep. Spinning, two threads beside two other processes took 1.5 s for a training
+# step of width 128; sleeping, .85 s; alone .3 s either way.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# oneDNN compiles a kernel for every shape and keeps 1,024. A training on masks of random sizes fills that with kernels
+# it never uses again: its peak at the demo's size is 1.16 GB with them, 1.03 with these. A network of fixed shapes,
+# such as Inception, has fewer.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 __all__ = ["load", "plan", "report", "run"]
 

@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-KERNELS = 256
 
 
 def forget_peak_memory(device: str) -> None:
@@ -37,16 +34,6 @@ def peak_memory_gb(device: str) -> float:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def keep_few_kernels() -> None:
-    """Let oneDNN keep the kernels of fewer shapes; to be called before its first use. A choice of the user's stays.
-
-    It compiles one for every shape and keeps 1,024. A training on masks of random sizes fills that with kernels it
-    never uses again: its peak at the demo's size is 1.16 GB with them, 1.03 with these. A network of fixed shapes, such
-    as Inception, has fewer than are kept.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
 def give_back() -> None:

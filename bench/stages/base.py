@@ -27,7 +27,6 @@ from bench.data.arrays import spread_indices
 from bench.data.base import Splits
 from bench.data.foreign import ForeignSamples, look_at
 from bench.errors import InputError
-from bench.memory import keep_few_kernels
 from bench.plugin_code import marked, what_changed
 from bench.records import Role
 from bench.store.store import Artefact, Recipe, Store
@@ -231,7 +230,6 @@ class Run:
 
 def begun(spec: RunSpec, *, store: Store | None = None, announce: Announce = print) -> Run:
     """The run, with as many threads as its spec asks for."""
-    keep_few_kernels()
     if spec.threads:
         import torch
         torch.set_num_threads(spec.threads)

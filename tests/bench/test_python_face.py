@@ -37,14 +37,14 @@ def python(code, **options):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, **options)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(given, expected):
-    """It must be said before torch is loaded."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    code = "import bench, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+@pytest.mark.parametrize(("name", "ours"), [("OMP_WAIT_POLICY", "PASSIVE"), ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")])
+@pytest.mark.parametrize("given", [None, "7"])
+def test_settings_of_libraries_are_made_before_torch_is_loaded_unless_the_user_made_them(name, ours, given):
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    code = f"import bench, os, sys; assert 'torch' not in sys.modules; print(os.environ['{name}'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          env=environment | ({"OMP_WAIT_POLICY": given} if given else {}))
-    assert done.stdout.strip() == expected
+                          env=environment | ({name: given} if given else {}))
+    assert done.stdout.strip() == (given or ours)
 
 
 def test_every_order_of_imports_gives_the_same_functions():
