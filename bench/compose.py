@@ -118,6 +118,16 @@ def _parse(argument: str) -> _Assignment:
 
 def _swept(override: Override, argument: str) -> list[str]:
     """The values of a sweep as texts, none of which is made before there are known to be few enough."""
+    check_sweep(override, argument)
+    try:
+        return list(override.sweep_string_iterator())
+    except (HydraException, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"cannot read '{argument}' ({one_line(error)}). Write the values, as "
+                         f"{override.key_or_group}=a,b.") from None
+
+
+def check_sweep(override: Override, argument: str) -> None:
+    """Raise InputError for what is no sweep over values, holds none, or more than may be of one command."""
     sweep = override.value()
     if not isinstance(sweep, ChoiceSweep | RangeSweep):
         raise InputError(f"'{argument}': expected the values themselves, as {override.key_or_group}=a,b or "
@@ -130,11 +140,6 @@ def _swept(override: Override, argument: str) -> list[str]:
                              "with a step that leads from the first to the end.")
         if num > MOST_RUNS:
             raise _too_many(f"about {num:,.0f}", [override.key_or_group])
-    try:
-        return list(override.sweep_string_iterator())
-    except (HydraException, TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"cannot read '{argument}' ({one_line(error)}). Write the values, as "
-                         f"{override.key_or_group}=a,b.") from None
 
 
 def _too_many(num: str, keys: Sequence[str]) -> InputError:

@@ -44,9 +44,8 @@ from bench.needs import (
     LAUNCHED,
     assets_of_edits,
     assets_of_models,
-    check_checkpoints,
     check_present,
-    have_assets,
+    prepare,
     refuse,
 )
 from bench.provenance import utc_now
@@ -97,8 +96,7 @@ def benchmark(options: EditOptions, runs: list[Request], command: str, console: 
     if any(run.spec.status for run in runs):
         return print_status(rows)
     specs = [run.spec for run in runs]
-    have_assets(assets_of_edits(specs))
-    check_checkpoints(specs)
+    prepare(specs, assets_of_edits(specs))
     save_sweep(Sweep(id=uuid.uuid4().hex[:12], created=utc_now(), command=command,
                      cells=tuple(map(expected, rows))), specs[0].results_dir)
     records = execute(rows, console)
@@ -172,8 +170,7 @@ def edit(options: EditOptions, spec: RunSpec, out: Path, console: Console) -> st
     reason = why_unsupported(spec, shape, job.pattern(options.variants), job.windows)
     if reason:
         return reason
-    have_assets(assets_of_models([spec]))
-    check_checkpoints([spec])
+    prepare([spec], assets_of_models([spec]))
     _clear(out)
     began = time.perf_counter()
     try:

@@ -22,7 +22,7 @@ from bench.compose import compose
 from bench.config import RunSpec
 from bench.data.token_files import write_tokens
 from bench.errors import InputError
-from bench.needs import LAUNCHED, assets_of_models, check_checkpoints, check_present, have_assets, refuse
+from bench.needs import LAUNCHED, assets_of_models, check_present, prepare, refuse
 from bench.rules import Place, check
 from bench.stages.base import begun
 from bench.stages.tokens import SPLITS, TOKENS, tokenizer_id
@@ -38,8 +38,7 @@ def encode(arguments: list[str]) -> int:
     """Encode what the arguments describe, and write the folder that `out=` names."""
     folder, spec = _asked(arguments)
     check_present([spec])
-    have_assets(assets_of_models([spec]))
-    check_checkpoints([spec])
+    prepare([spec], assets_of_models([spec]))
     run = begun(spec)
     arrays = dict(zip(SPLITS, run.open(TOKENS), strict=True))
     write_tokens(folder, {name: (arrays[name], getattr(run.splits, name)) for name in SPLITS},

@@ -22,7 +22,7 @@ from bench.command import run_command
 from bench.compose import expand
 from bench.config import RunSpec
 from bench.errors import InputError
-from bench.needs import LAUNCHED, assets_of_models, check_checkpoints, check_present, have_assets, refuse
+from bench.needs import LAUNCHED, assets_of_models, check_present, prepare, refuse
 from bench.printable import cell
 
 OWN_KEYS = ("samples", "statistics", "of")
@@ -46,8 +46,7 @@ def export(arguments: list[str]) -> int:
         raise InputError(f"{len(runs)} runs are named: expected one that can be had. Give every key one value.")
     spec = runs[0].spec
     check_present([spec], announce=say)
-    have_assets(assets_of_models([spec], features="statistics" in wanted))
-    check_checkpoints([spec])
+    prepare([spec], assets_of_models([spec], features="statistics" in wanted))
     for key, path in wanted.items():
         if key != "of":
             say(f"{path}: {_write(key, path, wanted.get('of', 'reference'), spec)}")

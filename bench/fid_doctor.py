@@ -262,7 +262,8 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
             raise InputError(f"{argument}: expected {key}=VALUE, once.")
         given[key] = value
     if absent := [key for key in ("source", "reference", "claimed") if key not in given]:
-        raise InputError(f"{', '.join(f'{key}=' for key in absent)} missing: bench.doctor fid needs source=, "
+        beside = f" beside {', '.join(given)}" if given else ""
+        raise InputError(f"{', '.join(f'{key}=' for key in absent)} missing{beside}: bench.doctor fid needs source=, "
                          "reference= and claimed=.")
     return given
 

@@ -2,7 +2,7 @@
 
     check_present(specs)                          # in a moment and without torch: InputError says what is not there
     assets_of(specs)                              # ["inception", "lpips-alex"]: weights and public data sets to fetch
-    have_assets(assets_of(specs)); check_checkpoints(specs)     # fetched and read, before anything is built
+    prepare(specs, assets_of(specs))              # all is fetched and read, before anything is built
 """
 
 from __future__ import annotations
@@ -102,13 +102,25 @@ def assets_of_edits(specs: Iterable[RunSpec]) -> list[str]:
     return sorted({*assets_of_models(specs, features=True), *(f"lpips-{s.protocol.neighbours_net}" for s in specs)})
 
 
+def prepare(specs: Sequence[RunSpec], assets: Iterable[str]) -> None:
+    """Read the user's statistics, have the weights, read the user's checkpoints, tokens and tokenizers.
+
+    Raises InputError for a file that does not fit, AssetError for weights that cannot be had.
+    """
+    from bench.metrics.exchange import read_statistics
+    for reference in sorted({spec.protocol.reference for spec in specs if spec.protocol.reference}):
+        read_statistics(reference)   # whether they suit the extractor can only be told once its weights are there
+    have_assets(assets)
+    _check_checkpoints(specs)
+
+
 def have_assets(names: Iterable[str]) -> None:
     """Fetch, verify and convert what is missing. Raises AssetError, which says where else a file may be put."""
     for name in names:
         asset_folder(name)
 
 
-def check_checkpoints(specs: Sequence[RunSpec]) -> None:
+def _check_checkpoints(specs: Sequence[RunSpec]) -> None:
     """Read the user's own checkpoints, tokens and statistics, and try their tokenizers, before anything is trained.
 
     Raises InputError for one that does not fit.

@@ -201,6 +201,12 @@ def check(key: str, value: Any, rule: Rule) -> None:
     """Raise InputError, with the value, the expectation and the way out, unless the rule holds."""
     if rule.holds(value):
         return
+    if isinstance(rule, Plain) and isinstance(value, dict):
+        for name, item in value.items():
+            if not is_plain(item):
+                written = f"{key.removesuffix('options')}{name}" if key.endswith(".options") else f"{key}: {name}"
+                raise InputError(f"{written}={shown(item)}: expected a finite number, a text of one line, true, "
+                                 "false, null, or a list of these.")
     if isinstance(rule, Choice) and isinstance(value, str):
         raise InputError(f"{key}={shown(value)}: {did_you_mean(value, rule.words)}")
     raise InputError(f"{key}={shown(value)}: expected {rule.expected}. Leave it out for what the preset says.")

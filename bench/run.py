@@ -41,7 +41,7 @@ from bench.labels import label_as_asked
 from bench.launch.launch import check_launcher, launch
 from bench.launch.status import print_status
 from bench.listing import print_entries
-from bench.needs import assets_of, check_checkpoints, check_present, have_assets
+from bench.needs import assets_of, check_present, prepare
 from bench.planning import print_plan
 from bench.printable import cell, one_line
 from bench.provenance import utc_now
@@ -149,8 +149,7 @@ def execute(runs: list[Request], command: str, console: Console, *, anew: Sequen
     missing = [run for key, run in zip(keys, runs, strict=True) if not run.unsupported and not (
         key in done and run.spec.label in (None, done[key].spec.get("label")))]   # a new label is a new record
     check_launcher([run.spec for run in missing])
-    have_assets(assets_of(run.spec for run in missing))
-    check_checkpoints([run.spec for run in missing])
+    prepare([run.spec for run in missing], assets_of(run.spec for run in missing))
     if not missing:
         console.print(cell(f"nothing to do: all {len(set(keys) - {''})} runs have their records in {results_dir}."))
     fresh = launch([run.spec for run in missing], console=console)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Sequence
 from typing import Any, cast
@@ -244,7 +245,7 @@ def _converted(value: Any, hint: Any, key: str) -> Any:
             items = [item for item in typing.get_args(option) if item is not Ellipsis]
             return tuple(_converted(item, items[0], key) for item in value) if len(set(items)) == 1 else tuple(value)
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            return _as_float(value, key)
         if origin is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if isinstance(origin, type) and origin not in (int, float, tuple) and isinstance(value, origin):
@@ -254,6 +255,13 @@ def _converted(value: Any, hint: Any, key: str) -> Any:
             raise InputError(f"{key}={value}: {did_you_mean(str(value), map(str, typing.get_args(option)))}")
     expected = " or ".join(getattr(option, "__name__", str(option)).replace("NoneType", "null") for option in options)
     raise InputError(f"{key}={value}: expected {expected}, not {type(value).__name__}.")
+
+
+def _as_float(value: int | float, key: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{key}={shown(value)}: expected a number below {sys.float_info.max:.1e}.") from None
 
 
 def one_line(error: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from bench.compose import GROUPS
+from bench.compose import GROUPS, check_sweep
 from bench.config import MASKS, RunSpec
 from bench.errors import InputError, did_you_mean
 
@@ -129,11 +129,20 @@ def _check_elsewhere(key: str, own: set[str]) -> None:
 def _value(key: str, argument: str) -> Any:
     try:
         override = OverridesParser.create().parse_override(argument)
-        raw = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     except HydraException as error:
-        raise InputError(f"cannot read '{argument}' ({str(error).splitlines()[0]}). A path with a comma, '=' or '(' "
-                         f"needs quotes: \"{key}='...'\".") from None
+        raise _unreadable(key, argument, error) from None
+    if override.is_sweep_override():
+        check_sweep(override, argument)
+    try:
+        raw = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    except (HydraException, TypeError, ValueError, ArithmeticError) as error:
+        raise _unreadable(key, argument, error) from None
     return READERS.get(key, _whole)(key, raw)
+
+
+def _unreadable(key: str, argument: str, error: Exception) -> InputError:
+    return InputError(f"cannot read '{argument}' ({str(error).splitlines()[0]}). A path with a comma, '=' or '(' needs "
+                      f"quotes: \"{key}='...'\".")
 
 
 def _texts(key: str, raw: list[Any]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from bench.store.files import replacing
 READ_AT_ONCE = 500
 MOST_DIMENSIONS = 1 << 14
 ROUNDING = 1e-6   # of the largest entry: how far from symmetric and positive a covariance may be
+LARGEST = 1e100   # beyond it squares overflow
 MEANT = {"mu": ("mu", "fid_mu", "fid/mu", "fid.mu"), "sigma": ("sigma", "fid_sigma", "fid/sigma", "fid.sigma")}
 """Names of mean and covariance: pytorch-fid's, clean-fid's and ADM's, and those of EDM2's `fid` entry, flattened."""
 TEXTS = ("extractor", "weights", "resize")
@@ -147,6 +148,9 @@ def _check_moments(path: Path, mu: np.ndarray, sigma: np.ndarray) -> None:
     if sigma.shape != (len(mu), len(mu)) or not len(mu) or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise InputError(f"{path}: mu has shape {mu.shape} and sigma {sigma.shape}; expected (D,) and (D, D), finite")
     largest = np.abs(sigma).max()
+    if max(largest, np.abs(mu).max()) > LARGEST:
+        raise InputError(f"{path}: mu reaches {np.abs(mu).max():.1e} and sigma {largest:.1e}; expected features below "
+                         f"{LARGEST:.0e}, of which distances can be taken.")
     if np.abs(sigma - sigma.T).max() > ROUNDING * largest or np.diag(sigma).min() < -ROUNDING * largest:
         raise InputError(f"{path}: sigma is no covariance: expected a symmetric matrix without negative variances.")
 

@@ -259,3 +259,10 @@ def test_files_are_judged_before_torch_is_imported(tmp_path):
 
 def test_help_says_what_there_is(capsys):
     assert main(["--help"]) == 0 and "task=benchmark" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mask", ["range(0,3,0)", "range(3,0)", "range(0,999999999)", "shuffle(a,b)"])
+def test_a_sweep_that_holds_nothing_or_too_much_is_refused(mask, capsys):
+    assert main(["task=stitch", "prior=mdlm", "dataset=digits", "preset=smoke", "image=validation:0,validation:1",
+                 "box=[0,0,2,2],[2,2,4,4]", f"mask={mask}"]) == 2
+    assert "mask" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def stand_in(tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", IMAGES)
     monkeypatch.setattr("bench.stages.base.begun", stand_in_for(tmp_path))
     monkeypatch.setattr("bench.metrics.features.resolve_extractor", lambda name: Pixels())
-    monkeypatch.setattr(export, "have_assets", lambda names: None)
+    monkeypatch.setattr("bench.needs.have_assets", lambda names: None)
 
 
 def test_samples_are_written_as_npz_and_as_pictures(tmp_path):

@@ -154,7 +154,7 @@ def test_the_command_reads_files_and_names_the_cause(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["source=a.npz"], "reference=, claimed= missing"), (["sauce=a"], "Did you mean 'source'"),
+    (["source=a.npz"], "reference=, claimed= missing beside source"), (["sauce=a"], "Did you mean 'source'"),
     (["source=a.npz", "reference=b.npz", "claimed=low"], "expected a number"),
     (["source=no.npz", "reference=b.npz", "claimed=6"], "source=no.npz"),
     (["source=a", "source=b"], "once")])

@@ -321,7 +321,7 @@ def test_a_new_label_is_a_new_record_and_the_same_one_is_not(tmp_path, monkeypat
         return records
 
     monkeypatch.setattr(run_module, "launch", launch)
-    monkeypatch.setattr(run_module, "have_assets", lambda names: None)
+    monkeypatch.setattr(run_module, "prepare", lambda specs, assets: None)
     path, quiet = saved(tmp_path / "a.npz", images()), Console(quiet=True)
     for label in (["label=one"], ["label=two"], ["label=two"], []):
         execute([Request(spec(path, f"results_dir={tmp_path / 'results'}", *label), ())], "command", quiet)

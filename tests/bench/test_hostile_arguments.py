@@ -103,6 +103,8 @@ HOSTILE = [   # (arguments, what the message must hold beside the key and value)
     (["launcher.additional={a: '${oc.env:HOME}'}"], "the environment"),
     (["protocol.name=${oc.decode:1}"], "other resolvers"),
     (["protocol.name=a,${oc.env:HOME}"], "the environment"),
+    ([f"vq.beta={'9' * 400}"], "expected a number below 1.8e+308"),
+    (["vq.gumbel_straight_through={a: nan}"], "a finite number, a text of one line"),
 ]
 
 

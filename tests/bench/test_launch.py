@@ -257,7 +257,7 @@ def test_slurm_without_its_programs_is_refused_with_the_way_out(root, monkeypatc
 
 def test_slurm_without_its_programs_fails_before_anything_is_fetched(root, monkeypatch, capsys):
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
-    monkeypatch.setattr("bench.run.have_assets", lambda names: pytest.fail("fetched"))
+    monkeypatch.setattr("bench.needs.have_assets", lambda names: pytest.fail("fetched"))
     assert main(["prior=unigram", "dataset=digits", "preset=smoke", "launcher=slurm"]) == 2
     assert "there is no srun on this machine" in capsys.readouterr().err
 

@@ -119,3 +119,11 @@ def test_files_that_a_row_does_not_read_are_not_missed():
     needs.check_own_files([compose([*SMOKE, "source=real", "vq.path=nowhere", "prior.path=nowhere"])])
     with pytest.raises(InputError, match="nowhere"):
         needs.check_own_files([compose([*SMOKE, "source=reconstruction", "vq.path=nowhere"])])
+
+
+def test_damaged_statistics_are_told_before_weights_are_asked_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "theirs.npz").write_bytes(b"no zip")
+    monkeypatch.setattr("bench.needs.have_assets", lambda names: pytest.fail("asked for weights"))
+    assert run.main(["prior=unigram", "dataset=digits", "preset=smoke", f"protocol.reference={tmp_path / 'theirs.npz'}",
+                     f"results_dir={tmp_path / 'runs'}"]) == 2
+    assert "theirs.npz is not a readable .npz" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_a_finished_run_is_launched_again_and_so_it_is_after_an_interruption(bui
     save_record(Record("a", "2026", "prior", "absorbing", {}, key, "ok",
                        provenance={"artefacts": {"prior": {"key": prior.key}}}), tmp_path / "results")
     launched: list[list[Request]] = []
-    for name in ("have_assets", "print_summary"):
+    for name in ("prepare", "print_summary"):
         monkeypatch.setattr(run, name, lambda *args, **keys: None)
     monkeypatch.setattr(run, "launch", lambda missing, console: launched.append(missing) or [])
     for more in ([], ["rebuild=prior"], []):

@@ -55,7 +55,7 @@ def call(door: str, arguments: list[str], *, also: tuple[str, ...] = ()) -> tupl
     with contextlib.ExitStack() as stack:
         for name in stops:
             stack.enter_context(mock.patch(name, side_effect=Accepted))
-        for name in ("run", "edit", "encode", "export", "doctor"):
+        for name in ("needs", "doctor"):
             stack.enter_context(mock.patch(f"bench.{name}.have_assets"))
         stack.enter_context(contextlib.redirect_stdout(said))
         stack.enter_context(contextlib.redirect_stderr(said))

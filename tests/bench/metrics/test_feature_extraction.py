@@ -234,6 +234,12 @@ def test_a_pickled_entry_is_never_opened_and_its_way_out_is_named(tmp_path):
         exchange.read_statistics(tmp_path / "edm2.npz")
 
 
+def test_moments_whose_squares_overflow_are_refused(tmp_path):
+    np.savez(tmp_path / "huge.npz", mu=np.array([0, 1e300, 0, 0]), sigma=np.eye(4))
+    with pytest.raises(InputError, match=r"huge.npz: mu reaches 1.0e\+300"):
+        exchange.read_statistics(tmp_path / "huge.npz")
+
+
 def test_a_file_that_announces_more_than_it_holds_is_refused_unread(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (4, 4)})
