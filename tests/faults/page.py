@@ -19,7 +19,7 @@ HEAD = """# Reliability
 What happens when it is killed, when files are damaged, when the disk is full or read-only, and when it is given
 nonsense. Written by `python -m tests.faults out=docs/reliability.md`, which makes anew the rows of the parts it runs; a
 fault is reproduced by the seed and the number of its case (`only=kills seed=0 case=17`). What each part does stands at
-the top of its file in [tests/faults](../tests/faults).
+the top of its file in [tests/faults](../tests/faults/__main__.py).
 
 | part | what is done | cases | what must not happen, and how often it did | run with | by |
 |:--|:--|--:|:--|:--|:--|
