@@ -19,7 +19,6 @@ from bench.errors import InputError
 from bench.store import files
 from bench.store.cache import cache_root
 
-KERNELS = ("onednn", "torch")   # those of priors.linear, which loads torch
 VARIABLE = "VQ_PRIOR_BENCH_LINEAR"
 ROUNDS = 5
 FLOPS = 2e8   # of one product timed: milliseconds
@@ -28,6 +27,8 @@ CLEARLY = 0.95   # of oneDNN's time: what is not clearly faster is not worth oth
 
 def settle(width: int) -> str:
     """Choose for a transformer of this width, on a CPU. Raises InputError for an environment that names no kernel."""
+    from priors.linear import KERNELS
+
     name = os.environ.get(VARIABLE) or _fastest(width, cache_root())
     if name not in KERNELS:
         raise InputError(f"{VARIABLE}={name}: expected {' or '.join(KERNELS)}. Leave it out to have both timed.")
@@ -46,8 +47,7 @@ def take(name: str) -> str:
 @cache
 def _fastest(width: int, root: Path) -> str:
     path = _place(width, root)
-    found = files.read_json(path)
-    if isinstance(found, dict) and found.get("kernel") in KERNELS:
+    if (found := files.read_json(path)) is not None:   # as we wrote it
         return str(found["kernel"])
     seconds = timed(width)
     name = "torch" if seconds["torch"] < CLEARLY * seconds["onednn"] else "onednn"
@@ -68,10 +68,11 @@ def timed(width: int) -> dict[str, float]:
     """Kernel -> the least seconds of a pass and its derivatives through a transformer's widest layer, taken in turn."""
     import torch
 
-    from priors.linear import kernel_in_use, linear, use_kernel
+    from priors.linear import KERNELS, kernel_in_use, linear, use_kernel
 
     rows = max(16, round(FLOPS / (8 * width * width)))
-    x, weight = torch.randn(rows, width), torch.randn(4 * width, width)
+    generator = torch.Generator().manual_seed(0)   # of its own: whatever is drawn next is the same, timed or not
+    x, weight = (torch.randn(num, width, generator=generator) for num in (rows, 4 * width))
     before, seconds = kernel_in_use(), dict.fromkeys(KERNELS, float("inf"))
     for turn in range(ROUNDS + 1):
         for name in KERNELS:

@@ -28,7 +28,7 @@ from bench.callable_module import CallableModule
 from bench.command import run_command
 from bench.printable import cell, one_line
 from bench.records import to_frame
-from bench.reporting import conditional_figures, expected, expected_views, regime_figures
+from bench.reporting import conditional_figures, expected, expected_views, regime_figures, regime_table
 from bench.reporting.claims import ledger
 from bench.reporting.compare import compare
 from bench.reporting.escaping import csv_cell
@@ -38,8 +38,7 @@ from bench.reporting.paper import paper_tables
 from bench.reporting.paper_figures import curves_of
 from bench.reporting.pictures import pictures_of
 from bench.reporting.readme import check, claims_markdown, refresh
-from bench.reporting.regime_map import frame, regimes_of
-from bench.reporting.regime_map import markdown as markdown_of_regimes
+from bench.reporting.regime_map import regimes_of
 from bench.reporting.regime_samples import samples_of_regimes
 from bench.reporting.render import csv_text, latex, legend, markdown, terminal
 from bench.reporting.rows import Book, Group, gather
@@ -171,8 +170,8 @@ def write_regimes(book: Book, folder: Path) -> list[Path]:
     for group in book.groups:
         if regimes := regimes_of(group, book.results_dir):
             paths += [folder / f"regimes-{group.slug}.{suffix}" for suffix in ("csv", "md")]
-            frame(regimes).to_csv(paths[-2], index=False, lineterminator="\n")
-            paths[-1].write_text(markdown_of_regimes(regimes), encoding="utf-8")
+            regime_table.frame(regimes).to_csv(paths[-2], index=False, lineterminator="\n")
+            paths[-1].write_text(regime_table.markdown(regimes), encoding="utf-8")
     return paths
 
 

@@ -129,7 +129,7 @@ class AnyOrder(nn.Module):
         """Draw `num` images; `known` (num, N) holds tokens to keep and UNKNOWN where to fill, anywhere in the grid.
 
         Known tokens come first in the order, so that the rest is drawn from the model's own conditional, given all of
-        them.  Raises Unsupported where a prior trained in raster order alone would have to take another.
+        them.  Raises Unsupported where a prior trained in raster order, alone or at the end, has to take another.
         """
         check_sampler(sampler, AnyOrderSampler)
         known = check_known(known, num, self.num_tokens, self.codebook_size, device=self.raster.device)

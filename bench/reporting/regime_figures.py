@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from bench.reporting.crossover import mean_best
 from bench.reporting.figures import COLOURS, INK, PAGE_WIDTH, Drawing, Skipped, log_ticks
-from bench.reporting.regime_map import ANNEALED, ANY_ORDER, AUTOREGRESSIVE, CAPTION, DIFFUSION, Regimes, regimes_of
+from bench.reporting.regime_map import ANNEALED, ANY_ORDER, AUTOREGRESSIVE, DIFFUSION, Regimes, regimes_of
+from bench.reporting.regime_table import CAPTION
 from bench.reporting.rows import Group
 
 COLOUR = {DIFFUSION: COLOURS[0], AUTOREGRESSIVE: COLOURS[1], ANY_ORDER: COLOURS[2],

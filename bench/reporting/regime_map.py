@@ -1,7 +1,7 @@
 """The regimes of a group: what each prior reaches with how many images after how many passes, and who leads where.
 
     regimes = regimes_of(group, results_dir)     # one Regimes for each number of images, both priors trained
-    table = frame(regimes); drawing = bits_against_passes(regimes, group)
+    table = regime_table.frame(regimes); drawing = bits_against_passes(regimes, group)
 
 Trajectories come from records whose training had `measure_at=log`; trainings of other settings are never pooled.
 """
@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from bench.reporting.attachments import trajectory as trajectory_of
 from bench.reporting.crossover import Crossover, Training, crossover, measured_alike
 from bench.reporting.data_equivalence import Equivalence, equivalence
-from bench.reporting.identity import seeds_of
+from bench.reporting.identity import LATER, seeds_of
 from bench.reporting.rows import Group
 
 DIFFUSION, AUTOREGRESSIVE, ANY_ORDER = "absorbing", "autoregressive", "any_order"
@@ -124,13 +123,17 @@ def controls_of(spec: dict[str, Any]) -> dict[str, Any]:
 def _shared(spec: dict[str, Any]) -> str:
     """What must be equal in trainings that are compared, whatever their controls, as one text."""
     prior = spec["prior"]
+    held_out = prior["training"].get("selection") or LATER["prior.training.selection"]   # which images are measured
     return json.dumps([spec["vq"], spec["dataset"], {name: prior["options"].get(name) for name in SHARED_OPTIONS},
-                       {name: prior["training"].get(name) for name in SHARED_TRAINING}], sort_keys=True, default=str)
+                       {name: prior["training"].get(name) for name in SHARED_TRAINING}, held_out],
+                      sort_keys=True, default=str)
 
 
 def _names(controls: dict[str, dict[str, Any]], found: dict[Any, dict[str, Any]]) -> dict[str, str]:
-    """Controls in words: what differs from the most frequent ones, "" for those."""
-    times = Counter(own for tried in found.values() for own in tried)
+    """Controls in words: what differs from those that both priors were trained with most often, "" for those."""
+    both = [own for tried in found.values() for own, sides in tried.items()
+            if {DIFFUSION, AUTOREGRESSIVE} <= set(sides)]
+    times = Counter(both or list(controls))
     usual = controls[max(sorted(times), key=lambda own: times[own])] if times else {}
     return {own: ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in tried.items() if value != usual[name])
             for own, tried in controls.items()}
@@ -142,7 +145,7 @@ def _regimes(key: tuple[int, str], own: str, tokens: float, tried: dict[str, dic
              for other, found in tried.items()}
     mine = sides[own]
     if not {DIFFUSION, AUTOREGRESSIVE} <= set(mine):
-        return Regimes(*key[:1], tokens, key[1], names[own], mine, None)
+        return Regimes(key[0], tokens, key[1], names[own], mine, None)
     autoregressive = {other: found[AUTOREGRESSIVE] for other, found in sides.items()
                       if AUTOREGRESSIVE in found and measured_alike([*found[AUTOREGRESSIVE], *mine[DIFFUSION]])}
     best = min(sorted(autoregressive), key=lambda other: np.mean(
@@ -160,66 +163,3 @@ def _equivalence(regime: Regimes, regimes: list[Regimes]) -> Equivalence | None:
               if (other.shared, other.controls) == (regime.shared, regime.controls) and AUTOREGRESSIVE in other.sides
               and measured_alike([*other.sides[AUTOREGRESSIVE], *regime.sides[DIFFUSION]])}
     return equivalence(regime.sides[DIFFUSION], regime.images, others) if len(others) > 1 else None
-
-
-def compared(regimes: list[Regimes]) -> list[Regimes]:
-    """Without those that only hold controls of the autoregressive prior, which stand in the rows of others."""
-    own = {(regime.images, regime.shared) for regime in regimes if regime.crossing}
-    return [regime for regime in regimes if regime.crossing or set(regime.sides) != {AUTOREGRESSIVE}
-            or (regime.images, regime.shared) not in own]
-
-
-def frame(regimes: list[Regimes]) -> pd.DataFrame:
-    """One row a number of images, as printed; numbers with their intervals are texts."""
-    rows = []
-    for regime in compared(regimes):
-        row: dict[str, Any] = {"images": f"{regime.images:,}",
-                               "tokens a parameter": f"{regime.tokens_per_parameter:.2f}"}
-        if any(other.controls for other in compared(regimes)):
-            row["with"] = regime.controls
-        for name in (AUTOREGRESSIVE, DIFFUSION):
-            row[f"{name}, best bits a token"] = _best_text(regime.sides.get(name))
-        if (found := regime.crossing) is not None:
-            row["absorbing minus autoregressive, bits"] = _difference_text(found)
-            row["absorbing overtakes at"] = found.text
-            row["trainings"] = f"{found.trainings[0]} + {found.trainings[1]}"
-        if regime.tuned is not None:
-            row["autoregressive, tuned"] = f"{_best_text(regime.tuned.trainings)} ({regime.tuned.controls})"
-            row["absorbing minus tuned, bits"] = _difference_text(regime.tuned.crossing)
-            row["absorbing overtakes tuned at"] = regime.tuned.crossing.text
-        row |= {f"{name}, best bits a token": _best_text(trainings) for name, trainings in regime.sides.items()
-                if name in (ANY_ORDER, ANNEALED)}
-        if regime.equivalence is not None:
-            row["images autoregressive needs, times"] = regime.equivalence.text
-        rows.append(row)
-    return pd.DataFrame(rows).fillna("")
-
-
-def _best_text(trainings: list[Training] | None) -> str:
-    if not trainings:
-        return "not run"
-    best, sign = best_of(trainings), "" if all(t.trajectory.kind == "exact" for t in trainings) else "≤ "
-    return f"{sign}{best.bits:.3f} ± {1.96 * best.error:.3f} at {best.passes:.0f} passes"
-
-
-def _difference_text(found: Crossover) -> str:
-    return f"{found.difference:+.3f} [{found.difference_low:+.3f}, {found.difference_high:+.3f}]"
-
-
-def markdown(regimes: list[Regimes]) -> str:
-    """The table with what it needs to be read alone."""
-    table = frame(regimes)
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "--:|" * len(table.columns),
-             *("| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False))]
-    return "\n".join(lines) + "\n\n" + CAPTION + "\n"
-
-
-CAPTION = ("Held-out images are halved: the best point of a training is chosen on one half and its bits are those "
-           "of the other, ± 1.96 standard errors over images. Absorbing diffusion has an upper bound on its bits, "
-           "the autoregressive prior the exact value, so a negative difference holds a fortiori. All priors share "
-           "backbone, tokens and optimiser; tuned: of all rates and regularisers that were tried for the "
-           "autoregressive prior, those best on its selection half. Intervals in brackets: 95%, bootstrap over "
-           "trainings, images and Monte-Carlo error; with so few trainings a side they tell little of how trainings "
-           "differ. '> P passes': not within the P passes of the run. 'images autoregressive needs': times as many "
-           "as the diffusion had, for the diffusion's best bits; by interpolation between the numbers of images "
-           "trained.")

@@ -27,6 +27,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.printable import clean
+from bench.reporting import regime_table
 from bench.reporting.expected import comparisons
 from bench.reporting.expected_views import HEAD, lines_of, notes, tally
 from bench.reporting.figures import Drawing, Skipped, svg, value_of
@@ -35,8 +36,6 @@ from bench.reporting.pagedata import PageData
 from bench.reporting.paper import paper_tables
 from bench.reporting.pictures import CAPTIONS, MEDIA, find_sheet, has_row_per_label, join, row_to_show, rows_of
 from bench.reporting.readme import hardware
-from bench.reporting.regime_map import CAPTION as ABOUT_REGIMES
-from bench.reporting.regime_map import frame as regime_frame
 from bench.reporting.regime_map import regimes_of
 from bench.reporting.regime_samples import samples_of_regimes
 from bench.reporting.render import ARROWS, meanings
@@ -99,7 +98,7 @@ def render_page(book: Book, ledgers: dict[str, list[Verdict]], curves: dict[str,
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         book=book, sections=sections, budget=budget, data=data, holes=_holes(sections), expected_head=HEAD,
-        no_diversity=NO_DIVERSITY, about_regimes=ABOUT_REGIMES,
+        no_diversity=NO_DIVERSITY, about_regimes=regime_table.CAPTION,
         has_regimes=any(s.regimes is not None or s.regime_samples for s in sections),
         notes=" ".join(limits([v for found in ledgers.values() for v in found])), policy=_policy(script),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")), script=Markup(script),
@@ -122,7 +121,7 @@ def _section(group: Group, book: Book, verdicts: list[Verdict], drawn: list[Draw
     section = Section(group, where, _facts(group, data), summary(group), paper_tables(group), verdicts,
                       [(name, counts[name]) for name in SYMBOLS], figures, [d for d in drawn if isinstance(d, Skipped)])
     if regimes := regimes_of(group, book.results_dir):
-        section.regimes = regime_frame(regimes)
+        section.regimes = regime_table.frame(regimes)
     section.regime_samples = samples_of_regimes(group)
     if found := comparisons([group]):
         section.expected = {"lines": [(c.verdict, line) for c, line in zip(found, lines_of(found), strict=True)],

@@ -244,7 +244,8 @@ class _Loop:
             state = _state_in(earlier)
         if state is None:
             return
-        kernels.take(state.get("linear", "onednn"))   # the one that older checkpoints were made by
+        if self.fabric.device.type == "cpu":
+            kernels.take(state.get("linear", "onednn"))   # the one that older checkpoints were made by
         self.task.load_state_dict(state["task"])
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.bare, state["optimizers"], strict=True):

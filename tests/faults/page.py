@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.store.files import write_text
 from tests.faults.campaign import Counts
 
+ORDER = ("kills", "damages", "surroundings", "locked", "commands", "files")
 PACKAGES = ("torch", "numpy", "safetensors", "hydra-core", "pillow")
 HEAD = """# Reliability
 
@@ -45,7 +46,7 @@ def page(found: Sequence[Counts], arguments: Sequence[str], before: str = "") ->
         where = f"- {counts.part.name}: {struck or 'nowhere'}"
         where += "".join(f"\n  - case {number}: {kind}" for kind, cases in counts.faults.items() for number, _ in cases)
         parts[counts.part.name] = row, where
-    rows, places = zip(*parts.values(), strict=True)
+    rows, places = zip(*(parts[name] for name in sorted(parts, key=ORDER.index)), strict=True)
     return HEAD + "".join(f"{row}\n" for row in rows) + STRUCK + "".join(f"\n{place}" for place in places) + "\n"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bench.reporting.readme import check
-from bench.reporting.regime_map import markdown, regimes_of
+from bench.reporting.regime_map import regimes_of
+from bench.reporting.regime_table import markdown
 from bench.reporting.rows import gather
 
 ROOT = Path(__file__).parents[3]

@@ -9,8 +9,9 @@ import pytest
 from bench.records import Measurement, save_record
 from bench.report import main
 from bench.reporting.regime_figures import figures_of
-from bench.reporting.regime_map import frame, name_of, regimes_of
+from bench.reporting.regime_map import name_of, regimes_of
 from bench.reporting.regime_samples import samples_of_regimes
+from bench.reporting.regime_table import frame
 from bench.reporting.rows import gather
 from bench.training.trajectories import SPLITS, Trajectory
 
@@ -20,11 +21,12 @@ IMAGES = {split: GENERATOR.normal(0, 0.5, 40) for split in SPLITS}
 
 
 def write(synthetic, root, prior, means, *, images=500, seed=0, rate=1e-3, order=None, select="best", more=(),
-          **options):
+          selection=None, **options):
     """One record with a trajectory whose means are these, and `more` measurements."""
     spec = copy.deepcopy(synthetic.spec_of(prior, seed=seed))
     spec["prior"]["training"] = {**spec["prior"]["training"], "images": images, "learning_rate": rate,
-                                 "measure_images": 80, "measure_at": "log", "measure_order": order, "select": select}
+                                 "measure_images": 80, "measure_at": "log", "measure_order": order, "select": select,
+                                 **({"selection": selection} if selection else {})}
     spec["prior"]["options"] = {**spec["prior"]["options"], **options}
     kind = "exact" if prior in ("autoregressive", "any_order") or order else "bound_continuous"
     measured = Measurement("bits_per_token", means[-1], "demo-x", n=500, better="lower",
@@ -191,3 +193,21 @@ def test_a_page_without_regimes_has_no_section_of_them(synthetic, tmp_path):
                           [Measurement("bits_per_token", 6.0, "demo-x", n=500, better="lower")], created="2026-01-01")
     assert main([f"results_dir={tmp_path}", f"out={tmp_path / 'out'}", "figures=false"]) == 0
     assert 'id="regimes"' not in (tmp_path / "out/index.html").read_text()
+
+
+def test_trainings_measured_on_other_held_out_images_are_never_pooled_nor_compared(synthetic, results):
+    """What chose and scored on all images, as records without the choice did, is apart from what had halves."""
+    write(synthetic, results, "autoregressive", [value - 0.4 for value in OVERFITS], images=2000, selection="apart")
+    write(synthetic, results, "absorbing", FALLS, seed=1, selection="shared")
+    regimes = regimes_of(gather(results).groups[0], results)
+    both, = (regime for regime in regimes if regime.crossing)
+    assert both.crossing.trainings == (2, 1) and both.equivalence is None
+
+
+def test_controls_are_told_by_what_both_priors_were_trained_with(synthetic, tmp_path):
+    for rate in (3e-4, 1e-4, 2e-3):
+        write(synthetic, tmp_path, "autoregressive", OVERFITS, rate=rate, images=1500)
+    write(synthetic, tmp_path, "absorbing", FALLS, rate=3e-3)
+    write(synthetic, tmp_path, "autoregressive", OVERFITS, rate=3e-3)
+    both, = (regime for regime in regimes_of(gather(tmp_path).groups[0], tmp_path) if regime.crossing)
+    assert both.controls == ""
